@@ -1,0 +1,15 @@
+"""The exceptions of the steps; `pipeline.cli` turns each into its exit code."""
+
+from data.errors import DataError
+
+
+class SettingsError(Exception):
+    """Bad settings or usage: exit code 2."""
+
+
+class ArtifactError(DataError):
+    """An artifact is missing, incomplete, damaged or of another kind: exit code 3."""
+
+
+class GateRefused(Exception):
+    """The registration gate, or a promotion against it, said no: exit code 4."""

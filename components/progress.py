@@ -1,0 +1,31 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere. All of it on stderr."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+PLAIN_EVERY_S = 10.0
+
+
+def say(message: str) -> None:
+    """One plain line for whoever is watching."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], total: int, what: str, unit: str = "it") -> Iterator[T]:
+    """Yield `items`, showing how far, how fast and how long still; `total` is the number of items."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True)
+        return
+    start = last = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= PLAIN_EVERY_S or done == total:
+            rate = done / max(now - start, 1e-9)
+            say(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {(total - done) / rate:.0f} s left")
+            last = now

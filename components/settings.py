@@ -1,0 +1,259 @@
+"""Every setting, its type, default, unit and meaning: the schema of `params.yaml`.
+
+Sections are steps. A step is handed its own sections only, so it cannot depend on another's; the same lists stand in
+`pipeline/steps.py` and, for DVC, in `dvc.yaml`. Contradictions between fields are refused here, before any work.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from components.errors import SettingsError
+
+T = 1000
+"""Number of diffusion timesteps: t is in 0 .. T - 1."""
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text, and Kubeflow hands every integer over as a float; both are meant as numbers."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not a truth value")
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"a number is needed, not the text {value!r}") from None
+    return value
+
+
+def _whole(value: Any) -> Any:
+    value = _number(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Float = Annotated[float, BeforeValidator(_number)]
+Int = Annotated[int, BeforeValidator(_whole)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Unknown keys and loose types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataSettings(Section):
+    """Which images."""
+
+    source: Literal["digits", "npz", "medmnist", "torchvision", "folder"] = Field(
+        "digits", description="where the images come from"
+    )
+    name: str = Field(
+        "digits", description="name of the set; for medmnist its flag, for torchvision its class (FashionMNIST, CIFAR10)"
+    )
+    path: str | None = Field(None, description="npz file, image folder, or folder of downloads; null = ./real-data for downloads")
+    image_size: Annotated[Int, Field(ge=4, le=1024)] | None = Field(
+        None, description="pixels a side after resizing; for medmnist picks the file (28, 64, 128, 224); null = as it is"
+    )
+    channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or colour (3); null = as it is")
+    limit: Annotated[Int, Field(ge=1)] | None = Field(None, description="images per split, the first ones; null = all")
+    val_fraction: Share = Field(0.15, description="share of train that becomes val where a set has none (stratified, seeded)")
+    test_fraction: Share = Field(0.2, description="share that becomes test where a set has no official one (digits)")
+    licence: str = Field("unknown", description="licence of npz and folder sets, recorded with the data")
+    seed: Int = Field(0, description="seed of the splits made here")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataSettings":
+        if self.source in ("npz", "folder") and self.path is None:
+            raise ValueError(f"data.source {self.source} needs data.path: give the file or folder")
+        if self.source == "medmnist" and self.image_size not in (None, 28, 64, 128, 224):
+            raise ValueError(f"data.image_size {self.image_size} is no MedMNIST size: use 28, 64, 128 or 224")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("data.val_fraction + data.test_fraction must be below 1: nothing would be left to train on")
+        return self
+
+
+class ValidateSettings(Section):
+    """What the data must satisfy. Shares are of the images of a split unless said otherwise."""
+
+    max_blank_share: Share = Field(0.0, description="error above this share of blank images (every pixel 0)")
+    max_constant_share: Share = Field(0.0, description="error above this share of constant images (one value, not 0)")
+    saturated_pixel_share: Share = Field(0.9, description="an image counts as saturated above this share of pixels at 255")
+    max_saturated_share: Share = Field(0.01, description="warning above this share of saturated images")
+    max_duplicate_share: Share = Field(0.01, description="warning above this share of exact copies inside a split")
+    max_leak_share: Share = Field(
+        0.001, description="error above this share of val or test that stands byte for byte in another split"
+    )
+    near_duplicate_distance: Share = Field(
+        0.04,
+        description="two images are near-duplicates below this root-mean-square difference (of the grey range) after alignment",
+    )
+    warn_near_duplicate_share: Share = Field(
+        0.01, description="warning above this share of val or test with a near-duplicate in train"
+    )
+    max_near_duplicate_share: Share = Field(0.1, description="error above this share of val or test with a near-duplicate in train")
+    max_class_shift: Share = Field(
+        0.1, description="warning above this total-variation distance of class shares, val or test to train"
+    )
+    max_pixel_shift: Float = Field(
+        0.5, ge=0, description="warning above this shift of the mean image brightness, in train's standard deviations"
+    )
+
+
+class ModelSettings(Section):
+    """The two networks."""
+
+    size: Literal["demo", "tiny", "small", "base", "large"] = Field(
+        "demo", description="depth x width x heads of encoder and denoiser"
+    )
+    patch_size: Int = Field(2, ge=1, description="pixels a side of a patch; the image size must be a multiple")
+    embed_dim: Int = Field(128, ge=2, description="numbers in an embedding v_t")
+    pool: Literal["mean", "flat"] = Field("mean", description="head over the tokens: their mean, or all of them flattened")
+    embed_norm: bool = Field(True, description="layer-normalise v_t (no scale, no shift)")
+    encoder_time: bool = Field(True, description="condition the encoder on t; false is the ablation")
+
+
+class TrainSettings(Section):
+    """How the model is trained."""
+
+    steps: Int = Field(3000, ge=1, description="optimizer steps")
+    batch_size: Int = Field(64, ge=2, description="images a step")
+    lr: Float = Field(1e-3, gt=0, le=1, description="peak learning rate of AdamW")
+    warmup_steps: Int = Field(100, ge=0, description="steps of linear warm-up")
+    lr_decay: Literal["constant", "cosine"] = Field("constant", description="after warm-up: stay, or fall to 0 along a cosine")
+    weight_decay: Float = Field(0.0, ge=0, description="AdamW's weight decay")
+    ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")
+    grad_clip: Float = Field(1.0, gt=0, description="largest global gradient norm")
+    seed: Int = Field(0, ge=0, description="seed of initialisation, order, timesteps and noise")
+    precision: Literal["float32", "bf16"] = Field("float32", description="bf16 = autocast with float32 weights")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
+    log_every: Int = Field(100, ge=1, description="steps between points of the training curve")
+    checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainSettings":
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"train.warmup_steps {self.warmup_steps} is above train.steps {self.steps}: lower it")
+        return self
+
+
+class EmbedSettings(Section):
+    """Which embeddings are exported."""
+
+    timesteps: list[Annotated[Int, Field(ge=0, lt=T)]] = Field(
+        [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999], min_length=1, description="timesteps t, 0 .. 999"
+    )
+    splits: list[Literal["train", "val", "test"]] = Field(["train", "val", "test"], min_length=1, description="splits to embed")
+    dtype: Literal["float16", "float32"] = Field("float32", description="number format on disk")
+    batch_size: Int = Field(500, ge=1, description="images at a time")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EmbedSettings":
+        for name in ("timesteps", "splits"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"embed.{name} {values} names one twice: remove it")
+        return self
+
+
+class ProbeSettings(Section):
+    """The linear probe. C and t are chosen on val; test is read once."""
+
+    c_grid: list[Annotated[Float, Field(gt=0)]] = Field(
+        [0.001, 0.01, 0.1, 1.0], min_length=1, description="inverse L2 strengths tried on val"
+    )
+    max_iter: Int = Field(300, ge=1, description="iterations of L-BFGS at most")
+    train_limit: Annotated[Int, Field(ge=10)] | None = Field(
+        None, description="training images used for the sweep (seeded choice); null = all"
+    )
+    baselines: list[Literal["pixels", "pca", "untrained", "denoiser"]] = Field(
+        ["pixels", "pca", "untrained", "denoiser"], description="representations probed beside DiER"
+    )
+    baseline_timesteps: list[Annotated[Int, Field(ge=0, lt=T)]] = Field(
+        [0, 100, 300, 500], min_length=1, description="timesteps of the untrained encoder and of the denoiser's layers"
+    )
+    bootstrap: Int = Field(2000, ge=100, description="resamples behind each 95 % interval")
+    seed: Int = Field(0, ge=0, description="seed of the bootstrap and of the choice of training images")
+
+
+class RegisterSettings(Section):
+    """The registry and its gate."""
+
+    name: str = Field("dier", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="registered model name")
+    policy: Literal["manual", "auto"] = Field(
+        "manual", description="auto moves champion when the gate passes; manual sets candidate"
+    )
+    min_accuracy: Share = Field(0.5, description="lowest test accuracy that passes the gate")
+    experiment: str = Field("dier", min_length=1, description="MLflow experiment")
+
+
+class Settings(Section):
+    """The whole of `params.yaml`."""
+
+    data: DataSettings = DataSettings()
+    validate_: ValidateSettings = Field(ValidateSettings(), alias="validate")
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    embed: EmbedSettings = EmbedSettings()
+    probe: ProbeSettings = ProbeSettings()
+    register_: RegisterSettings = Field(RegisterSettings(), alias="register")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        size, patch = self.data.image_size, self.model.patch_size
+        if size is not None and size % patch:
+            raise ValueError(f"data.image_size {size} is not a multiple of model.patch_size {patch}: change one of them")
+        return self
+
+    def section(self, name: str) -> Section:
+        """The section `name` as it stands in params.yaml (two of them clash with pydantic's own names)."""
+        found: Section = getattr(self, name + "_" if name in ("validate", "register") else name)
+        return found
+
+
+SECTIONS = ("data", "validate", "model", "train", "embed", "probe", "register")
+
+
+def load(path: Path, overrides: list[str] | None = None) -> Settings:
+    """Read a params file and apply `section.key=value` overrides. Raises SettingsError with one line."""
+    try:
+        raw = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the params file {path}: {error}; give one with --params") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}; mend it") from error
+    if not isinstance(raw, dict) or not all(isinstance(v, dict) for v in raw.values()):
+        raise SettingsError(f"{path} must map sections ({', '.join(SECTIONS)}) to settings; see dier params")
+    for override in overrides or []:
+        _override(raw, override)
+    return parse(raw, str(path))
+
+
+def parse(raw: dict[str, Any], where: str) -> Settings:
+    """Check a mapping of sections. Raises SettingsError naming the first offending key, its value and the cure."""
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "unknown setting; dier params lists every one"
+        value = "" if isinstance(first["input"], (dict, BaseModel)) else f" = {first['input']!r}"
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise SettingsError(f"{where}: {key + value + ': ' if key else ''}{message}{more}") from error
+
+
+def _override(raw: dict[str, Any], text: str) -> None:
+    key, equals, value = text.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and name):
+        raise SettingsError(f"--set {text!r} is not section.key=value, for example train.steps=500")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"--set {text!r}: the value is not YAML; quote it") from error
+    raw.setdefault(section, {})[name] = parsed

@@ -1,0 +1,8 @@
+"""What is wrong with data, as one line for a person."""
+
+
+class DataError(Exception):
+    """The data, or an artifact read as data, cannot be used (the command ends with exit code 3).
+
+    The message is one line: what is wrong, the offending value, where, what to do.
+    """

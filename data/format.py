@@ -1,0 +1,90 @@
+"""The one on-disk format of an image set: memory-mapped arrays a split, and `dataset.json` beside them."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import DataError
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+MULTI_LABEL = "multi-label, binary-class"
+TASKS = ("multi-class", "binary-class", MULTI_LABEL, "ordinal-regression")
+"""MedMNIST's words for what a label is."""
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What `dataset.json` holds."""
+
+    name: str
+    source: str
+    licence: str
+    task: str
+    class_names: list[str]
+    image_shape: list[int]
+    counts: dict[str, int]
+    notes: list[str]
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image carries several yes/no labels."""
+        return self.task == MULTI_LABEL
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: images (N, H, W, C) uint8, memory-mapped; labels (N,) int64, or (N, L) uint8 for multi-label."""
+
+    name: SplitName
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[Any]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A dataset folder that was opened; its files are mapped, not read."""
+
+    path: Path
+    info: DatasetInfo
+
+    def split(self, name: str) -> Split:
+        """Open one split. Raises DataError when its arrays do not fit `dataset.json`."""
+        if name not in SPLITS:
+            raise DataError(f"no split {name!r} in {self.path}: use one of {', '.join(SPLITS)}")
+        images = _load(self.path / name / "images.npy")
+        labels = _load(self.path / name / "labels.npy")
+        expected = (self.info.counts[name], *self.info.image_shape)
+        if images.dtype != np.uint8 or images.shape != expected or len(labels) != len(images):
+            raise DataError(
+                f"{self.path / name}: images are {images.dtype} {images.shape} with {len(labels)} labels where {self.path}/dataset.json "
+                f"says uint8 {expected}; prepare the data again"
+            )
+        return Split(cast(SplitName, name), images, labels)
+
+
+def open_dataset(path: Path) -> Dataset:
+    """Open the dataset at `path`. Raises DataError when `dataset.json` is missing or does not parse."""
+    try:
+        return Dataset(path, DatasetInfo(**json.loads((path / "dataset.json").read_text("utf-8"))))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"cannot read {path}/dataset.json: {error}; prepare the data again") from error
+
+
+def write_info(path: Path, info: DatasetInfo) -> None:
+    """Write `dataset.json` into the folder `path`."""
+    (path / "dataset.json").write_text(json.dumps(asdict(info), indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _load(file: Path) -> npt.NDArray[Any]:
+    try:
+        return cast(npt.NDArray[Any], np.load(file, mmap_mode="r", allow_pickle=False))
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot read {file}: {error}; prepare the data again") from error
