@@ -64,10 +64,10 @@ class Dataset:
         expected = (self.info.counts[name], *self.info.image_shape)
         if images.dtype != np.uint8 or images.shape != expected or len(labels) != len(images):
             raise DataError(
-                f"{self.path / name}: images are {images.dtype} {images.shape} with {len(labels)} labels where {self.path}/dataset.json "
-                f"says uint8 {expected}; prepare the data again"
+                f"{self.path / name}: images are {images.dtype} {images.shape} with {len(labels)} labels where "
+                f"{self.path}/dataset.json says uint8 {expected}; prepare the data again"
             )
-        return Split(cast(SplitName, name), images, labels)
+        return Split(name, images, labels)
 
 
 def open_dataset(path: Path) -> Dataset:
