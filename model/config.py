@@ -1,0 +1,88 @@
+"""What a model is built from: the named sizes, and one plain, serialisable configuration."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import ConfigError
+
+NUM_TIMESTEPS = 1000
+"""T of the diffusion; t is in 0 .. T - 1."""
+
+
+class Size(NamedTuple):
+    """Depth, width and heads, the same for encoder and denoiser."""
+
+    depth: int
+    dim: int
+    heads: int
+
+
+# DiT's names (arXiv 2212.09748, table 1); tiny is ViT-Ti's width at DiT-S's depth, demo fits 8x8 images on a CPU.
+SIZES = {
+    "demo": Size(2, 96, 3),
+    "tiny": Size(12, 192, 3),
+    "small": Size(12, 384, 6),
+    "base": Size(12, 768, 12),
+    "large": Size(24, 1024, 16),
+}
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that fixes the networks' shapes and their initial weights.
+
+    Raises ConfigError where the pieces do not fit together.
+    """
+
+    depth: int
+    dim: int
+    heads: int
+    height: int
+    width: int
+    channels: int
+    patch_size: int
+    embed_dim: int
+    pool: str = "mean"
+    embed_norm: bool = True
+    encoder_time: bool = True
+    init_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.height % self.patch_size or self.width % self.patch_size:
+            raise ConfigError(
+                f"images of {self.height}x{self.width} do not divide into patches of {self.patch_size} "
+                "(model.patch_size): choose a divisor, or resize with data.image_size"
+            )
+        if self.dim % self.heads or self.dim % 4:
+            raise ConfigError(f"width {self.dim} must be a multiple of 4 and of the number of heads {self.heads}")
+        if self.pool not in ("mean", "flat"):
+            raise ConfigError(f"unknown model.pool {self.pool!r}: use mean or flat")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patches down and across."""
+        return self.height // self.patch_size, self.width // self.patch_size
+
+    @property
+    def tokens(self) -> int:
+        """Number of patches."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def patch_dim(self) -> int:
+        """Numbers in one patch."""
+        return self.channels * self.patch_size**2
+
+    def save(self, file: Path) -> None:
+        """Write as JSON."""
+        file.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n", "utf-8")
+
+    @staticmethod
+    def load(file: Path) -> "ModelConfig":
+        """Read what `save` wrote. Raises ConfigError where it does not parse."""
+        try:
+            return ModelConfig(**json.loads(file.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ConfigError(f"cannot read the model's configuration {file}: {error}; train the model again") from error

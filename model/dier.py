@@ -1,0 +1,48 @@
+"""DiER: encoder and denoiser, and the one loss that trains both (arXiv 2505.05732)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig
+from .denoiser import Denoiser
+from .encoder import Encoder
+from .randomness import generator
+from .schedule import add_noise, alpha_bar
+
+
+class DiER(nn.Module):
+    """The two networks. Initial weights are a function of `config` alone, its `init_seed` included."""
+
+    signal: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.denoiser = Denoiser(config)
+        self.register_buffer("signal", alpha_bar().float(), persistent=False)  # (T,)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(generator(config.init_seed, "initialisation").initial_seed())
+            self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        self.encoder.initialise()
+        self.denoiser.initialise()
+
+    def forward(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """The loss of each image, L_simple = mean |eps - eps_theta(x_t, t, v_t)|^2 over its pixels.
+
+        x0 and noise (N, C, H, W), t (N,); gives (N,) float32.
+        """
+        return self.denoising_loss(x0, t, noise, self.encoder(x0, t))
+
+    def denoising_loss(self, x0: Tensor, t: Tensor, noise: Tensor, v: Tensor) -> Tensor:
+        """As `forward`, for given embeddings v (N, embed_dim), which need not be those of x0."""
+        x_t = add_noise(x0, noise, self.signal[t])
+        predicted = self.denoiser(x_t, t, v)
+        return F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2, 3))

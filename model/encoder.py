@@ -1,0 +1,44 @@
+"""The encoder: clean image and timestep to the embedding v_t."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .blocks import Block, TimestepEmbedding, patchify, position_code
+from .config import ModelConfig
+
+
+class Encoder(nn.Module):
+    """A vision transformer conditioned on t by adaLN, with a linear head over its tokens (DiER, arXiv 2505.05732).
+
+    pool `mean` averages the tokens; `flat` keeps every token's place, which serves small images of centred things.
+    """
+
+    position: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patches = nn.Linear(config.patch_dim, config.dim)
+        self.register_buffer("position", position_code(config.grid, config.dim), persistent=False)
+        self.timestep = TimestepEmbedding(config.dim)
+        self.blocks = nn.ModuleList(Block(config.dim, config.heads) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.dim, eps=1e-6)
+        self.head = nn.Linear(config.dim * (config.tokens if config.pool == "flat" else 1), config.embed_dim)
+
+    def initialise(self) -> None:
+        """Each block starts as a plain ViT block that does not yet look at t."""
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            block.start_with_gates(1.0, std=0.0)
+
+    def forward(self, x0: Tensor, t: Tensor) -> Tensor:
+        """x0 (N, C, H, W) in -1 .. 1, t (N,) in 0 .. T - 1; gives v_t (N, embed_dim)."""
+        x = self.patches(patchify(x0, self.config.patch_size)) + self.position  # (N, T, D)
+        # the ablation sees the same t for every image, so that the two networks have equal size
+        c = F.silu(self.timestep(t if self.config.encoder_time else t * 0))  # (N, D)
+        for block in self.blocks:
+            x = block(x, c)
+        x = self.norm(x)
+        x = x.flatten(1) if self.config.pool == "flat" else x.mean(dim=1)  # (N, T * D) or (N, D)
+        v = self.head(x)  # (N, E)
+        return F.layer_norm(v, v.shape[1:]) if self.config.embed_norm else v

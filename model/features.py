@@ -1,0 +1,83 @@
+"""What is read out of a trained model: embeddings, the denoiser's layers, denoised images, the shuffled-v_t gap."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from .dier import DiER
+from .pixels import Images, to_images, to_tensor
+from .randomness import generator
+from .schedule import add_noise, log_snr, remove_noise
+
+Floats = npt.NDArray[np.float32]
+
+
+def _batches(images: Images, size: int, device: torch.device | str) -> Iterator[tuple[int, Tensor]]:
+    for start in range(0, len(images), size):
+        yield start, to_tensor(images[start : start + size], device)
+
+
+def _same_t(x: Tensor, t: int) -> Tensor:
+    return torch.full((len(x),), t, device=x.device)
+
+
+def _noise_like(x: Tensor, seed: int, *what: str | int) -> Tensor:
+    return torch.randn(x.shape, generator=generator(seed, *what)).to(x.device)
+
+
+@torch.inference_mode()
+def embed(model: DiER, images: Images, t: int, *, batch_size: int = 500, device: torch.device | str = "cpu") -> Floats:
+    """The embeddings v_t of images (N, H, W, C) uint8 at one timestep: (N, embed_dim) float32. The model must be on `device`."""
+    out = np.empty((len(images), model.config.embed_dim), np.float32)
+    for start, x in _batches(images, batch_size, device):
+        out[start : start + len(x)] = model.encoder(x, _same_t(x, t)).float().cpu().numpy()
+    return out
+
+
+@torch.inference_mode()
+def denoiser_layers(
+    model: DiER, images: Images, t: int, *, seed: int, batch_size: int = 500, device: torch.device | str = "cpu"
+) -> list[Floats]:
+    """Mean-pooled output of each denoiser block on x_t, (N, dim) float32 each: features the DDAE way."""
+    out = [np.empty((len(images), model.config.dim), np.float32) for _ in range(model.config.depth)]
+    for start, x in _batches(images, batch_size, device):
+        times = _same_t(x, t)
+        x_t = add_noise(x, _noise_like(x, seed, "layers", t, start), model.signal[times])
+        for layer, mean in zip(out, model.denoiser.layer_means(x_t, times, model.encoder(x, times)), strict=True):
+            layer[start : start + len(x)] = mean.float().cpu().numpy()
+    return out
+
+
+@torch.inference_mode()
+def denoise(
+    model: DiER, images: Images, t: int, *, seed: int, shuffle: bool = False, device: torch.device | str = "cpu"
+) -> tuple[Images, Images]:
+    """x_t and the x0 that the predicted noise implies, both (N, H, W, C) uint8; `shuffle` gives each image another's v_t."""
+    x = to_tensor(images, device)
+    times = _same_t(x, t)
+    noise = _noise_like(x, seed, "denoise", t)
+    v = model.encoder(x, times)
+    x_t = add_noise(x, noise, model.signal[times])
+    predicted = model.denoiser(x_t, times, v.roll(1, 0) if shuffle else v)
+    return to_images(x_t), to_images(remove_noise(x_t, predicted, model.signal[times]))
+
+
+@torch.inference_mode()
+def shuffled_gap(
+    model: DiER, images: Images, timesteps: list[int], *, seed: int, batch_size: int = 250, device: torch.device | str = "cpu"
+) -> list[dict[str, float]]:
+    """Is v_t used? Per t the loss with v_t, the loss with each image given another's v_t, and their ratio. No label is read."""
+    rows = []
+    for t in timesteps:
+        own = shuffled = 0.0
+        for start, x in _batches(images, batch_size, device):
+            times, noise = _same_t(x, t), _noise_like(x, seed, "gap", t, start)
+            v = model.encoder(x, times)
+            own += model.denoising_loss(x, times, noise, v).sum().item()
+            shuffled += model.denoising_loss(x, times, noise, v.roll(1, 0)).sum().item()
+        n = len(images)
+        rows.append({"t": t, "log_snr": log_snr(t), "loss": own / n, "loss_shuffled": shuffled / n, "ratio": shuffled / own})
+    return rows
