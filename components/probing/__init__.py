@@ -1,0 +1,1 @@
+"""The linear probe: which representations, how they are fitted, scored and compared."""

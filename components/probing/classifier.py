@@ -1,0 +1,76 @@
+"""One linear probe: standardise, then logistic regression; C chosen on val.
+
+The protocol of linear-probe accuracy: the representation is frozen, and only a linear map is fitted. scikit-learn does the fitting.
+"""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+Floats = npt.NDArray[np.float32]
+Array = npt.NDArray[np.float64]
+Labels = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Linear:
+    """logits = x @ weight.T + bias, standardisation folded in. weight (K, D), bias (K,)."""
+
+    weight: Floats
+    bias: Floats
+    multi_label: bool
+    converged: bool
+
+    def scores(self, x: Floats) -> Floats:
+        """Probabilities (N, K): softmax over classes, or a sigmoid for each of several labels."""
+        logits = x @ self.weight.T + self.bias
+        if self.multi_label:
+            return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)
+
+
+def fit_grid(x: Floats, y: Labels, classes: int, c_grid: Sequence[float], max_iter: int) -> Iterator[tuple[float, Linear]]:
+    """Fit one probe a C, the strongest penalty first, each starting from the last. x (N, D), y (N,) or (N, L)."""
+    scaler = StandardScaler().fit(x)
+    standard = scaler.transform(x)
+    columns = [y[:, i] for i in range(y.shape[1])] if y.ndim == 2 else [y]
+    fits = [LogisticRegression(C=1.0, max_iter=max_iter, warm_start=True) for _ in columns]
+    for c in sorted(c_grid):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            parts = [_fit(fit, c, standard, column, classes) for fit, column in zip(fits, columns, strict=True)]
+        converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+        if y.ndim == 2:  # of the two classes of a label only "yes" is a logit of its own
+            weight, bias = (np.stack([part[i][1] - part[i][0] for part in parts]) for i in (0, 1))
+        else:
+            weight, bias = parts[0]
+        folded = weight / scaler.scale_
+        yield (
+            c,
+            Linear(folded.astype(np.float32), (bias - folded @ scaler.mean_).astype(np.float32), y.ndim == 2, converged),
+        )
+
+
+def _fit(fit: LogisticRegression, c: float, x: Floats, y: Labels, classes: int) -> tuple[Array, Array]:
+    """Weights (K, D) and biases (K,) in the order of the labels; a class that train lacks is never predicted."""
+    k = 2 if classes == 0 else classes
+    present = np.unique(y)
+    weight, bias = np.zeros((k, x.shape[1])), np.full(k, -1e4)
+    if len(present) == 1:  # nothing to tell apart
+        bias[present[0]] = 0.0
+        return weight, bias
+    fit.set_params(C=c)
+    fit.fit(x, y)
+    if len(present) == 2:  # scikit-learn keeps one row for two classes
+        weight[present[1]], bias[present] = fit.coef_[0], [0.0, fit.intercept_[0]]
+    else:
+        weight[fit.classes_], bias[fit.classes_] = fit.coef_, fit.intercept_
+    return weight, bias

@@ -1,0 +1,80 @@
+"""What the numbers say, in sentences: where the peak over t is, whether DiER beats each baseline, what looks wrong."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from components.probing.metrics import Bootstrap, Estimate
+from components.probing.sweep import Scored
+
+NAMES = {"pixels": "raw pixels", "pca": "PCA of the pixels", "untrained": "the untrained encoder"}
+
+
+def name_of(representation: str) -> str:
+    """A representation's name as a person would say it."""
+    return NAMES.get(representation, representation.replace("denoiser_block", "the denoiser's block "))
+
+
+def peak(curve: Sequence[Scored], bootstrap: Bootstrap) -> dict[str, Any]:
+    """Where val accuracy is highest over t, and whether both ends lie below it by more than chance.
+
+    The difference to each end is paired over images. t was picked as the highest of several, which flatters it a little.
+    """
+    ordered = sorted(curve, key=lambda one: one.candidate.t or 0)
+    best = max(ordered, key=lambda one: one.val["accuracy"].value)
+    t = best.candidate.t
+    found = f"val accuracy is highest at t = {t} ({_percent(best.val['accuracy'])})"
+    if len(ordered) < 3:
+        return {
+            "t": t,
+            "kind": "none",
+            "sentence": f"{found}; with {len(ordered)} timestep(s) there is no curve to judge a peak by.",
+        }
+    gains = {
+        end.candidate.t: bootstrap.mean(best.val_correct - end.val_correct) for end in (ordered[0], ordered[-1]) if end is not best
+    }
+    against = "; ".join(f"above t = {end} by {_points(gain)}" for end, gain in gains.items())
+    clear = all(gain.low > 0 for gain in gains.values())
+    if not clear:
+        return {"t": t, "kind": "none", "sentence": f"No clear peak over t: {found}, {against}: not more than chance allows."}
+    if len(gains) == 2:
+        return {"t": t, "kind": "interior", "sentence": f"A peak inside the range: {found}, {against}."}
+    return {
+        "t": t,
+        "kind": "edge",
+        "sentence": f"The highest point is an end of the range, not a peak inside it: {found}, {against}.",
+    }
+
+
+def comparisons(differences: Mapping[str, Estimate]) -> list[str]:
+    """One sentence a baseline, from the paired difference of test accuracies (DiER minus baseline)."""
+    sentences = []
+    for representation, gain in differences.items():
+        verb = "beats" if gain.low > 0 else "falls below" if gain.high < 0 else "cannot be told from"
+        sentences.append(f"DiER {verb} {name_of(representation)} on test: {_points(gain)}.")
+    return sentences
+
+
+def warnings(best: Mapping[str, Scored], classes: int, multi_label: bool) -> list[str]:
+    """Signs that something went wrong, each with what to change."""
+    dier = best["dier"].val["accuracy"].value
+    found = []
+    rivals = {name: one.val["accuracy"].value for name, one in best.items() if name in ("pixels", "untrained")}
+    if rivals and dier < min(rivals.values()):
+        found.append(
+            "Poor at every t: on val no timestep reaches raw pixels or the untrained encoder; the encoder is too small, unused or "
+            "undertrained: try model.pool flat, a larger model.embed_dim or model.size, or more train.steps."
+        )
+    if not multi_label and dier < 1.5 / classes:
+        found.append("Near chance at every t: the encoder looks collapsed; lower train.lr and train again.")
+    unfinished = [name for name, one in best.items() if not one.probe.converged]
+    if unfinished:
+        found.append(f"The chosen probe of {', '.join(map(name_of, unfinished))} stopped at probe.max_iter: raise it.")
+    return found
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.2f} %, 95 % interval {100 * estimate.low:.2f} to {100 * estimate.high:.2f}"
+
+
+def _points(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:+.2f} points (95 % interval {100 * estimate.low:+.2f} to {100 * estimate.high:+.2f})"
