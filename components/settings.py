@@ -62,7 +62,7 @@ class DataSettings(Section):
     val_fraction: Share = Field(0.15, description="share of train that becomes val where a set has none (stratified, seeded)")
     test_fraction: Share = Field(0.2, description="share that becomes test where a set has no official one (digits)")
     licence: str = Field("unknown", description="licence of npz and folder sets, recorded with the data")
-    seed: Int = Field(0, description="seed of the splits made here")
+    seed: Int = Field(0, ge=0, description="seed of the splits made here")
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
@@ -76,30 +76,42 @@ class DataSettings(Section):
 
 
 class ValidateSettings(Section):
-    """What the data must satisfy. Shares are of the images of a split unless said otherwise."""
+    """What the data must satisfy. Shares are of the images of a split unless said otherwise; each split is held to the limit."""
 
     max_blank_share: Share = Field(0.0, description="error above this share of blank images (every pixel 0)")
     max_constant_share: Share = Field(0.0, description="error above this share of constant images (one value, not 0)")
-    saturated_pixel_share: Share = Field(0.9, description="an image counts as saturated above this share of pixels at 255")
+    saturated_pixel_share: Share = Field(0.9, description="an image counts as saturated above this share of values at 255")
     max_saturated_share: Share = Field(0.01, description="warning above this share of saturated images")
     max_duplicate_share: Share = Field(0.01, description="warning above this share of exact copies inside a split")
     max_leak_share: Share = Field(
-        0.001, description="error above this share of val or test that stands byte for byte in another split"
+        0.001, description="error above this share of val that stands byte for byte in train, or of test in train or val"
     )
     near_duplicate_distance: Share = Field(
-        0.04,
-        description="two images are near-duplicates below this root-mean-square difference (of the grey range) after alignment",
+        0.08,
+        description="near-duplicates: less than this share of the contrast (sqrt(1 - r^2)) is left unexplained after alignment",
     )
     warn_near_duplicate_share: Share = Field(
-        0.01, description="warning above this share of val or test with a near-duplicate in train"
+        0.01, description="warning above this share of val with a near-duplicate in train, or of test with one in train or val"
     )
-    max_near_duplicate_share: Share = Field(0.1, description="error above this share of val or test with a near-duplicate in train")
+    max_near_duplicate_share: Share = Field(0.1, description="error above this share of the same")
     max_class_shift: Share = Field(
-        0.1, description="warning above this total-variation distance of class shares, val or test to train"
+        0.1,
+        description="warning above this total-variation distance of class shares, val or test to train (multi-label: of the worst label)",
     )
     max_pixel_shift: Float = Field(
-        0.5, ge=0, description="warning above this shift of the mean image brightness, in train's standard deviations"
+        0.5,
+        ge=0,
+        description="warning above this shift of mean brightness or contrast, val or test to train, in train's standard deviations",
     )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ValidateSettings":
+        warn, fail = self.warn_near_duplicate_share, self.max_near_duplicate_share
+        if warn > fail:
+            raise ValueError(
+                f"validate.warn_near_duplicate_share {warn} is above validate.max_near_duplicate_share {fail}: it would never warn; lower it"
+            )
+        return self
 
 
 class ModelSettings(Section):
@@ -108,6 +120,9 @@ class ModelSettings(Section):
     size: Literal["demo", "tiny", "small", "base", "large"] = Field(
         "demo", description="depth x width x heads of encoder and denoiser"
     )
+    depth: Annotated[Int, Field(ge=1, le=64)] | None = Field(None, description="blocks a network; null = what the size says")
+    width: Annotated[Int, Field(ge=16)] | None = Field(None, description="width of a token; null = what the size says")
+    heads: Annotated[Int, Field(ge=1)] | None = Field(None, description="attention heads; null = what the size says")
     patch_size: Int = Field(2, ge=1, description="pixels a side of a patch; the image size must be a multiple")
     embed_dim: Int = Field(128, ge=2, description="numbers in an embedding v_t")
     pool: Literal["mean", "flat"] = Field("mean", description="head over the tokens: their mean, or all of them flattened")
@@ -131,6 +146,9 @@ class TrainSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
     log_every: Int = Field(100, ge=1, description="steps between points of the training curve")
     checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
+    min_gap: Float = Field(
+        1.01, ge=0, description="dead encoder: stop when shuffling v_t raises the loss less than this factor at every t; 0 = never"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "TrainSettings":
@@ -173,7 +191,10 @@ class ProbeSettings(Section):
         ["pixels", "pca", "untrained", "denoiser"], description="representations probed beside DiER"
     )
     baseline_timesteps: list[Annotated[Int, Field(ge=0, lt=T)]] = Field(
-        [0, 100, 300, 500], min_length=1, description="timesteps of the untrained encoder and of the denoiser's layers"
+        [0, 100, 300, 500], min_length=1, description="timesteps at which the denoiser's layers are probed"
+    )
+    denoiser_blocks: list[Annotated[Int, Field(ge=0)]] | None = Field(
+        None, description="denoiser blocks probed, from 0; null = up to three, evenly spaced"
     )
     bootstrap: Int = Field(2000, ge=100, description="resamples behind each 95 % interval")
     seed: Int = Field(0, ge=0, description="seed of the bootstrap and of the choice of training images")
