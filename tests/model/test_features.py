@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import load_model, load_optimizer, optimizer_tensors, save_model
+from model.dier import DiER
+from model.errors import ConfigError, TrainingError
+from model.features import denoise, denoiser_layers, embed, shuffled_gap
+from model.health import check_encoder, check_point
+from tests.model.conftest import small_model
+
+HEALTHY = {"step": 5000, "lr": 1e-3, "loss": 0.1, "grad_norm_encoder": 0.1, "grad_norm_denoiser": 0.5}
+
+
+@pytest.fixture(scope="module")
+def model() -> DiER:
+    return DiER(small_model()).eval()
+
+
+def test_embeddings_do_not_depend_on_the_batch(model: DiER, images: np.ndarray) -> None:
+    whole = embed(model, images[:50], 300)
+    assert whole.shape == (50, 16)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(embed(model, images[:50], 300, batch_size=7), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_each_denoiser_layer_is_pooled_and_the_noise_is_seeded(model: DiER, images: np.ndarray) -> None:
+    first, again, other = (denoiser_layers(model, images[:20], 100, seed=seed) for seed in (0, 0, 1))
+    assert [layer.shape for layer in first] == [(20, 32), (20, 32)]
+    np.testing.assert_array_equal(first[1], again[1])
+    assert not np.allclose(first[1], other[1])
+
+
+def test_denoising_at_t_zero_gives_the_image_back(model: DiER, images: np.ndarray) -> None:
+    noisy, estimate = denoise(model, images[:5], 0, seed=0)
+    assert noisy.shape == estimate.shape == (5, 8, 8, 1)
+    assert np.abs(noisy.astype(int) - images[:5]).max() <= 8  # sqrt(1 - alpha_bar) is 0.01 there, 1.3 grey levels of noise
+    shuffled = denoise(model, images[:5], 500, seed=0, shuffle=True)[1]
+    assert not np.array_equal(shuffled, denoise(model, images[:5], 500, seed=0)[1])
+
+
+def test_a_denoiser_that_ignores_v_has_no_gap(images: np.ndarray) -> None:
+    model = DiER(small_model()).eval()
+    torch.nn.init.zeros_(model.denoiser.embedding.weight)
+    rows = shuffled_gap(model, images[:30], [100, 500], seed=0)
+    assert [row["ratio"] for row in rows] == pytest.approx([1.0, 1.0])
+    with pytest.raises(TrainingError, match="dead encoder"):
+        check_encoder(rows, 1.01)
+    check_encoder(rows, 0)
+
+
+def test_a_model_survives_the_disk(model: DiER, tmp_path) -> None:
+    save_model(tmp_path, model, model.state_dict())
+    loaded = load_model(tmp_path)
+    assert not loaded.training
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True))
+    (tmp_path / "model.safetensors").write_bytes(b"\x80\x04pickled?")
+    with pytest.raises(ConfigError, match="train the model again"):
+        load_model(tmp_path)
+
+
+def test_the_optimizers_state_survives_the_disk() -> None:
+    layers = [torch.nn.Linear(3, 2) for _ in range(2)]
+    first, second = (torch.optim.AdamW(layer.parameters(), lr=0.1) for layer in layers)
+    layers[0](torch.ones(1, 3)).sum().backward()
+    first.step()
+    load_optimizer(second, optimizer_tensors(first))
+    assert all(torch.equal(value, optimizer_tensors(second)[key]) for key, value in optimizer_tensors(first).items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"loss": float("nan")}, "non-finite"),
+        ({"grad_norm_encoder": float("inf")}, "non-finite"),
+        ({"grad_norm_encoder": 0.0, "grad_norm_denoiser": 0.0}, "gradients collapsed"),
+        ({"loss": 0.99}, "predicting no noise"),
+    ],
+)
+def test_each_way_of_going_wrong_has_its_name(changes: dict, named: str) -> None:
+    with pytest.raises(TrainingError, match=named):
+        check_point(HEALTHY | changes, 5000)
+
+
+def test_a_healthy_point_and_an_early_one_pass() -> None:
+    check_point(HEALTHY, 5000)
+    check_point(HEALTHY | {"loss": 0.99}, 10)

@@ -1,0 +1,34 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from model.config import NUM_TIMESTEPS
+from model.schedule import add_noise, alpha_bar, log_snr, remove_noise
+
+
+def test_alpha_bar_is_the_product_of_one_minus_linear_betas() -> None:
+    expected = np.cumprod(1 - np.linspace(1e-4, 0.02, NUM_TIMESTEPS))
+    np.testing.assert_allclose(alpha_bar().numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("t", [0, 100, 500, 999])
+def test_log_snr_is_signal_over_noise(t: int) -> None:
+    signal = float(np.prod(1 - np.linspace(1e-4, 0.02, NUM_TIMESTEPS)[: t + 1]))
+    assert log_snr(t) == pytest.approx(math.log(signal) - math.log1p(-signal), rel=1e-9)
+
+
+def test_log_snr_falls_with_t_from_almost_clean_to_almost_noise() -> None:
+    values = [log_snr(t) for t in range(0, NUM_TIMESTEPS, 37)]
+    assert values == sorted(values, reverse=True)
+    assert log_snr(0) == pytest.approx(9.21, abs=0.01)
+    assert log_snr(999) == pytest.approx(-10.12, abs=0.01)
+
+
+def test_noised_images_keep_unit_variance_and_removing_the_noise_undoes_adding_it() -> None:
+    x0, noise = torch.randn(2, 64, 3, 16, 16, dtype=torch.float64)
+    signal = alpha_bar()[torch.arange(64) * 15]
+    x_t = add_noise(x0, noise, signal)
+    assert x_t.var().item() == pytest.approx(1, abs=0.02)
+    torch.testing.assert_close(remove_noise(x_t, noise, signal), x0)
