@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -31,10 +32,7 @@ class Linear:
     def scores(self, x: Floats) -> Floats:
         """Probabilities (N, K): softmax over classes, or a sigmoid for each of several labels."""
         logits = x @ self.weight.T + self.bias
-        if self.multi_label:
-            return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float32)
+        return np.asarray(expit(logits) if self.multi_label else softmax(logits, axis=1), np.float32)
 
 
 def fit_grid(x: Floats, y: Labels, classes: int, c_grid: Sequence[float], max_iter: int) -> Iterator[tuple[float, Linear]]:
