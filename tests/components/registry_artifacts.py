@@ -1,0 +1,104 @@
+"""Small but whole artifacts as the earlier steps write them, for the tests of the registry: real networks, invented figures."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.numpy import save_file
+
+from components.artifact import create, digest, read, write_json
+from components.settings import RegisterSettings
+from data.format import MULTI_LABEL
+from model.checkpoint import save_model
+from model.config import ModelConfig
+from model.dier import DiER
+
+CLASSES = ["a", "b", "c"]
+TESTED = 200
+CONFIG = ModelConfig(depth=1, dim=16, heads=2, height=8, width=8, channels=1, patch_size=4, embed_dim=12)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What `dier register` is given."""
+
+    verdict: Path
+    model: Path
+    probe: Path
+    report: Path
+
+    def paths(self) -> dict[str, Path]:
+        """As keyword arguments."""
+        return {"verdict": self.verdict, "model": self.model, "probe": self.probe, "report": self.report}
+
+
+def settings(**changes: object) -> RegisterSettings:
+    return RegisterSettings.model_validate({"name": "glyphs", "experiment": "tests", **changes})
+
+
+def correct(accuracy: float, seed: int = 0) -> np.ndarray:
+    """Which of the test images are right: exactly this share, (TESTED,) bool."""
+    right = np.arange(TESTED) < round(accuracy * TESTED)
+    return np.random.default_rng(seed).permutation(right)
+
+
+def make(
+    folder: Path,
+    *,
+    right: np.ndarray | None = None,
+    dataset: str = "d1",
+    config: ModelConfig = CONFIG,
+    multi_label: bool = False,
+    passed: bool = True,
+    training: str = "t1",
+) -> Inputs:
+    """Four artifacts that belong together; `right` (TESTED,) says which test images the probe got right."""
+    right = correct(0.9) if right is None else right
+    data = digest(dataset)
+    with create(folder / "verdict", "verdict", {"dataset": data}) as out:
+        write_json(out / "verdict.json", {"passed": passed, "warnings": 2, "expectations": []})
+    verdict = read(folder / "verdict", "verdict").fingerprint
+    with create(folder / "model", "model", {"dataset": data, "verdict": verdict}) as out:
+        network = DiER(config)
+        save_model(out, network, network.state_dict())
+        (out / "curve.csv").write_text("step,loss,loss_t000_199,lr\n100,1.5,,0.001\n200,0.5,0.25,0.001\n")
+        write_json(out / "summary.json", {"steps": 200, "training_key": digest(training)})
+    model = read(folder / "model", "model").fingerprint
+    _probe(folder / "probe", {"dataset": data, "model": model, "embeddings": digest("e")}, right, config, multi_label)
+    probe = read(folder / "probe", "probe").fingerprint
+    with create(folder / "report", "report", {"model": model, "probe": probe}) as out:
+        (out / "report.html").write_text("<html>report</html>")
+    return Inputs(folder / "verdict", folder / "model", folder / "probe", folder / "report")
+
+
+def _probe(folder: Path, made_from: dict[str, str], right: np.ndarray, config: ModelConfig, multi_label: bool) -> None:
+    random, k = np.random.default_rng(0), len(CLASSES)
+    with create(folder, "probe", made_from) as out:
+        figures = {"accuracy": {"value": float(right.mean()), "low": 0.0, "high": 1.0}}
+        task = MULTI_LABEL if multi_label else "multi-class"
+        metrics = {
+            "dataset": "glyph set",
+            "task": task,
+            "representation": "dier",
+            "t": 300,
+            "test": figures,
+            "class_names": CLASSES,
+        }
+        write_json(out / "metrics.json", metrics)
+        (out / "curve.csv").write_text(
+            "t,log_snr,representation,split,metric,value,low,high,c\n"
+            f"0,9.2,dier,val,accuracy,0.7,0.6,0.8,0.1\n300,1.0,dier,val,accuracy,0.8,0.7,0.9,0.1\n"
+            f"300,1.0,dier,test,accuracy,{right.mean()},0.7,0.9,0.1\n,,pixels,test,accuracy,0.6,0.5,0.7,0.1\n"
+        )
+        weight = random.normal(size=(k, config.embed_dim)).astype(np.float32)
+        save_file({"weight": weight, "bias": np.array([0.1, 0.0, -0.1], np.float32)}, out / "classifier.safetensors")
+        index = np.arange(len(right))
+        table = {"index": index, "label": index % k, "dier": np.where(right, index % k, (index + 1) % k), "correct": right}
+        pq.write_table(pa.table(table), out / "predictions.parquet")
+
+
+def plain(config: ModelConfig) -> dict[str, object]:
+    """The configuration as `config.json` holds it."""
+    return asdict(config)

@@ -1,0 +1,300 @@
+"""The register step against a real store in SQLite: what is stored, once, with which alias, and what is refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from components import artifact, register, registry
+from components.errors import ArtifactError, GateRefused
+from components.live import LiveLog
+from components.provenance import provenance
+from components.tracking import connect
+from model.checkpoint import load_model
+from model.features import embed
+from tests.components.registry_artifacts import CLASSES, CONFIG, Inputs, correct, make, settings
+
+NAME = "glyphs"
+
+
+def do(inputs: Inputs, out: Path, **changes: object) -> dict[str, Any]:
+    """Register; give what registration.json says."""
+    register.run(settings(**changes), **inputs.paths(), out=out)
+    found: dict[str, Any] = artifact.read(out, "registration").json("registration.json")
+    return found
+
+
+def metric(run_id: str, name: str) -> list[tuple[int, float]]:
+    return [(m.step, m.value) for m in connect().get_metric_history(run_id, name)]
+
+
+def test_everything_that_belongs_to_a_version_is_stored(store: str, tmp_path: Path) -> None:
+    inputs = make(tmp_path)
+    done = do(inputs, tmp_path / "out")
+    assert (done["name"], done["version"], done["aliases"], done["gate"]["passed"]) == (NAME, 1, ["candidate"], True)
+    made_from = artifact.read(tmp_path / "out", "registration").made_from
+    assert made_from == {name: artifact.read(path, name).fingerprint for name, path in inputs.paths().items()}
+
+    client = connect()
+    run = client.get_run(done["run_id"])
+    assert metric(run.info.run_id, "train/loss") == [(100, 1.5), (200, 0.5)]
+    assert metric(run.info.run_id, "train/loss_t000_199") == [(200, 0.25)]
+    assert metric(run.info.run_id, "probe/dier/val_accuracy") == [(0, 0.7), (300, 0.8)]
+    assert run.data.params["model.embed_dim"] == "12"
+    assert run.info.status == "FINISHED"
+    assert client.get_experiment(run.info.experiment_id).name == "tests"
+    assert {file.path for file in client.list_artifacts(run.info.run_id)} == {"probe", "report.html", "training"}
+
+    version = client.get_model_version(NAME, "1")
+    model = artifact.read(inputs.model, "model")
+    expected = {
+        "dier.digest": done["digest"],
+        "dier.model": model.fingerprint,
+        "dier.dataset": model.made_from["dataset"],
+        "dier.verdict": "passed, 2 warnings",
+        "dier.gate": "passed",
+        "dier.accuracy": "0.9000",
+        "dier.t": "300",
+        "dier.git_commit": "unknown",
+    }
+    assert expected.items() <= version.tags.items()
+    assert json.loads(version.tags["dier.gate_reasons"]) == done["gate"]["reasons"]
+    assert version.current_stage in (None, "None")
+
+
+def test_the_same_model_twice_is_one_version(store: str, tmp_path: Path) -> None:
+    inputs = make(tmp_path)
+    first = do(inputs, tmp_path / "out")
+    again = do(inputs, tmp_path / "out")
+    assert again == first
+    client = connect()
+    assert len(client.search_model_versions(f"name='{NAME}'")) == 1
+    assert len(client.search_logged_models([client.get_run(first["run_id"]).info.experiment_id])) == 1
+    assert metric(first["run_id"], "train/loss") == [(100, 1.5), (200, 0.5)]
+    assert metric(first["run_id"], "probe/dier/val_accuracy") == [(0, 0.7), (300, 0.8)]
+
+
+def test_the_run_of_the_live_log_is_completed_not_doubled(store: str, tmp_path: Path) -> None:
+    inputs = make(tmp_path)
+    with LiveLog(artifact.read(inputs.model, "model").json("summary.json")["training_key"]) as log:
+        log.log(100, {"loss": 1.5000001})  # before it was rounded into the file
+    done = do(inputs, tmp_path / "out")
+    assert metric(done["run_id"], "train/loss") == [(100, 1.5000001), (200, 0.5)]
+    client = connect()
+    everywhere = [e.experiment_id for e in client.search_experiments()]
+    assert [run.info.run_id for run in client.search_runs(everywhere)] == [done["run_id"]]
+
+
+def test_a_joined_run_is_used_and_stays_open(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = connect()
+    run_id = client.create_run("0").info.run_id
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    done = do(make(tmp_path), tmp_path / "out")
+    assert done["run_id"] == run_id
+    assert client.get_run(run_id).info.status == "RUNNING"
+    assert client.get_model_version(NAME, "1").run_id == run_id
+    everywhere = [e.experiment_id for e in client.search_experiments()]
+    assert len(client.search_runs(everywhere)) == 1
+
+
+def test_auto_moves_champion_and_records_it(store: str, tmp_path: Path) -> None:
+    assert do(make(tmp_path / "1"), tmp_path / "out", policy="auto")["aliases"] == ["champion"]
+    better = make(tmp_path / "2", right=correct(0.95), training="t2")
+    assert do(better, tmp_path / "out", policy="auto")["aliases"] == ["champion"]
+    do(better, tmp_path / "out", policy="auto")  # holds it already: no third record
+    record = registry.record(connect().get_registered_model(NAME))
+    assert [(e["from"], e["to"], e["alias"]) for e in record] == [(None, 1, "champion"), (1, 2, "champion")]
+    assert all("policy auto" in e["why"] for e in record)
+
+
+def test_worse_than_the_champion_is_stored_refused_without_an_alias(store: str, tmp_path: Path) -> None:
+    do(make(tmp_path / "1"), tmp_path / "out", policy="auto")
+    with pytest.raises(GateRefused, match=r"the gate refused glyphs version 2: worse than the champion, version 1 .*--force"):
+        do(make(tmp_path / "2", right=correct(0.7, seed=1), training="t2"), tmp_path / "refused", policy="auto")
+    stored = artifact.read(tmp_path / "refused", "registration").json("registration.json")
+    assert (stored["version"], stored["aliases"], stored["gate"]["passed"]) == (2, [], False)
+    client = connect()
+    assert client.get_model_version(NAME, "2").tags["dier.gate"] == "refused"
+    assert registry.aliases(client, NAME) == {"champion": 1}
+
+
+def test_a_champion_of_another_dataset_does_not_block(store: str, tmp_path: Path) -> None:
+    do(make(tmp_path / "1"), tmp_path / "out", policy="auto")
+    done = do(make(tmp_path / "2", right=correct(0.7), dataset="d2", training="t2"), tmp_path / "out")
+    assert any("not comparable with the champion, version 1" in reason for reason in done["gate"]["reasons"])
+
+
+def test_a_champion_whose_predictions_are_gone_blocks(store: str, tmp_path: Path) -> None:
+    do(make(tmp_path / "1"), tmp_path / "out", policy="auto")
+    for file in Path("mlruns").rglob("predictions.parquet"):
+        file.unlink()
+    with pytest.raises(GateRefused, match="missing or damaged"):
+        do(make(tmp_path / "2", right=correct(0.95), training="t2"), tmp_path / "out")
+
+
+def test_a_candidate_that_would_not_pass_any_more_loses_its_alias(store: str, tmp_path: Path) -> None:
+    inputs = make(tmp_path)
+    assert do(inputs, tmp_path / "out")["aliases"] == ["candidate"]
+    with pytest.raises(GateRefused, match=r"0\.9000 is below register\.min_accuracy 0\.99"):
+        do(inputs, tmp_path / "out", min_accuracy=0.99)
+    assert registry.aliases(connect(), NAME) == {}
+
+
+@pytest.mark.parametrize(
+    ("swapped", "line"),
+    [
+        ("verdict", r"model was not made from the verdict"),
+        ("model", r"model was not made from the verdict|probe was not made from the model"),
+        ("probe", r"probe was not made from the model"),
+        ("report", r"report was not made from the model"),
+    ],
+)
+def test_artifacts_of_different_runs_are_refused_before_mlflow_is_touched(
+    store: str, tmp_path: Path, swapped: str, line: str
+) -> None:
+    one = make(tmp_path / "1")
+    two = make(tmp_path / "2", dataset="d2", right=correct(0.8), training="t2")
+    mixed = Inputs(**{**one.paths(), swapped: getattr(two, swapped)})
+    with pytest.raises(ArtifactError, match=line):
+        do(mixed, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert connect().search_registered_models() == []
+
+
+def test_a_damaged_model_is_refused(store: str, tmp_path: Path) -> None:
+    inputs = make(tmp_path)
+    file = inputs.model / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtifactError, match=r"model\.safetensors does not match"):
+        do(inputs, tmp_path / "out")
+
+
+def test_where_the_artifact_cannot_be_written_nothing_is_registered(store: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        do(make(tmp_path), tmp_path / "file" / "out")
+    assert connect().search_registered_models() == []
+
+
+def test_provenance_of_a_working_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*command: str) -> str:
+        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+        return subprocess.run(["git", *identity, *command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
+
+    (tmp_path / "params.yaml").write_text("a: 1\n")
+    (tmp_path / "dvc.lock").write_text("b: 1\n")
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    (tmp_path / "dvc.lock").write_text("b: 2\n")  # DVC rewrites it while it reproduces
+    tags = provenance(tmp_path)
+    assert tags == {
+        "dier.git_commit": git("rev-parse", "HEAD"),
+        "dier.git_dirty": "false",
+        "dier.params_yaml_sha256": artifact.sha256(tmp_path / "params.yaml"),
+        "dier.dvc_lock_sha256": artifact.sha256(tmp_path / "dvc.lock"),
+    }
+    (tmp_path / "params.yaml").write_text("a: 2\n")
+    assert provenance(tmp_path)["dier.git_dirty"] == "true"
+    monkeypatch.setenv("PATH", "")
+    assert provenance(tmp_path)["dier.git_commit"] == provenance(tmp_path)["dier.git_dirty"] == "unknown"
+
+
+def expected_outputs(inputs: Inputs, images: np.ndarray, *, multi_label: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    v = embed(load_model(inputs.model), images, 300)
+    probe = load_file(inputs.probe / "classifier.safetensors")
+    logits = v @ probe["weight"].T + probe["bias"]
+    probabilities = 1 / (1 + np.exp(-logits)) if multi_label else np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return v, probabilities
+
+
+def pictures(n: int) -> np.ndarray:
+    return np.random.default_rng(n).integers(0, 256, (n, CONFIG.height, CONFIG.width, CONFIG.channels), dtype=np.uint8)
+
+
+def test_a_multi_label_model_gives_each_label_its_own_probability(store: str, tmp_path: Path) -> None:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    inputs = make(tmp_path, multi_label=True)
+    do(inputs, tmp_path / "out")
+    loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@candidate")
+    images = pictures(5)
+    out = loaded.predict(images)
+    v, probabilities = expected_outputs(inputs, images, multi_label=True)
+    np.testing.assert_allclose(out["embedding"], v, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(out["probabilities"], probabilities, rtol=1e-4, atol=1e-6)
+    with pytest.raises(MlflowException, match=r"uint8|float64"):
+        loaded.predict(images / 255.0)
+    with pytest.raises(MlflowException, match="shape"):
+        loaded.predict(pictures(2)[:, :4])
+
+
+# Runs without site (-S): no .pth file, so no editable install; the packages' folder is put on the path by hand.
+ELSEWHERE = """
+import sys
+sys.path[:0] = [{here!r}, {packages!r}]
+import importlib.util, pathlib
+for name in ("components", "pipeline", "dier"):
+    assert importlib.util.find_spec(name) is None, name
+import data, model
+assert model.MINE == data.MINE == "decoy"
+import mlflow, numpy as np
+loaded = mlflow.pyfunc.load_model("models:/glyphs@candidate")
+images = np.load("images.npy", allow_pickle=False)
+parts = {{}}
+for n in (1, 7, len(images)):
+    out = loaded.predict(images[:n])
+    assert out["embedding"].shape == (n, {dim}) and out["probabilities"].shape == (n, {classes}), n
+    assert out["embedding"].dtype == out["probabilities"].dtype == np.float32
+    parts[f"v{{n}}"], parts[f"p{{n}}"] = out["embedding"], out["probabilities"]
+np.savez("out.npz", **parts)
+import data, model
+assert model.MINE == data.MINE == "decoy"
+folders = tuple({checkout!r} + name + "/" for name in ("components", "pipeline", "model", "data"))
+ours = sorted(name for name, module in sys.modules.items() if str(getattr(module, "__file__", "")).startswith(folders))
+assert not ours, ours
+"""
+
+
+def test_it_loads_in_a_process_with_its_own_model_and_data_and_no_checkout(store: str, tmp_path: Path) -> None:
+    inputs = make(tmp_path / "artifacts")
+    do(inputs, tmp_path / "out")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("model", "data"):
+        (elsewhere / f"{name}.py").write_text("MINE = 'decoy'\n")
+    images = pictures(1201)  # more than two batches of 500
+    np.save(elsewhere / "images.npy", images)
+    shutil.rmtree(tmp_path / "artifacts" / "report")  # nothing of the inputs is needed, as the rest shows
+    program = ELSEWHERE.format(
+        here=str(elsewhere),
+        packages=str(Path(np.__file__).parents[1]),
+        dim=CONFIG.embed_dim,
+        classes=len(CLASSES),
+        checkout=f"{Path(register.__file__).parents[1]}/",
+    )
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "MLFLOW"))}
+    environment |= {
+        "MLFLOW_TRACKING_URI": store,
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    out = np.load(elsewhere / "out.npz")
+    v, probabilities = expected_outputs(inputs, images)
+    for n in (1, 7, len(images)):
+        np.testing.assert_allclose(out[f"v{n}"], v[:n], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(out[f"p{n}"], probabilities[:n], rtol=1e-4, atol=1e-5)
+    kinds = {file.suffix for file in Path("mlruns").rglob("*") if file.is_file()}
+    assert not kinds & {".pkl", ".pickle", ".pt", ".pth", ".bin"}
