@@ -1,0 +1,74 @@
+"""Where images come from: one module a source, and what every source gives.
+
+A source is a module with `load(request: Request) -> ImageSet`. It names its official splits and hands each one over an image at
+a time; splits that are missing, the limit, and the writing are the same for all of them and stand outside.
+"""
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import DataError
+from data.format import SplitName
+
+Image = npt.NDArray[np.uint8]
+"""One image: (H, W, C) uint8, C is 1 or 3."""
+
+DOWNLOADS = Path("real-data")
+"""Where downloaded sets are looked for, and put, when `data.path` is null."""
+
+SOURCES = {
+    "digits": "data.sources.digits",
+    "npz": "data.sources.npz",
+    "medmnist": "data.sources.medmnist",
+    "torchvision": "data.sources.torchvision",
+    "folder": "data.sources.folder",
+}
+
+
+class UnsupportedRequest(DataError):
+    """The settings ask for what a source cannot give (a set that it does not know, say): mend the settings, not the data."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a source is asked for; the fields are those of the `data` settings."""
+
+    name: str
+    path: Path | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    licence: str = "unknown"
+
+
+@dataclass(frozen=True)
+class Part:
+    """The images of one split as the source has them."""
+
+    labels: npt.NDArray[Any]
+    """(N,) int64, or (N, L) uint8 for multi-label; checked by `data.labels`."""
+    images: Callable[[], Iterator[Image]]
+    """Reads the images anew from the first, one at a time, in the order of the labels. Raises DataError where one is unreadable."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set as its source has it. `parts` holds the official splits; train is always there."""
+
+    name: str
+    source: str
+    licence: str
+    task: str
+    class_names: list[str]
+    parts: Mapping[SplitName, Part]
+    notes: list[str] = field(default_factory=list)
+
+
+def load(source: str, request: Request) -> ImageSet:
+    """Open a set. Raises DataError when it cannot be used, UnsupportedRequest when the source has no such set."""
+    return cast(ImageSet, importlib.import_module(SOURCES[source]).load(request))
