@@ -1,0 +1,76 @@
+"""The design's import rules, and that DVC's stages depend on exactly the code they use."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+import yaml
+
+from pipeline.steps import STEPS, Step
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("pipeline", "components", "model", "data")
+LOADED_BY_NAME = {"prepare": ["data.sources"], "register": ["components.served_model", "model"]}
+"""The sources, the served model's script, and the package that a registered model carries."""
+NEVER = {"components/settings.py", "components/__init__.py", "data/__init__.py", "model/__init__.py"}
+"""The settings' values are params: were the schema a dependency too, a new setting of one step would retrain."""
+NOT_IN_THE_ARTIFACT = {
+    # what only tells MLflow about a training while it runs; a change there must not retrain
+    "train": {*NEVER - {"model/__init__.py"}, "components/live.py", "components/points.py", "components/tracking.py"},
+    "register": NEVER - {"model/__init__.py"},
+}
+
+
+def test_import_rules_hold() -> None:
+    done = subprocess.run([Path(sys.executable).parent / "lint-imports"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def source_of(module: str) -> str:
+    file = ROOT / (module.replace(".", "/") + ".py")
+    return str((file if file.is_file() else file.with_suffix("") / "__init__.py").relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return grimp.build_graph(*PACKAGES)
+
+
+@pytest.fixture(scope="module")
+def stages() -> dict:
+    return yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+
+def code_of(step: Step, graph: grimp.ImportGraph) -> set[str]:
+    """The source files behind a step: what it imports, what it loads by name, and the packages these stand in."""
+    roots = {f"components.{step.name}"}
+    for package in LOADED_BY_NAME.get(step.name, ()):
+        roots |= {package} | graph.find_descendants(package)
+    modules = roots.union(*(graph.find_upstream_modules(root) for root in roots))
+    files = {source_of(module) for module in modules}
+    files |= {str(Path(file).parent / "__init__.py") for file in files}
+    return {file for file in files if (ROOT / file).stat().st_size} - NOT_IN_THE_ARTIFACT.get(step.name, NEVER)
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_a_stage_depends_on_exactly_the_code_it_uses(step: Step, graph: grimp.ImportGraph, stages: dict) -> None:
+    used = code_of(step, graph)
+    listed = [ROOT / dep for dep in stages[step.name]["deps"] if not dep.startswith("artifacts/")]
+    files = {file for dep in listed for file in ([dep] if dep.is_file() else dep.glob("*.py"))}
+    names = {str(file.relative_to(ROOT)) for file in files if file.stat().st_size}
+    assert used == names, f"dvc.yaml misses {sorted(used - names)} and lists {sorted(names - used)} too much"
+
+
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.name)
+def test_a_stage_runs_the_steps_command_on_its_own_sections(step: Step, stages: dict) -> None:
+    stage = stages[step.name]
+    words = stage["cmd"].split()
+    assert words[:4] == ["dier", step.name, "--params", "params.yaml"]
+    assert [word.removeprefix("--") for word in words[4::2]] == [*step.inputs, "out"]
+    places = dict(zip([word.removeprefix("--") for word in words[4::2]], words[5::2], strict=True))
+    assert stage.get("params", []) == list(step.sections)
+    artifacts = [places[name] for name in step.inputs if name != "work"]
+    assert [dep for dep in stage["deps"] if dep.startswith("artifacts/")] == artifacts
+    assert [next(iter(out)) if isinstance(out, dict) else out for out in stage["outs"]] == [places["out"]]
