@@ -1,0 +1,115 @@
+"""dvc repro on real images, as a user runs it.
+
+prepare -> validate -> train -> embed -> probe -> report -> register
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components import artifact
+from pipeline.steps import STEPS
+from tests.scenarios.conftest import Checkout
+
+pytestmark = pytest.mark.slow
+NAMES = [step.name for step in STEPS]
+
+
+@pytest.fixture(scope="module")
+def done(checkout: Callable[[str], Checkout]) -> Checkout:
+    """A checkout in which the whole chain has run once."""
+    made = checkout("first")
+    made.run("dvc", "repro")
+    return made
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '(\w+)'", output)
+
+
+def lock(made: Checkout) -> dict:
+    return yaml.safe_load((made.folder / "dvc.lock").read_text())["stages"]
+
+
+def test_every_artifact_is_whole(done: Checkout) -> None:
+    for name, kind in [("dataset", "dataset"), ("verdict", "verdict"), ("model", "model"), ("embeddings", "embeddings"),
+                       ("probe", "probe"), ("report", "report"), ("registration", "registration")]:  # fmt: skip
+        artifact.read(done.folder / "artifacts" / name, kind)
+
+
+def test_no_artifact_names_a_place_or_a_host(done: Checkout) -> None:
+    needle = str(done.folder).encode()
+    for file in (done.folder / "artifacts").rglob("*"):
+        assert not file.is_file() or needle not in file.read_bytes(), file
+
+
+def test_the_summary_answers_the_questions(done: Checkout) -> None:
+    text = done.run("dier", "summary")
+    for part in [
+        "digits: DiER at t =",
+        "val accuracy",
+        "pixels",
+        "untrained",
+        "gate",
+        "registered    dier version 1",
+        "report.html",
+        "next",
+    ]:
+        assert part in text
+
+
+def test_a_second_run_runs_nothing(done: Checkout) -> None:
+    assert "Data and pipelines are up to date" in done.run("dvc", "repro")
+
+
+def test_a_probe_setting_does_not_retrain_and_going_back_restores(done: Checkout) -> None:
+    before = lock(done)
+    done.set("probe.c_grid=[0.01]")
+    assert stages_run(done.run("dvc", "repro")) == ["probe", "report", "register"]
+    done.set("probe.c_grid=[0.01, 0.1]")
+    assert stages_run(done.run("dvc", "repro")) == []
+    assert lock(done) == before
+
+
+def test_two_clones_give_identical_hashes_up_to_and_including_report(done: Checkout, checkout: Callable[[str], Checkout]) -> None:
+    other = checkout("second")
+    other.run("dvc", "repro")
+    for name in NAMES[: NAMES.index("report") + 1]:
+        assert lock(other)[name] == lock(done)[name], name
+
+
+def test_a_damaged_artifact_between_two_steps_stops_the_next_one(done: Checkout, tmp_path: Path) -> None:
+    import shutil
+
+    model = tmp_path / "model"
+    shutil.copytree(done.folder / "artifacts" / "model", model)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    arguments = ["--params", "params.yaml", "--dataset", "artifacts/dataset", "--model", str(model), "--out", str(tmp_path / "out")]
+    said = done.run("dier", "embed", *arguments, code=3).strip().splitlines()
+    assert "model.safetensors does not match its sha256" in said[-1]
+    assert [file.name for file in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_experiment_can_be_run_shown_and_compared(done: Checkout) -> None:
+    done.run("git", "add", "-A")
+    done.run("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-qm", "a run")
+    done.run("dvc", "exp", "run", "-S", "train.steps=40", "-n", "shorter")
+    shown = json.loads(done.run("dvc", "exp", "show", "--json"))
+    assert "shorter" in json.dumps(shown)
+    difference = json.loads(done.run("dvc", "metrics", "diff", "--json", "HEAD", "shorter"))
+    changed = difference["artifacts/probe/metrics.json"]
+    assert changed["test.accuracy.value"]["old"] != changed["test.accuracy.value"]["new"]
+
+
+def test_plots_open_without_a_network(done: Checkout) -> None:
+    done.run("python", "-m", "pipeline.plots_page", ".dvc/plots.html")
+    done.run("dvc", "plots", "show", "--out", "plots")
+    page = (done.folder / "plots" / "index.html").read_text()
+    assert "vegaEmbed" in page
+    assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=.https?://", page)
+    assert "linear-probe accuracy over log-SNR" in page
