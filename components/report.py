@@ -1,0 +1,42 @@
+"""Step report: one self-contained HTML page that shows what a run found, and how far to trust it."""
+
+from pathlib import Path
+
+from components import artifact
+from components.progress import say
+from components.reporting.inputs import read_inputs
+from components.reporting.page import page
+from components.settings import DataSettings, EmbedSettings, ModelSettings, ProbeSettings, TrainSettings, ValidateSettings
+
+
+def run(
+    data_settings: DataSettings,
+    validate_settings: ValidateSettings,
+    model_settings: ModelSettings,
+    train_settings: TrainSettings,
+    embed_settings: EmbedSettings,
+    probe_settings: ProbeSettings,
+    dataset: Path,
+    verdict: Path,
+    model: Path,
+    embeddings: Path,
+    probe: Path,
+    out: Path,
+) -> None:
+    """Write a `report` artifact with `report.html`; the same inputs give the same bytes.
+
+    Raises ArtifactError when an artifact is damaged or the five do not belong together.
+    """
+    inputs = read_inputs({"dataset": dataset, "verdict": verdict, "model": model, "embeddings": embeddings, "probe": probe})
+    sections = {
+        "data": data_settings,
+        "validate": validate_settings,
+        "model": model_settings,
+        "train": train_settings,
+        "embed": embed_settings,
+        "probe": probe_settings,
+    }
+    text = page(inputs, sections)
+    with artifact.create(out, "report", inputs.fingerprints) as folder:
+        (folder / "report.html").write_text(text, "utf-8")
+    say(f"report: {out / 'report.html'}")

@@ -1,0 +1,141 @@
+"""The tables of the page, as plain rows; the template only lays them out."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from safetensors.numpy import load_file
+
+from components.artifact import MANIFEST
+from components.reporting.inputs import Inputs
+from components.reporting.vectors import pieces
+from components.reporting.words import comparison, number, percent, points_with_interval, representation, with_interval
+from components.settings import Section
+
+WORST_PAIRS = 6
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """One baseline beside DiER; `sign` is better, worse or even, as seen from DiER.
+
+    `headline` marks those named on top of the page: all but the denoiser's blocks that another block beats on val.
+    """
+
+    name: str
+    t: str
+    c: str
+    val: str
+    test: str
+    difference: str
+    sign: str
+    words: str
+    headline: bool
+
+
+def baselines(metrics: Mapping[str, Any]) -> list[Baseline]:
+    """A row a baseline, the strongest on test first."""
+    found = sorted(metrics["baselines"].items(), key=lambda item: -item[1]["test"]["accuracy"]["value"])
+    blocks = {name: result["val"]["accuracy"]["value"] for name, result in found if name.startswith("denoiser")}
+    strongest = max(blocks, key=lambda name: blocks[name], default=None)
+    rows = []
+    for name, result in found:
+        sign, words = comparison(result["difference"])
+        rows.append(
+            Baseline(
+                name=representation(name),
+                t=number(result["t"]),
+                c=number(result["c"]),
+                val=with_interval(result["val"]["accuracy"]),
+                test=with_interval(result["test"]["accuracy"]),
+                difference=points_with_interval(result["difference"]),
+                sign=sign,
+                words=words,
+                headline=name not in blocks or name == strongest,
+            )
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as it was, and whether that differs from its default."""
+
+    name: str
+    value: str
+    meaning: str
+    changed: bool
+
+
+def settings(sections: Mapping[str, Section]) -> dict[str, list[Setting]]:
+    """Every setting a step was given, by section. Of paths only the last part: a report tells nothing about a machine."""
+    return {name: [_setting(section, key) for key in type(section).model_fields] for name, section in sections.items()}
+
+
+def _setting(section: Section, key: str) -> Setting:
+    field = type(section).model_fields[key]
+    value = getattr(section, key)
+    shown = Path(value).name if key == "path" and value is not None else value
+    text = shown if isinstance(shown, str) else json.dumps(shown)
+    return Setting(key, text, field.description or "", value != field.get_default(call_default_factory=True))
+
+
+@dataclass(frozen=True)
+class LabelResult:
+    """How one label of a multi-label task is recognised on test."""
+
+    name: str
+    positives: str
+    accuracy: str
+    auc: str
+
+
+def label_results(inputs: Inputs) -> list[LabelResult]:
+    """Accuracy and AUC of each label on test; AUC needs the test embeddings at the chosen t, and is left out without them."""
+    found = pq.read_table(inputs.artifacts["probe"].path / "predictions.parquet", columns=["label", "dier"])
+    truth, predicted = (np.array(found[name].to_pylist(), np.int64) for name in ("label", "dier"))  # (N, L)
+    areas = _label_aucs(inputs, truth)
+    return [
+        LabelResult(name, number(int(truth[:, k].sum())), percent(float((truth[:, k] == predicted[:, k]).mean())), areas[k])
+        for k, name in enumerate(inputs.dataset.info.class_names)
+    ]
+
+
+def _label_aucs(inputs: Inputs, truth: Any) -> list[str]:
+    from sklearn.metrics import roc_auc_score
+
+    file = inputs.parquet("test", inputs.t)
+    if file is None:
+        return [number(None)] * truth.shape[1]
+    weights = load_file(inputs.artifacts["probe"].path / "classifier.safetensors")
+    logits = np.concatenate([vectors @ weights["weight"].T + weights["bias"] for _, vectors in pieces(file)])  # (N, L)
+    areas = []
+    for k in range(truth.shape[1]):
+        both = 0 < truth[:, k].sum() < len(truth)
+        areas.append(f"{roc_auc_score(truth[:, k], logits[:, k]):.3f}" if both else number(None))
+    return areas
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one artifact came from."""
+
+    kind: str
+    fingerprint: str
+    made_from: str
+    size: str
+
+
+def provenance(inputs: Inputs) -> list[Source]:
+    """A row an artifact, in the order of the pipeline."""
+    rows = []
+    for kind, found in inputs.artifacts.items():
+        files = found.json(MANIFEST)["files"]
+        megabytes = sum(entry["bytes"] for entry in files.values()) / 1e6
+        made_from = ", ".join(f"{name} {digest[:12]}" for name, digest in sorted(found.made_from.items()))
+        rows.append(Source(kind, found.fingerprint, made_from or "its source", f"{megabytes:.1f} MB in {len(files)} files"))
+    return rows
