@@ -1,0 +1,165 @@
+"""train, embed and probe over real digits: a few steps of training, the artifacts, and what they refuse."""
+
+import csv
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components import artifact, embed, prepare, probe, train
+from components.embeddings import read
+from components.errors import ArtifactError, SettingsError
+from components.settings import DataSettings, EmbedSettings, ModelSettings, ProbeSettings, TrainSettings
+from data.errors import DataError
+from data.format import open_dataset
+from model import features
+from model.checkpoint import load_model
+from model.errors import ConfigError, TrainingError
+
+MODEL = ModelSettings(width=32, heads=2, embed_dim=16)
+TRAIN = TrainSettings(steps=30, warmup_steps=5, batch_size=32, log_every=10, checkpoint_every=10, min_gap=0)
+EMBED = EmbedSettings(timesteps=[0, 400, 999], batch_size=100)
+PROBE = ProbeSettings(c_grid=[0.01, 0.1], baseline_timesteps=[100], bootstrap=100)
+
+
+def verdict_of(dataset: Path, out: Path, passed: bool = True) -> Path:
+    """A stand-in for validate's artifact: what train reads of one."""
+    with artifact.create(out, "verdict", {"dataset": artifact.read(dataset, "dataset").fingerprint}) as folder:
+        artifact.write_json(folder / "verdict.json", {"passed": passed, "warnings": 0})
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Iterator[Path]:
+    """A folder with dataset, verdict, model, embeddings and probe, made once."""
+    folder = tmp_path_factory.mktemp("run")
+    shutil.copyfile(migrated_store, folder / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
+        make_all(folder)
+        yield folder
+
+
+def make_all(folder: Path) -> None:
+    """Every artifact up to the probe's."""
+    prepare.run(data_settings=DataSettings(limit=400), out=folder / "dataset")
+    verdict_of(folder / "dataset", folder / "verdict")
+    train.run(MODEL, TRAIN, folder / "dataset", folder / "verdict", folder / "work", folder / "model")
+    embed.run(EMBED, folder / "dataset", folder / "model", folder / "embeddings")
+    probe.run(PROBE, folder / "dataset", folder / "model", folder / "embeddings", folder / "probe")
+
+
+def test_the_model_artifact_holds_what_the_contract_says(run: Path) -> None:
+    made = artifact.read(run / "model", "model")
+    assert set(made.made_from) == {"dataset", "verdict"}
+    summary = made.json("summary.json")
+    assert summary["steps"] == 30
+    assert [row["t"] for row in summary["gap"]] == train.GAP_TIMESTEPS
+    with (run / "model" / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [10, 20, 30]
+    assert "images_per_second" not in rows[0]
+    rates = next((run / "work").glob("*/rates.csv")).read_text().splitlines()
+    assert len(rates) == 3
+
+
+def test_no_label_is_read_while_training(run: Path, tmp_path: Path) -> None:
+    """The same images with their labels shuffled give the same weights."""
+    shutil.copytree(run / "dataset", tmp_path / "source")
+    labels = np.load(tmp_path / "source" / "train" / "labels.npy")
+    np.save(tmp_path / "source" / "train" / "labels.npy", labels[::-1].copy())
+    with artifact.create(tmp_path / "dataset", "dataset", {}) as folder:
+        shutil.copytree(tmp_path / "source", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+    verdict_of(tmp_path / "dataset", tmp_path / "verdict")
+    train.run(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == (run / "model" / "model.safetensors").read_bytes()
+
+
+def test_embeddings_are_the_models_in_the_datasets_order(run: Path) -> None:
+    images = open_dataset(run / "dataset").split("val").images
+    made = artifact.read(run / "embeddings", "embeddings")
+    expected = features.embed(load_model(run / "model"), np.asarray(images), 400)
+    np.testing.assert_allclose(read(made, "val", 400), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_probe_reads_test_once_a_representation_and_shows_every_baseline(run: Path) -> None:
+    with (run / "probe" / "curve.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    names = {"dier", "pixels", "pca", "untrained", "denoiser_block0", "denoiser_block1"}
+    accuracy = [row for row in rows if row["metric"] == "accuracy"]
+    assert {row["representation"] for row in accuracy} == names
+    assert sorted(row["representation"] for row in accuracy if row["split"] == "test") == sorted(names)
+    assert [row["t"] for row in accuracy if row["representation"] == "dier" and row["split"] == "val"] == ["0", "400", "999"]
+    metrics = artifact.read(run / "probe", "probe").json("metrics.json")
+    assert set(metrics["baselines"]) == names - {"dier"}
+    val = {row["t"]: float(row["value"]) for row in accuracy if row["representation"] == "dier" and row["split"] == "val"}
+    assert val[str(metrics["t"])] == max(val.values())
+    assert metrics["conclusions"]
+
+
+def test_test_labels_have_no_say_in_what_is_chosen(run: Path, tmp_path: Path) -> None:
+    with artifact.create(tmp_path / "dataset", "dataset", {}) as folder:
+        shutil.copytree(run / "dataset", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+        labels = np.load(folder / "test" / "labels.npy")
+        np.save(folder / "test" / "labels.npy", labels[::-1].copy())
+    verdict_of(tmp_path / "dataset", tmp_path / "verdict")
+    train.run(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "model")
+    embed.run(EMBED, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings")
+    probe.run(PROBE, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings", tmp_path / "probe")
+    shuffled, original = (artifact.read(folder / "probe", "probe").json("metrics.json") for folder in (tmp_path, run))
+    assert (shuffled["t"], shuffled["c"], shuffled["val"]) == (original["t"], original["c"], original["val"])
+    assert shuffled["test"] != original["test"]
+
+
+def test_a_verdict_of_other_data_or_a_failed_one_stops_training(run: Path, tmp_path: Path) -> None:
+    prepare.run(data_settings=DataSettings(limit=100), out=tmp_path / "dataset")
+    paths = {"work": tmp_path / "work", "out": tmp_path / "model"}
+    with pytest.raises(ArtifactError, match="of another dataset"):
+        train.run(MODEL, TRAIN, dataset=tmp_path / "dataset", verdict=run / "verdict", **paths)
+    failed = verdict_of(run / "dataset", tmp_path / "failed", passed=False)
+    with pytest.raises(DataError, match="data failed"):
+        train.run(MODEL, TRAIN, dataset=run / "dataset", verdict=failed, **paths)
+    assert not (tmp_path / "model").exists()
+
+
+def test_what_does_not_fit_together_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"train\.batch_size 4096"):
+        train.run(MODEL, TRAIN.model_copy(update={"batch_size": 4096}), run / "dataset", run / "verdict", tmp_path, tmp_path / "m")
+    with pytest.raises(ConfigError, match=r"model\.patch_size"):
+        train.run(MODEL.model_copy(update={"patch_size": 3}), TRAIN, run / "dataset", run / "verdict", tmp_path, tmp_path / "m")
+    prepare.run(data_settings=DataSettings(limit=100, image_size=16), out=tmp_path / "larger")
+    with pytest.raises(ArtifactError, match="8x8x1"):
+        embed.run(EMBED, tmp_path / "larger", run / "model", tmp_path / "e")
+    prepare.run(data_settings=DataSettings(limit=100), out=tmp_path / "other")
+    with pytest.raises(ArtifactError, match="run embed again"):
+        probe.run(PROBE, tmp_path / "other", run / "model", run / "embeddings", tmp_path / "p")
+    embed.run(EmbedSettings(timesteps=[0], splits=["train"]), run / "dataset", run / "model", tmp_path / "partial")
+    with pytest.raises(SettingsError, match=r"embed\.splits lacks test, val"):
+        probe.run(PROBE, run / "dataset", run / "model", tmp_path / "partial", tmp_path / "p")
+
+
+def test_a_dead_encoder_ends_with_one_line_and_no_model(run: Path, tmp_path: Path) -> None:
+    strict = TRAIN.model_copy(update={"min_gap": 1.5})
+    with pytest.raises(TrainingError, match="dead encoder") as caught:
+        train.run(MODEL, strict, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_the_training_key_follows_what_the_weights_depend_on() -> None:
+    key = train.training_key("data", MODEL, TRAIN)
+    assert key == train.training_key(
+        "data", MODEL, TRAIN.model_copy(update={"device": "cpu", "checkpoint_every": 7, "min_gap": 2.0})
+    )
+    assert key != train.training_key("data", MODEL, TRAIN.model_copy(update={"lr": 1e-4}))
+    assert key != train.training_key("data", MODEL.model_copy(update={"pool": "flat"}), TRAIN)
+    assert key != train.training_key("other", MODEL, TRAIN)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_cuda_device_that_is_not_there_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no CUDA device"):
+        train.run(MODEL, TRAIN.model_copy(update={"device": "cuda"}), run / "dataset", run / "verdict", tmp_path, tmp_path / "m")
