@@ -1,0 +1,1 @@
+"""What validate is made of: the measures, the suite of expectations over them, the Data Docs."""

@@ -1,0 +1,150 @@
+"""The numbers that the expectations are about: a table with a row an image, and one with a row a split."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from components.progress import track
+from components.settings import ValidateSettings
+from data import near_duplicates
+from data.format import SPLITS, Dataset, DatasetInfo, Split
+from data.near_duplicates import Pair
+from data.statistics import bad_labels, class_counts, image_statistics
+
+NAMED = 5
+"""Images that a message lists."""
+EARLIER = {"val": ("train",), "test": ("train", "val")}
+"""Where the copy of an image does harm: val may not stand in train, test in neither."""
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What was measured."""
+
+    images: pa.Table
+    """`data.statistics.SCHEMA`, a row an image."""
+    splits: pd.DataFrame
+    """A row a split, a column a measure; empty where a measure has no meaning for a split."""
+    where: dict[str, str]
+    """For a column of `splits`: the worst split and its first images, for people."""
+    classes: dict[str, list[float]]
+    """For each split the share of its images in each class, or with each label."""
+    pairs: list[Pair]
+    """Near-duplicates, the most alike first."""
+
+
+def measure(dataset: Dataset, settings: ValidateSettings) -> Measures:
+    """Measure a dataset. Raises DataError when a split cannot be opened."""
+    splits = [dataset.split(name) for name in SPLITS]
+    table = pa.concat_tables([image_statistics(split) for split in splits])
+    images = table.to_pandas()
+    pairs = _pairs(dataset, settings.near_duplicate_distance)
+    flags = _flags(images, splits, dataset.info, settings, pairs)
+    counts: dict[str, npt.NDArray[np.int64]] = {
+        split.name: class_counts(split.labels, len(dataset.info.class_names)) for split in splits
+    }
+    summary = pd.DataFrame([_described(split) for split in splits])
+    by_split = flags.groupby(images["split"], sort=False).mean()
+    for column in flags:
+        summary[column] = by_split[column].to_numpy()
+    shares: dict[str, npt.NDArray[np.float64]] = {split.name: counts[split.name] / len(split) for split in splits}
+    shifts = _shifts(images, shares, dataset.info.multi_label)
+    missing = [int((counts[name] == 0).sum()) for name in SPLITS]
+    summary = summary.assign(
+        missing_in_train=[missing[0], np.nan, np.nan],
+        missing_in_val_or_test=[np.nan, *missing[1:]],
+        **{column: [np.nan, *values] for column, values in shifts.items()},
+    )
+    where = {str(column): _where(flags[column], images) for column in flags}
+    for column, chosen in (("missing_in_train", SPLITS[:1]), ("missing_in_val_or_test", SPLITS[1:])):
+        where[column] = _absent(counts, chosen, dataset.info.class_names)
+    return Measures(table, summary, where, {name: values.tolist() for name, values in shares.items()}, pairs)
+
+
+def _pairs(dataset: Dataset, distance: float) -> list[Pair]:
+    found = []
+    for name, others in EARLIER.items():
+        split = dataset.split(name)
+        pairs = near_duplicates.find(split, [dataset.split(other) for other in others], distance)
+        found += [pair for pair in track(pairs, len(split), f"validate: near-duplicates of {name}", "images") if pair]
+    return sorted(found, key=lambda pair: (pair.distance, pair.split == "test", pair.index))
+
+
+def _flags(
+    images: pd.DataFrame, splits: list[Split], info: DatasetInfo, settings: ValidateSettings, pairs: list[Pair]
+) -> pd.DataFrame:
+    """A column a share: 1.0 for the images that it counts, 0.0 for the rest, empty where the split is not asked."""
+    picture = images["std"] > 0  # a blank or constant image is judged as such, never as a copy
+    flags = pd.DataFrame(
+        {
+            "not_finite_share": ~np.isfinite(images["mean"] + images["std"]),
+            "bad_label_share": np.concatenate([bad_labels(split.labels, len(info.class_names)) for split in splits]),
+            "blank_share": images["max"] == 0,
+            "constant_share": (images["std"] == 0) & (images["max"] > 0),
+            "saturated_share": images["saturated_share"] > settings.saturated_pixel_share,
+            "duplicate_share": picture & images.duplicated(["split", "hash"]),
+            "leak_share": picture & _leaked(images),
+            "near_duplicate_share": _paired(images, pairs),
+        }
+    ).astype(float)
+    flags.loc[images["split"] == "train", ["leak_share", "near_duplicate_share"]] = np.nan
+    return flags
+
+
+def _leaked(images: pd.DataFrame) -> pd.Series:
+    leaked = pd.Series(False, images.index)
+    for name, others in EARLIER.items():
+        known = images.loc[images["split"].isin(others), "hash"]
+        leaked |= (images["split"] == name) & images["hash"].isin(known)
+    return leaked
+
+
+def _paired(images: pd.DataFrame, pairs: list[Pair]) -> npt.NDArray[np.bool_]:
+    known = pd.MultiIndex.from_tuples([(pair.split, pair.index) for pair in pairs], names=["split", "index"])
+    return pd.MultiIndex.from_frame(images[["split", "index"]]).isin(known)
+
+
+def _described(split: Split) -> dict[str, Any]:
+    labels = ", ".join(["N", *(str(size) for size in split.labels.shape[1:])])
+    return {
+        "split": split.name,
+        "images": len(split),
+        "image_type": str(split.images.dtype),
+        "image_shape": " x ".join(str(size) for size in split.images.shape[1:]),
+        "channels": int(split.images.shape[3]),
+        "label_format": f"{split.labels.dtype} ({labels})",
+    }
+
+
+def _shifts(images: pd.DataFrame, shares: dict[str, npt.NDArray[Any]], multi_label: bool) -> dict[str, list[float]]:
+    """How far val and test lie from train, in classes and in the mean and standard deviation of the images."""
+    shifts: dict[str, list[float]] = {"class_shift": [], "brightness_shift": [], "contrast_shift": []}
+    train = images[images["split"] == "train"]
+    for name in EARLIER:
+        apart = np.abs(shares[name] - shares["train"])
+        shifts["class_shift"].append(float(apart.max() if multi_label else apart.sum() / 2))
+        for column, measure in (("brightness_shift", "mean"), ("contrast_shift", "std")):
+            there = images.loc[images["split"] == name, measure].mean()
+            scale = max(float(train[measure].std(ddof=0)), 1.0)  # at least one grey level, so that equal images do not divide by 0
+            shifts[column].append(abs(float(there) - float(train[measure].mean())) / scale)
+    return shifts
+
+
+def _where(flag: pd.Series, images: pd.DataFrame) -> str:
+    """The split with the largest share, how many images that is, and the first of them; nothing when there are none."""
+    by_split = flag.groupby(images["split"], sort=False)
+    if not flag.any():
+        return ""
+    worst = str(by_split.mean().idxmax())
+    hit = images.loc[(flag == 1) & (images["split"] == worst), "index"]
+    named = ", ".join(str(index) for index in hit[:NAMED]) + (", ..." if len(hit) > NAMED else "")
+    return f"{worst} breaks this in {len(hit)} of {(images['split'] == worst).sum()} images ({named})"
+
+
+def _absent(counts: dict[str, npt.NDArray[np.int64]], splits: tuple[str, ...], names: list[str]) -> str:
+    absent = {split: [names[label] for label in np.flatnonzero(counts[split] == 0)] for split in splits}
+    return "; ".join(f"{split} lacks {', '.join(lacking[:NAMED])}" for split, lacking in absent.items() if lacking)
