@@ -38,8 +38,8 @@ def _json(file: Path) -> Any:
 def _headline(metrics: dict[str, Any]) -> str:
     accuracy = metrics["test"]["accuracy"]
     return (
-        f"{metrics['dataset']}: DiER at t = {metrics['t']} (chosen on val) gives a linear-probe accuracy of {_percent(accuracy)} on test\n"
-        f"(t, C and the representation's settings are chosen on val; test is read once; brackets are 95 % bootstrap intervals)"
+        f"{metrics['dataset']}: DiER at t = {metrics['t']} gives a linear-probe accuracy of {_percent(accuracy)} on test\n"
+        "(t and C are chosen on val; test is read once; brackets are 95 % bootstrap intervals)"
     )
 
 
