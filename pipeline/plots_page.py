@@ -8,7 +8,7 @@ def write(file: Path) -> None:
     """Write the template; the two placeholders are DVC's."""
     import vl_convert
 
-    script = vl_convert.javascript_bundle("").replace("</script", "<\\/script")
+    script = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
     file.write_text(
         "<!DOCTYPE html>\n<html><head><meta charset='utf-8'><title>dier plots</title>{refresh_tag}\n"
         "<style>body{font-family:sans-serif;margin:2em} table{border-spacing:15px}</style>\n"
