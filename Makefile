@@ -25,8 +25,9 @@ run: setup
 	start=$$(date +%s); PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro && $(BIN)/dier summary \
 	  && echo "whole run     $$(( $$(date +%s) - start )) s"
 
+# One thread a worker: with more, the workers' threads wait for each other.
 test: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadfile --durations 15
 
 lint: setup
 	$(BIN)/ruff check .
