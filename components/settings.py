@@ -59,7 +59,7 @@ class DataSettings(Section):
     )
     channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or colour (3); null = as it is")
     limit: Annotated[Int, Field(ge=1)] | None = Field(None, description="images per split, the first ones; null = all")
-    val_fraction: Share = Field(0.15, description="share of train that becomes val where a set has none (stratified, seeded)")
+    val_fraction: Share = Field(0.2, description="share of train that becomes val where a set has none (stratified, seeded)")
     test_fraction: Share = Field(0.2, description="share that becomes test where a set has no official one (digits)")
     licence: str = Field("unknown", description="licence of npz and folder sets, recorded with the data")
     seed: Int = Field(0, ge=0, description="seed of the splits made here")
@@ -133,11 +133,11 @@ class ModelSettings(Section):
 class TrainSettings(Section):
     """How the model is trained."""
 
-    steps: Int = Field(3000, ge=1, description="optimizer steps")
+    steps: Int = Field(4000, ge=1, description="optimizer steps")
     batch_size: Int = Field(64, ge=2, description="images a step")
-    lr: Float = Field(1e-3, gt=0, le=1, description="peak learning rate of AdamW")
-    warmup_steps: Int = Field(100, ge=0, description="steps of linear warm-up")
-    lr_decay: Literal["constant", "cosine"] = Field("constant", description="after warm-up: stay, or fall to 0 along a cosine")
+    lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
+    warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
+    lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
     weight_decay: Float = Field(0.0, ge=0, description="AdamW's weight decay")
     ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")
     grad_clip: Float = Field(1.0, gt=0, description="largest global gradient norm")
@@ -181,7 +181,7 @@ class ProbeSettings(Section):
     """The linear probe. C and t are chosen on val; test is read once."""
 
     c_grid: list[Annotated[Float, Field(gt=0)]] = Field(
-        [0.001, 0.01, 0.1, 1.0], min_length=1, description="inverse L2 strengths tried on val"
+        [0.01, 0.1, 1.0, 10.0], min_length=1, description="inverse L2 strengths tried on val"
     )
     max_iter: Int = Field(300, ge=1, description="iterations of L-BFGS at most")
     train_limit: Annotated[Int, Field(ge=10)] | None = Field(
@@ -207,7 +207,7 @@ class RegisterSettings(Section):
     policy: Literal["manual", "auto"] = Field(
         "manual", description="auto moves champion when the gate passes; manual sets candidate"
     )
-    min_accuracy: Share = Field(0.5, description="lowest test accuracy that passes the gate")
+    min_accuracy: Share = Field(0.8, description="lowest test accuracy that passes the gate")
     experiment: str = Field("dier", min_length=1, description="MLflow experiment")
 
 

@@ -34,7 +34,7 @@ def test_digits_are_split_three_ways_without_overlap(tmp_path):
     found = prepared(tmp_path / "out")
     assert sum(found.info.counts.values()) == 1797
     assert found.info.counts["test"] == pytest.approx(0.2 * 1797, abs=10)
-    assert found.info.counts["val"] == pytest.approx(0.15 * 0.8 * 1797, abs=10)
+    assert found.info.counts["val"] == pytest.approx(0.2 * 0.8 * 1797, abs=10)
     assert found.info.image_shape == [8, 8, 1]
     assert [note.split()[0] for note in found.info.notes[1:]] == ["test", "val"]
     together = np.concatenate([found.split(name).images[..., 0] for name in SPLITS])

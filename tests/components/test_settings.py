@@ -38,7 +38,7 @@ def test_every_preset_is_valid_and_complete(preset: Path) -> None:
         ({"train": {"steps": 1.5}}, ["train.steps", "1.5"]),
         ({"train": {"steps": True}}, ["train.steps", "True"]),
         ({"train": {"lr": -1}}, ["train.lr", "-1"]),
-        ({"train": {"steps": 10}}, ["train.warmup_steps 100", "train.steps 10"]),
+        ({"train": {"steps": 10}}, ["train.warmup_steps 200", "train.steps 10"]),
         ({"model": {"size": "huge"}}, ["model.size", "'huge'", "tiny"]),
         ({"data": {"image_size": 10}, "model": {"patch_size": 4}}, ["data.image_size 10", "model.patch_size 4"]),
         ({"embed": {"timesteps": [0, 1000]}}, ["embed.timesteps", "1000"]),
