@@ -22,27 +22,22 @@ def peak(curve: Sequence[Scored], bootstrap: Bootstrap) -> dict[str, Any]:
     ordered = sorted(curve, key=lambda one: one.candidate.t or 0)
     best = max(ordered, key=lambda one: one.val["accuracy"].value)
     t = best.candidate.t
+
+    def verdict(kind: str, sentence: str) -> dict[str, Any]:
+        return {"t": t, "kind": kind, "sentence": sentence}
+
     found = f"val accuracy is highest at t = {t} ({_percent(best.val['accuracy'])})"
     if len(ordered) < 3:
-        return {
-            "t": t,
-            "kind": "none",
-            "sentence": f"{found}; with {len(ordered)} timestep(s) there is no curve to judge a peak by.",
-        }
-    gains = {
-        end.candidate.t: bootstrap.mean(best.val_correct - end.val_correct) for end in (ordered[0], ordered[-1]) if end is not best
-    }
-    against = "; ".join(f"above t = {end} by {_points(gain)}" for end, gain in gains.items())
-    clear = all(gain.low > 0 for gain in gains.values())
-    if not clear:
-        return {"t": t, "kind": "none", "sentence": f"No clear peak over t: {found}, {against}: not more than chance allows."}
-    if len(gains) == 2:
-        return {"t": t, "kind": "interior", "sentence": f"A peak inside the range: {found}, {against}."}
-    return {
-        "t": t,
-        "kind": "edge",
-        "sentence": f"The highest point is an end of the range, not a peak inside it: {found}, {against}.",
-    }
+        return verdict("none", f"No curve to judge a peak by, with {len(ordered)} timestep(s): {found}.")
+    ends = [end for end in (ordered[0], ordered[-1]) if end is not best]
+    gains = {end.candidate.t: bootstrap.mean(best.val_correct - end.val_correct) for end in ends}
+    against = ", ".join(f"above t = {end} by {_points(gain)}" for end, gain in gains.items())
+    unclear = " and ".join(f"t = {end}" for end, gain in gains.items() if gain.low <= 0)
+    if unclear:
+        return verdict("none", f"No clear peak over t: {found}, {against}; the gain over {unclear} is within chance.")
+    if len(ends) == 2:
+        return verdict("interior", f"A peak inside the range of t: {found}, {against}.")
+    return verdict("edge", f"The highest point is an end of the range of t, not a peak inside it: {found}, {against}.")
 
 
 def comparisons(differences: Mapping[str, Estimate]) -> list[str]:
