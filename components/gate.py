@@ -37,14 +37,20 @@ class Gate:
 def decide(
     *,
     validated: bool,
+    classes: int,
     accuracy: float,
     min_accuracy: float,
     dataset: str,
     predictions: Predictions,
     champion: Champion | None,
 ) -> Gate:
-    """Judge a model by its test accuracy and its test predictions; `dataset` is the fingerprint of what it was made from."""
+    """Judge a model by its test accuracy and its test predictions.
+
+    `dataset` is the fingerprint of what it was made from, `classes` the number of classes (or of labels, where there are several).
+    """
     findings = [_validation(validated), _accuracy(accuracy, min_accuracy), _against(dataset, predictions, champion)]
+    if classes < 2:
+        findings.insert(0, (False, "not judged: the labels name a single class, so any accuracy is empty"))
     refusals = [text for ok, text in findings if not ok]
     return Gate(not refusals, refusals or [text for _, text in findings])
 

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from components import artifact
 from components.errors import ArtifactError, SettingsError
-from components.probing.conclusions import comparisons, peak, warnings
+from components.probing.conclusions import ONE_CLASS, comparisons, peak, warnings
 from components.probing.metrics import Estimate, predicted
 from components.probing.representations import candidates
 from components.probing.sweep import Scored, Sweep, Tested, best_of
@@ -62,12 +62,20 @@ def _metrics(sweep: Sweep, scored: list[Scored], best: dict[str, Scored], tested
         "log_snr": log_snr(dier.scored.candidate.t or 0),
         **_chosen(dier),
         "baselines": {name: _chosen(tested[name]) | {"difference": gain.row()} for name, gain in differences.items()},
-        "peak": peak(curve, sweep.bootstraps["val"]),
-        "conclusions": comparisons(differences) + warnings(best, len(info.class_names), info.multi_label),
+        **_findings(sweep, curve, differences, best),
         "embed_dim": dier.scored.probe.weight.shape[1],
         "train_images": len(sweep.chosen),
         "seeds": {"probe": settings.seed, "bootstrap_resamples": settings.bootstrap},
     }
+
+
+def _findings(sweep: Sweep, curve: list[Scored], differences: dict[str, Estimate], best: dict[str, Scored]) -> dict[str, Any]:
+    info = sweep.dataset.info
+    if len(info.class_names) < 2 and not info.multi_label:
+        return {"peak": {"t": curve[0].candidate.t, "kind": "none", "sentence": ONE_CLASS}, "conclusions": []}
+    chance = None if info.multi_label else float(np.bincount(sweep.labels("val")).max() / info.counts["val"])
+    conclusions = comparisons(differences) + warnings(best, chance)
+    return {"peak": peak(curve, sweep.bootstraps["val"]), "conclusions": conclusions}
 
 
 def _chosen(tested: Tested) -> dict[str, Any]:

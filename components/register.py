@@ -15,6 +15,7 @@ from components.progress import say
 from components.provenance import provenance
 from components.settings import RegisterSettings
 from components.tracking import connect, one_line_errors, training_run
+from data.format import MULTI_LABEL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -110,6 +111,7 @@ def _gate(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs, ve
     at = registry.aliases(client, settings.name).get(registry.CHAMPION)
     return decide(
         validated=bool(inputs.verdict.json("verdict.json")["passed"]),
+        classes=2 if inputs.metrics["task"] == MULTI_LABEL else len(inputs.metrics["class_names"]),
         accuracy=float(inputs.metrics["test"]["accuracy"]["value"]),
         min_accuracy=settings.min_accuracy,
         dataset=inputs.dataset,

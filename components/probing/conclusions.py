@@ -6,6 +6,10 @@ from typing import Any
 from components.probing.metrics import Bootstrap, Estimate
 from components.probing.sweep import Scored
 
+ONE_CLASS = (
+    "The labels name a single class, so there is nothing to tell apart and no accuracy here means anything: "
+    "t was not chosen, and the embeddings are untested. Label some images of each class to probe them."
+)
 NAMES = {"pixels": "raw pixels", "pca": "PCA of the pixels", "untrained": "the untrained encoder"}
 
 
@@ -49,8 +53,8 @@ def comparisons(differences: Mapping[str, Estimate]) -> list[str]:
     return sentences
 
 
-def warnings(best: Mapping[str, Scored], classes: int, multi_label: bool) -> list[str]:
-    """Signs that something went wrong, each with what to change."""
+def warnings(best: Mapping[str, Scored], chance: float | None) -> list[str]:
+    """Signs that something went wrong, each with what to change; `chance` is what naming the commonest class would score."""
     dier = best["dier"].val["accuracy"].value
     found = []
     rivals = {name: one.val["accuracy"].value for name, one in best.items() if name in ("pixels", "untrained")}
@@ -59,7 +63,7 @@ def warnings(best: Mapping[str, Scored], classes: int, multi_label: bool) -> lis
             "Poor at every t: on val no timestep reaches raw pixels or the untrained encoder; the encoder is too small, unused or "
             "undertrained: try model.pool flat, a larger model.embed_dim or model.size, or more train.steps."
         )
-    if not multi_label and dier < 1.5 / classes:
+    if chance is not None and dier < chance + 0.02:
         found.append("Near chance at every t: the encoder looks collapsed; lower train.lr and train again.")
     unfinished = [name for name, one in best.items() if not one.probe.converged]
     if unfinished:

@@ -35,7 +35,7 @@ class Inputs:
 
 
 def settings(**changes: object) -> RegisterSettings:
-    return RegisterSettings.model_validate({"name": "glyphs", "experiment": "tests", **changes})
+    return RegisterSettings.model_validate({"name": "glyphs", "experiment": "tests", "min_accuracy": 0.5, **changes})
 
 
 def correct(accuracy: float, seed: int = 0) -> np.ndarray:

@@ -16,15 +16,24 @@ def right(n: int, wrong: int) -> np.ndarray:
     return np.arange(n) >= wrong
 
 
-def judge(new: np.ndarray, champion: Champion | None = None, *, least: float = 0.5, validated: bool = True) -> Gate:
+def judge(
+    new: np.ndarray, champion: Champion | None = None, *, least: float = 0.5, validated: bool = True, classes: int = 10
+) -> Gate:
     return decide(
         validated=validated,
+        classes=classes,
         accuracy=float(new.mean()),
         min_accuracy=least,
         dataset="same",
         predictions=predictions(new),
         champion=champion,
     )
+
+
+def test_an_accuracy_over_a_single_class_is_no_evidence() -> None:
+    gate = judge(right(100, 0), classes=1)
+    assert not gate.passed
+    assert "single class" in gate.reasons[0]
 
 
 def champion(old: np.ndarray, dataset: str = "same") -> Champion:

@@ -150,9 +150,9 @@ def test_comparisons_say_what_the_interval_says() -> None:
 
 def test_what_looks_wrong_is_named() -> None:
     poor = {"dier": scored(0, right(0.5)), "pixels": scored(None, right(0.8), "pixels")}
-    assert "Poor at every t" in warnings(poor, 10, False)[0]
-    assert "Near chance" in warnings({"dier": scored(0, right(0.11))}, 10, False)[0]
-    assert warnings({"dier": scored(0, right(0.9)), "pixels": scored(None, right(0.8), "pixels")}, 10, False) == []
+    assert "Poor at every t" in warnings(poor, 0.1)[0]
+    assert "Near chance" in warnings({"dier": scored(0, right(0.11))}, 0.1)[0]
+    assert warnings({"dier": scored(0, right(0.9)), "pixels": scored(None, right(0.8), "pixels")}, 0.1) == []
 
 
 def test_the_first_of_equals_is_chosen() -> None:

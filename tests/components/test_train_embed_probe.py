@@ -1,6 +1,7 @@
 """train, embed and probe over real digits: a few steps of training, the artifacts, and what they refuse."""
 
 import csv
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +113,22 @@ def test_test_labels_have_no_say_in_what_is_chosen(run: Path, tmp_path: Path) ->
     shuffled, original = (artifact.read(folder / "probe", "probe").json("metrics.json") for folder in (tmp_path, run))
     assert (shuffled["t"], shuffled["c"], shuffled["val"]) == (original["t"], original["c"], original["val"])
     assert shuffled["test"] != original["test"]
+
+
+def test_images_without_labels_are_embedded_and_the_probe_says_that_it_says_nothing(run: Path, tmp_path: Path) -> None:
+    with artifact.create(tmp_path / "dataset", "dataset", {}) as folder:
+        shutil.copytree(run / "dataset", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+        for split in ("train", "val", "test"):
+            np.save(folder / split / "labels.npy", np.zeros_like(np.load(folder / split / "labels.npy")))
+        info = json.loads((folder / "dataset.json").read_text()) | {"class_names": ["unlabelled"]}
+        artifact.write_json(folder / "dataset.json", info)
+    verdict_of(tmp_path / "dataset", tmp_path / "verdict")
+    train.run(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "model")
+    embed.run(EMBED, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings")
+    probe.run(PROBE, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings", tmp_path / "probe")
+    metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
+    assert "single class" in metrics["peak"]["sentence"]
+    assert metrics["conclusions"] == []
 
 
 def test_a_verdict_of_other_data_or_a_failed_one_stops_training(run: Path, tmp_path: Path) -> None:
