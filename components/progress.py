@@ -27,5 +27,5 @@ def track(items: Iterable[T], total: int, what: str, unit: str = "it") -> Iterat
         now = time.monotonic()
         if now - last >= PLAIN_EVERY_S or done == total:
             rate = done / max(now - start, 1e-9)
-            say(f"{what}: {done}/{total} {unit}, {rate:.1f} {unit}/s, {(total - done) / rate:.0f} s left")
+            say(f"{what}: {done}/{total} {unit}, {rate:.3g} {unit}/s, {(total - done) / rate:.0f} s left")
             last = now
