@@ -51,7 +51,7 @@ class DataSettings(Section):
         "digits", description="where the images come from"
     )
     name: str = Field(
-        "digits", description="name of the set; for medmnist its flag, for torchvision its class (FashionMNIST, CIFAR10)"
+        "digits", description="name of the set; for medmnist its flag, for torchvision its class, such as FashionMNIST"
     )
     path: str | None = Field(None, description="npz file, image folder, or folder of downloads; null = ./real-data for downloads")
     image_size: Annotated[Int, Field(ge=4, le=1024)] | None = Field(
