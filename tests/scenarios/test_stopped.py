@@ -15,13 +15,21 @@ from tests.scenarios.conftest import ROOT, environment
 SETTINGS = ["train.steps=120", "train.warmup_steps=10", "train.checkpoint_every=20", "train.log_every=30", "train.min_gap=0"]
 
 
-def start(folder: Path, run: str, **more: object) -> subprocess.Popen:
+def start(folder: Path, run: str) -> subprocess.Popen:
+    (folder / f"cwd-{run}").mkdir(exist_ok=True)
     words = [sys.executable, "-m", "pipeline.cli", "train", "--params", ROOT / "params.yaml"]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
     for name, place in {"dataset": "dataset", "verdict": "verdict", "work": f"work-{run}", "out": run}.items():
         words += [f"--{name}", folder / place]
     where = environment(folder) | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(list(map(str, words)), cwd=folder, env=where, stderr=subprocess.PIPE, text=True, **more)
+    return subprocess.Popen(
+        list(map(str, words)),
+        cwd=folder / f"cwd-{run}",  # each with an MLflow store of its own
+        env=where,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a runner in the background hands it down ignored
+    )
 
 
 @pytest.mark.slow
