@@ -27,5 +27,6 @@ def track(items: Iterable[T], total: int, what: str, unit: str = "it") -> Iterat
         now = time.monotonic()
         if now - last >= PLAIN_EVERY_S or done == total:
             rate = done / max(now - start, 1e-9)
-            say(f"{what}: {done}/{total} {unit}, {rate:.3g} {unit}/s, {(total - done) / rate:.0f} s left")
+            shown = f"{rate:.0f}" if rate >= 100 else f"{rate:.3g}"
+            say(f"{what}: {done}/{total} {unit}, {shown} {unit}/s, {(total - done) / rate:.0f} s left")
             last = now
