@@ -1,6 +1,6 @@
 """The embeddings artifact: one Parquet file a split and timestep, written and read a piece at a time."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,10 @@ from components.artifact import Artifact
 from components.errors import ArtifactError
 
 Floats = npt.NDArray[np.floating[Any]]
+Ints = npt.NDArray[np.int64]
+
+PIECE = 4096
+"""Rows read at a time."""
 
 
 def file_of(folder: Path, split: str, t: int) -> Path:
@@ -44,15 +48,20 @@ def read(embeddings: Artifact, split: str, t: int) -> npt.NDArray[np.float32]:
         raise ArtifactError(
             f"no embeddings of split {split} at t = {t} in {embeddings.path}: add them to embed.splits and embed.timesteps"
         )
-    opened = pq.ParquetFile(file)
-    width = opened.schema_arrow.field("embedding").type.list_size
-    out = np.empty((opened.metadata.num_rows, width), np.float32)
-    start = 0
-    for batch in opened.iter_batches(batch_size=4096, columns=["embedding"]):
-        values = batch.column(0).flatten().to_numpy(zero_copy_only=False)
-        out[start : start + batch.num_rows] = values.reshape(-1, width)
-        start += batch.num_rows
+    metadata = pq.read_metadata(file)
+    width = metadata.schema.to_arrow_schema().field("embedding").type.list_size
+    out = np.empty((metadata.num_rows, width), np.float32)
+    for index, vectors in pieces(file):
+        out[index] = vectors
     return out
+
+
+def pieces(file: Path) -> Iterator[tuple[Ints, npt.NDArray[np.float32]]]:
+    """Yield (index (n,), embedding (n, D)) of successive rows of one embeddings file."""
+    with pq.ParquetFile(file) as opened:
+        for batch in opened.iter_batches(PIECE, columns=["index", "embedding"]):
+            flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
+            yield batch.column("index").to_numpy(), flat.reshape(batch.num_rows, -1).astype(np.float32)
 
 
 def _column(values: npt.NDArray[Any]) -> pa.Array:

@@ -1,5 +1,6 @@
 """What the last run found, as one screen: the curve, the baselines, the gate, the version, and what to type next."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -45,8 +46,6 @@ def _headline(metrics: dict[str, Any]) -> str:
 
 def _curve(file: Path, metrics: dict[str, Any]) -> str:
     """Val accuracy over t as bars between the lowest and the highest value."""
-    import csv
-
     with file.open(encoding="utf-8") as opened:
         wanted = {"representation": "dier", "split": "val", "metric": "accuracy"}
         rows = [row for row in csv.DictReader(opened) if all(row[key] == value for key, value in wanted.items())]

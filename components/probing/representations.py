@@ -33,7 +33,7 @@ class Candidate:
 
 
 def candidates(settings: ProbeSettings, dataset: Dataset, model: Artifact, embedded: Artifact) -> Iterator[Candidate]:
-    """Every candidate, DiER's timesteps first. Features are computed when asked for and not kept here."""
+    """Every candidate, DiER's timesteps first. Features are computed when asked for; the denoiser's are kept for one t."""
     facts = embedded.json("embeddings.json")
     for t in facts["timesteps"]:
         yield Candidate("dier", t, lambda split, t=t: embeddings.read(embedded, split, t))  # type: ignore[misc]
@@ -62,17 +62,19 @@ def denoiser_blocks(chosen: list[int] | None, depth: int) -> list[int]:
 
 def _denoiser(settings: ProbeSettings, dataset: Dataset, network: DiER) -> Iterator[Candidate]:
     blocks = denoiser_blocks(settings.denoiser_blocks, network.config.depth)
+    kept: dict[tuple[int, SplitName], dict[int, Floats]] = {}
+
+    def features(split: SplitName, block: int, t: int) -> Floats:
+        if (t, split) not in kept:  # one pass gives every block; those of another t are not needed again until test
+            for other in [place for place in kept if place[0] != t]:
+                del kept[other]
+            layers = denoiser_layers(network, dataset.split(split).images, t, seed=settings.seed)
+            kept[t, split] = {block: layers[block] for block in blocks}
+        return kept[t, split][block]
+
     for t in settings.baseline_timesteps:
-        layers: dict[str, list[Floats]] = {}
-
-        def features(split: SplitName, block: int, t: int, layers: dict[str, list[Floats]]) -> Floats:
-            if split not in layers:  # one pass gives every block
-                layers[split] = denoiser_layers(network, dataset.split(split).images, t, seed=settings.seed)
-            return layers[split][block]
-
         for block in blocks:
-            name = f"denoiser_block{block}"
-            yield Candidate(name, t, lambda split, b=block, t=t, kept=layers: features(split, b, t, kept))  # type: ignore[misc]
+            yield Candidate(f"denoiser_block{block}", t, lambda split, b=block, t=t: features(split, b, t))  # type: ignore[misc]
 
 
 def _pixels(dataset: Dataset, split: SplitName) -> Floats:

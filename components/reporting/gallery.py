@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from components.embeddings import Ints
 from components.reporting.inputs import Inputs
 from components.reporting.pictures import Picture, tile
-from components.reporting.vectors import Ints, nearest, rows, sample
+from components.reporting.vectors import nearest, rows, sample
 from components.reporting.words import percent
 from data.format import Split
 

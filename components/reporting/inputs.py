@@ -6,6 +6,7 @@ from typing import Any
 
 from components import artifact
 from components.artifact import Artifact
+from components.embeddings import file_of
 from components.errors import ArtifactError
 from data.format import Dataset, open_dataset
 
@@ -43,7 +44,7 @@ class Inputs:
 
     def parquet(self, split: str, t: int) -> Path | None:
         """The embeddings of one split at one timestep, or None where they were not exported."""
-        file = self.artifacts["embeddings"].path / split / f"t{t:03d}.parquet"
+        file = file_of(self.artifacts["embeddings"].path, split, t)
         return file if file.is_file() else None
 
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from components.artifact import MANIFEST
+from components.embeddings import pieces
 from components.reporting.inputs import Inputs
-from components.reporting.vectors import pieces
 from components.reporting.words import comparison, number, percent, points_with_interval, representation, with_interval
 from components.settings import Section
 

@@ -1,4 +1,4 @@
-"""Embeddings out of Parquet a piece at a time: a sample of rows, the nearest neighbours in a split, a flat map."""
+"""Embeddings, read a piece at a time: a sample of rows, the nearest neighbours in a split, a flat map."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,15 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 import torch
 from threadpoolctl import threadpool_limits
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
+from components.embeddings import Ints, pieces
 
-PIECE = 4096
-"""Rows read at a time."""
+Floats = npt.NDArray[np.float32]
 
 
 @contextmanager
@@ -28,14 +25,6 @@ def one_thread() -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
-
-
-def pieces(file: Path) -> Iterator[tuple[Ints, Floats]]:
-    """Yield (index (n,), embedding (n, D)) of successive rows of one embeddings file."""
-    with pq.ParquetFile(file) as opened:
-        for batch in opened.iter_batches(PIECE, columns=["index", "embedding"]):
-            flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
-            yield batch.column("index").to_numpy(), flat.reshape(batch.num_rows, -1).astype(np.float32)
 
 
 def sample(count: int, most: int, seed: int = 0) -> Ints:
