@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline import cli_kubeflow
 from pipeline.steps import INPUT_HELP, STEPS, Step
 
 
@@ -36,7 +37,7 @@ def _exit_code(error: Exception) -> int:
 
 def _one_line(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if type(error).__module__.split(".")[0] in ("components", "data", "model"):
+    if type(error).__module__.split(".")[0] in ("components", "data", "model", "pipeline"):
         return text
     if isinstance(error, OSError) and error.filename is not None:
         return f"cannot use {error.filename}: {error.strerror}; check the path and its permissions"
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="default: artifacts")
     summary.set_defaults(run=_summary)
 
-    for command in (promote, models, params, summary):
+    for command in (promote, models, params, summary, *cli_kubeflow.add_commands(commands)):
         _add_debug(command)
     return parser
 

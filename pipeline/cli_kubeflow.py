@@ -1,0 +1,169 @@
+"""The commands around Kubeflow: compile, submit, upload, run-local, and the two that run inside its containers."""
+
+import argparse
+import os
+from pathlib import Path
+
+COMPILED = Path("pipeline/compiled/dier.yaml")
+CLUSTER = Path("pipeline/cluster.yaml")
+
+
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> list[argparse.ArgumentParser]:
+    """Add the parsers; give them back for what all commands share."""
+    return [_compile(commands), _submit(commands), _upload(commands), _run_local(commands), _task(commands), _outcome(commands)]
+
+
+def _compile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    command = commands.add_parser("compile", help="write the pipeline as Kubeflow's YAML")
+    command.add_argument("--cluster", type=Path, default=CLUSTER, metavar="FILE", help=f"cluster settings (default: {CLUSTER})")
+    command.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="defaults (default: params.yaml)")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the compiled pipeline goes")
+    _allow_tag(command)
+    command.set_defaults(run=_run_compile)
+    return command
+
+
+def _submit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    command = commands.add_parser("submit", help="start a run of the compiled pipeline on a cluster")
+    _cluster(command)
+    command.add_argument("--experiment", default="dier", metavar="E", help="experiment, made where there is none (default: dier)")
+    command.add_argument("--run-name", metavar="R", help="name of the run (default: dier and the time)")
+    command.add_argument("--service-account", metavar="SA", help="service account of the run (default: the cluster's)")
+    command.add_argument("--no-cache", action="store_true", help="run every step, whatever the cluster has cached")
+    command.add_argument("--wait", action="store_true", help="wait for the end; exit 0 only when the run succeeded")
+    _param(command)
+    _allow_tag(command)
+    command.set_defaults(run=_run_submit)
+    return command
+
+
+def _upload(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    command = commands.add_parser("upload", help="store the compiled pipeline on a cluster, as a new version where it is known")
+    _cluster(command)
+    command.add_argument("--name", default="dier", metavar="P", help="name of the pipeline (default: dier)")
+    command.add_argument("--version-name", metavar="V", help="name of the version (default: the file's digest)")
+    _allow_tag(command)
+    command.set_defaults(run=_run_upload)
+    return command
+
+
+def _run_local(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    command = commands.add_parser("run-local", help="run the compiled pipeline in containers on this machine")
+    _pipeline(command)
+    command.add_argument("--image", metavar="IMAGE", help="image to run instead of the compiled one")
+    command.add_argument("--root", type=Path, default=Path(".work/kubeflow"), metavar="DIR", help="default: .work/kubeflow")
+    command.add_argument("--mount", action="append", default=[], metavar="HOST:CONTAINER", help="a read-only folder (repeatable)")
+    command.add_argument("--network", default="none", help="network of the containers: none, host or a name (default: none)")
+    command.add_argument("--no-cache", action="store_true", help="run every step, whatever was run before")
+    _param(command)
+    command.set_defaults(run=_run_run_local)
+    return command
+
+
+def _task(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    command = commands.add_parser("task", help="run one step inside a Kubeflow task, and tell Kubeflow what it made")
+    command.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow hands a task: {{$}}")
+    command.add_argument("--show", action="append", default=[], metavar="NAME=PATH", help="an output for the UI (repeatable)")
+    command.add_argument("--expect", action="append", default=[], metavar="INPUT=FINGERPRINT", help="refuse an input that differs")
+    command.add_argument("step", nargs=argparse.REMAINDER, metavar="-- STEP ...", help="the step's own command line")
+    command.set_defaults(run=_run_task)
+    return command
+
+
+def _outcome(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    command = commands.add_parser("outcome", help="record how a Kubeflow run ended")
+    command.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow hands a task: {{$}}")
+    command.add_argument("--status", required=True, metavar="JSON", help="how the steps ended, as Kubeflow says it")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the record goes")
+    command.set_defaults(run=_run_outcome)
+    return command
+
+
+def _pipeline(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--pipeline", type=Path, default=COMPILED, metavar="FILE", help=f"compiled pipeline (default: {COMPILED})")
+
+
+def _cluster(command: argparse.ArgumentParser) -> None:
+    _pipeline(command)
+    command.add_argument(
+        "--host", default=os.environ.get("KF_PIPELINES_ENDPOINT"), metavar="URL", help="the pipelines' API (or KF_PIPELINES_ENDPOINT)"
+    )
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="file with a bearer token")
+    command.add_argument("--ca", type=Path, metavar="FILE", help="certificate of a private authority, PEM")
+    command.add_argument("--namespace", metavar="N", help="namespace, where the cluster has several users")
+
+
+def _param(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--param", action="append", default=[], metavar="SECTION.KEY=VALUE", help="a setting other than compiled (repeatable)"
+    )
+
+
+def _allow_tag(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--allow-tag", action="store_true", help="accept an image without @sha256: digest: caches may then lie")
+
+
+def _run_compile(args: argparse.Namespace) -> None:
+    from pipeline.compile import compile_to
+
+    compile_to(args.out, cluster=args.cluster, params=args.params, allow_tag=args.allow_tag)
+
+
+def _run_submit(args: argparse.Namespace) -> int:
+    from pipeline.submit import submit
+
+    return submit(
+        args.pipeline,
+        host=args.host,
+        token_file=args.token_file,
+        ca=args.ca,
+        namespace=args.namespace,
+        experiment=args.experiment,
+        run_name=args.run_name,
+        service_account=args.service_account,
+        params=args.param,
+        cache=not args.no_cache,
+        wait=args.wait,
+        allow_tag=args.allow_tag,
+    )
+
+
+def _run_upload(args: argparse.Namespace) -> None:
+    from pipeline.submit import upload
+
+    upload(
+        args.pipeline,
+        host=args.host,
+        token_file=args.token_file,
+        ca=args.ca,
+        namespace=args.namespace,
+        name=args.name,
+        version_name=args.version_name,
+        allow_tag=args.allow_tag,
+    )
+
+
+def _run_run_local(args: argparse.Namespace) -> None:
+    from pipeline.run_local import run_local
+
+    run_local(
+        args.pipeline,
+        image=args.image,
+        root=args.root,
+        mounts=args.mount,
+        network=args.network,
+        params=args.param,
+        cache=not args.no_cache,
+    )
+
+
+def _run_task(args: argparse.Namespace) -> int:
+    from pipeline.task import run_task
+
+    return run_task(args.executor_input, args.step, show=args.show, expect=args.expect)
+
+
+def _run_outcome(args: argparse.Namespace) -> None:
+    from pipeline.task import record_outcome
+
+    record_outcome(args.executor_input, args.status, args.out)
