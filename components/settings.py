@@ -238,18 +238,22 @@ class Settings(Section):
 SECTIONS = ("data", "validate", "model", "train", "embed", "probe", "register")
 
 
-def load(path: Path, overrides: list[str] | None = None) -> Settings:
-    """Read a params file and apply `section.key=value` overrides. Raises SettingsError with one line."""
+def load(source: Path | str, overrides: list[str] | None = None) -> Settings:
+    """Read a params file, or JSON text of sections as Kubeflow hands it over, and apply `section.key=value` overrides.
+
+    Raises SettingsError with one line.
+    """
+    path = "--params" if str(source).startswith("{") else source
     try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
+        raw = yaml.safe_load(str(source) if path == "--params" else Path(source).read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"cannot read the params file {path}: {error}; give one with --params") from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}; mend it") from error
     if not isinstance(raw, dict) or not all(isinstance(v, dict) for v in raw.values()):
         raise SettingsError(f"{path} must map sections ({', '.join(SECTIONS)}) to settings; see dier params")
-    for override in overrides or []:
-        _override(raw, override)
+    for text in overrides or []:
+        override(raw, text)
     return parse(raw, str(path))
 
 
@@ -258,23 +262,29 @@ def parse(raw: dict[str, Any], where: str) -> Settings:
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = "unknown setting; dier params lists every one"
-        value = "" if isinstance(first["input"], (dict, BaseModel)) else f" = {first['input']!r}"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise SettingsError(f"{where}: {key + value + ': ' if key else ''}{message}{more}") from error
+        raise SettingsError(f"{where}: {first_problem(error, 'dier params lists every one')}") from error
 
 
-def _override(raw: dict[str, Any], text: str) -> None:
+def first_problem(error: ValidationError, where_to_look: str) -> str:
+    """The first of pydantic's findings in one line: the key, its value, what is wrong."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown setting; {where_to_look}"
+    value = "" if isinstance(first["input"], (dict, BaseModel)) else f" = {first['input']!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{key + value + ': ' if key else ''}{message}{more}"
+
+
+def override(raw: dict[str, Any], text: str, option: str = "--set") -> None:
+    """Apply one `section.key=value` to a mapping of sections, in place. Raises SettingsError naming `option`."""
     key, equals, value = text.partition("=")
     section, dot, name = key.strip().partition(".")
     if not (equals and dot and name):
-        raise SettingsError(f"--set {text!r} is not section.key=value, for example train.steps=500")
+        raise SettingsError(f"{option} {text!r} is not section.key=value, for example train.steps=500")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise SettingsError(f"--set {text!r}: the value is not YAML; quote it") from error
+        raise SettingsError(f"{option} {text!r}: the value is not YAML; quote it") from error
     raw.setdefault(section, {})[name] = parsed

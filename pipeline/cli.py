@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_step(command: argparse.ArgumentParser, step: Step) -> None:
-    command.add_argument("--params", type=Path, required=True, metavar="FILE", help="settings, such as params.yaml")
+    command.add_argument("--params", required=True, metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
     for name in step.inputs:
         command.add_argument(f"--{name}", type=Path, required=True, metavar="DIR", help=INPUT_HELP[name])
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the artifact goes")

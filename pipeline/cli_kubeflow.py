@@ -28,7 +28,9 @@ def _submit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     _cluster(command)
     command.add_argument("--experiment", default="dier", metavar="E", help="experiment, made where there is none (default: dier)")
     command.add_argument("--run-name", metavar="R", help="name of the run (default: dier and the time)")
-    command.add_argument("--service-account", metavar="SA", help="service account of the run (default: the cluster's)")
+    command.add_argument(
+        "--cluster", type=Path, default=CLUSTER, metavar="FILE", help=f"for its service account (default: {CLUSTER})"
+    )
     command.add_argument("--no-cache", action="store_true", help="run every step, whatever the cluster has cached")
     command.add_argument("--wait", action="store_true", help="wait for the end; exit 0 only when the run succeeded")
     _param(command)
@@ -65,6 +67,7 @@ def _task(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> ar
     command.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow hands a task: {{$}}")
     command.add_argument("--show", action="append", default=[], metavar="NAME=PATH", help="an output for the UI (repeatable)")
     command.add_argument("--expect", action="append", default=[], metavar="INPUT=FINGERPRINT", help="refuse an input that differs")
+    command.add_argument("--settled", type=Path, metavar="FILE", help="where a failure that no retry can cure is remembered")
     command.add_argument("step", nargs=argparse.REMAINDER, metavar="-- STEP ...", help="the step's own command line")
     command.set_defaults(run=_run_task)
     return command
@@ -86,7 +89,10 @@ def _pipeline(command: argparse.ArgumentParser) -> None:
 def _cluster(command: argparse.ArgumentParser) -> None:
     _pipeline(command)
     command.add_argument(
-        "--host", default=os.environ.get("KF_PIPELINES_ENDPOINT"), metavar="URL", help="the pipelines' API (or KF_PIPELINES_ENDPOINT)"
+        "--host",
+        default=os.environ.get("KF_PIPELINES_ENDPOINT"),
+        metavar="URL",
+        help="pipelines' API (or KF_PIPELINES_ENDPOINT)",
     )
     command.add_argument("--token-file", type=Path, metavar="FILE", help="file with a bearer token")
     command.add_argument("--ca", type=Path, metavar="FILE", help="certificate of a private authority, PEM")
@@ -110,6 +116,7 @@ def _run_compile(args: argparse.Namespace) -> None:
 
 
 def _run_submit(args: argparse.Namespace) -> int:
+    from pipeline import cluster
     from pipeline.submit import submit
 
     return submit(
@@ -120,7 +127,7 @@ def _run_submit(args: argparse.Namespace) -> int:
         namespace=args.namespace,
         experiment=args.experiment,
         run_name=args.run_name,
-        service_account=args.service_account,
+        service_account=cluster.load(args.cluster).service_account,
         params=args.param,
         cache=not args.no_cache,
         wait=args.wait,
@@ -160,7 +167,7 @@ def _run_run_local(args: argparse.Namespace) -> None:
 def _run_task(args: argparse.Namespace) -> int:
     from pipeline.task import run_task
 
-    return run_task(args.executor_input, args.step, show=args.show, expect=args.expect)
+    return run_task(args.executor_input, args.step, show=args.show, expect=args.expect, settled=args.settled)
 
 
 def _run_outcome(args: argparse.Namespace) -> None:

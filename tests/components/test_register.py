@@ -205,6 +205,8 @@ def test_provenance_of_a_working_tree(tmp_path: Path, monkeypatch: pytest.Monkey
     assert provenance(tmp_path)["dier.git_dirty"] == "true"
     monkeypatch.setenv("PATH", "")
     assert provenance(tmp_path)["dier.git_commit"] == provenance(tmp_path)["dier.git_dirty"] == "unknown"
+    monkeypatch.setenv("DIER_GIT_COMMIT", "1234abc")  # what the image says where there is no repository
+    assert provenance(tmp_path)["dier.git_commit"] == "1234abc"
 
 
 def expected_outputs(inputs: Inputs, images: np.ndarray, *, multi_label: bool = False) -> tuple[np.ndarray, np.ndarray]:

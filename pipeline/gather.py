@@ -1,0 +1,61 @@
+"""Which artifacts a local Kubeflow run stands on: its own, and for steps that the cache spared, the very ones it went on from."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from components import artifact
+from components.errors import ArtifactError
+from pipeline.steps import STEPS
+
+OUTPUTS = {
+    "dataset": "prepare",
+    "verdict": "validate",
+    "model": "train",
+    "embeddings": "embed",
+    "probe": "probe",
+    "report": "report",
+    "registration": "register",
+}
+"""Artifact: the step that makes it."""
+assert list(OUTPUTS.values()) == [step.name for step in STEPS]
+
+
+def gather(runs: Path, run: Path) -> dict[str, Path]:
+    """Find each artifact of `run`, whole and checked, by name.
+
+    A step that ran left its artifact in the run's folder. One that the cache spared did not; its artifact is then known by the
+    fingerprint that a later one was made from, and looked for in earlier runs.
+    """
+    found: dict[str, Path] = {}
+    wanted: dict[str, str] = {}
+    for name, step in reversed(OUTPUTS.items()):
+        places = [run / step / name] if (run / step).is_dir() else _earlier(runs, step, name, wanted.get(name))
+        for place in places:
+            try:
+                checked = artifact.read(place, name)
+            except ArtifactError:
+                continue
+            found[name] = place
+            wanted |= checked.made_from
+            break
+    return {name: found[name] for name in OUTPUTS if name in found}
+
+
+def _earlier(runs: Path, step: str, name: str, fingerprint: str | None) -> list[Path]:
+    places = sorted(runs.glob(f"*/{step}/{name}"), reverse=True)
+    return [place for place in places if fingerprint and _fingerprint(place) == fingerprint]
+
+
+def _fingerprint(place: Path) -> str | None:
+    manifest = place / artifact.MANIFEST
+    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None
+
+
+def link(found: dict[str, Path], folder: Path) -> None:
+    """Make `folder` hold a relative link to each artifact of the latest run, and none to others."""
+    for name in OUTPUTS:
+        place = folder / name
+        place.unlink(missing_ok=True)
+        if name in found:
+            place.symlink_to(os.path.relpath(found[name], folder))

@@ -1,0 +1,170 @@
+"""`dier run-local`: the compiled pipeline in containers on this machine, through kfp's own local runner.
+
+The containers get what a careful cluster gives them: a read-only root, no capabilities, a numeric user, no network unless asked.
+An engine's word that a step succeeded is not believed (one of them reports success for failures): a step counts as done when its
+artifact is there and matches its manifest.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from components.errors import SettingsError
+from components.progress import say
+from pipeline import gather, package
+from pipeline.errors import EngineError
+
+USER = 10001
+PASSED_ON = ("MLFLOW_", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""Environment that the containers share with the command: where MLflow is, and how many threads compute."""
+
+
+def run_local(
+    pipeline: Path, *, image: str | None, root: Path, mounts: list[str], network: str, params: list[str], cache: bool
+) -> dict[str, Path]:
+    """Run `pipeline` and give where each artifact lies. Raises SettingsError for bad parameters, EngineError where a step failed.
+
+    Below `root`: `runs/` (what Kubeflow's runner keeps, a folder a run), `work/` (checkpoints, MLflow's SQLite file), `logs/`,
+    and `artifacts/`, links to the latest run's.
+    """
+    compiled = package.read(pipeline)
+    arguments = package.arguments(compiled, params)
+    client = _engine()
+    spec = _with_image(compiled, image, client)
+    root = root.absolute()
+    _folders(root)
+    log = root / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    say(f"run-local: {pipeline} in containers, log {log}")
+    start, before = time.monotonic(), set((root / "runs").glob("dier-*"))
+    failure = None
+    with log.open("w", encoding="utf-8", buffering=1) as file, _tee(file):
+        try:
+            _run(spec, arguments, root, _runner(root, mounts, network), cache)
+        except RuntimeError as error:  # kfp's only word for a failed task
+            failure = " ".join(str(error).split())
+    made = sorted(set((root / "runs").glob("dier-*")) - before)
+    if not made:
+        raise EngineError(f"no step was run: {failure}; see {log}")
+    found = gather.gather(root / "runs", made[-1])
+    gather.link(found, root / "artifacts")
+    missing = [name for name in gather.OUTPUTS if name not in found]
+    if failure or missing:
+        blame = f"{failure or 'the engine reports success'}; no whole artifact of: {', '.join(missing) or 'none'}"
+        raise EngineError(f"the run failed: {blame}; see {log}, mend it, and run the same command again")
+    say(f"run-local: done in {time.monotonic() - start:.0f} s; artifacts in {root / 'artifacts'}, open report/report.html there")
+    return found
+
+
+def _engine() -> Any:
+    """The engine's client. Raises EngineError where none answers."""
+    import docker
+
+    try:
+        client = docker.from_env()
+        client.ping()
+    except docker.errors.DockerException as error:
+        where = os.environ.get("DOCKER_HOST", "its usual socket")
+        raise EngineError(
+            f"no container engine answers at {where} ({' '.join(str(error).split())[:200]}); start one or set DOCKER_HOST"
+        ) from error
+    return client
+
+
+def _with_image(compiled: package.Package, image: str | None, client: Any) -> dict[str, Any]:
+    """The pipeline's document with the image to run; it must be there already, since nothing is pulled behind a person's back."""
+    import copy
+
+    import docker
+
+    spec: dict[str, Any] = copy.deepcopy(compiled.spec)
+    for executor in spec["deploymentSpec"]["executors"].values():
+        if "container" in executor and image:
+            executor["container"]["image"] = image
+    for name in [image] if image else compiled.images:
+        try:
+            client.images.get(name)
+        except docker.errors.ImageNotFound as error:
+            raise EngineError(f"the engine has no image {name}: build it with make image, pull it, or give --image") from error
+    return spec
+
+
+def _folders(root: Path) -> None:
+    """Closed to everybody else; inside, open to the container's user, whoever that is to this machine."""
+    root.mkdir(parents=True, exist_ok=True)
+    root.chmod(0o700)
+    for name in ("runs", "work", "logs", "artifacts"):
+        (root / name).mkdir(exist_ok=True)
+    (root / "runs").chmod(0o777)
+    (root / "work").chmod(0o777)
+
+
+def _runner(root: Path, mounts: list[str], network: str) -> Any:
+    from docker.types import Mount
+    from kfp.local import DockerRunner
+
+    bound = [Mount("/work", str(root / "work"), "bind")]
+    for pair in mounts:
+        host, colon, inside = pair.partition(":")
+        if not (colon and inside.startswith("/") and Path(host).exists()):
+            raise SettingsError(f"--mount {pair!r} is not HOST:CONTAINER, something that exists and an absolute path for it inside")
+        bound.append(Mount(inside, str(Path(host).absolute()), "bind", read_only=True))
+    environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    return DockerRunner(
+        user=f"{os.getuid() or USER}:{os.getgid() or USER}",
+        read_only=True,
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges"],
+        network_mode=network,
+        tmpfs={"/tmp": "mode=1777"},  # noqa: S108
+        mounts=bound,
+        working_dir="/work",
+        environment=environment,
+    )
+
+
+def _run(spec: dict[str, Any], arguments: dict[str, Any], root: Path, runner: Any, cache: bool) -> None:
+    import tempfile
+
+    import yaml
+    from kfp import components, local
+
+    local.init(
+        runner=runner,
+        pipeline_root=str(root / "runs"),
+        workspace_root=tempfile.mkdtemp(prefix="dier-workspace-"),
+        raise_on_error=True,
+        enable_caching=cache,
+        cache_root=str(root / "cache"),
+    )
+    before = os.umask(0)  # kfp makes a step's folders here, and the container's user writes into them
+    try:
+        components.load_component_from_text(yaml.safe_dump(spec))(**arguments)
+    finally:
+        os.umask(before)
+
+
+class _Both:
+    """What is printed, on the terminal and in the log."""
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self._terminal, self._log = terminal, log
+
+    def write(self, text: str) -> int:
+        self._log.write(text)
+        return self._terminal.write(text)
+
+    def flush(self) -> None:
+        self._terminal.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._terminal, name)
+
+
+@contextlib.contextmanager
+def _tee(log: TextIO) -> Iterator[None]:
+    with contextlib.redirect_stdout(_Both(sys.stdout, log)), contextlib.redirect_stderr(_Both(sys.stderr, log)):
+        yield

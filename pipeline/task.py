@@ -1,0 +1,124 @@
+"""Inside a Kubeflow task: run a step's own command line, and tell Kubeflow what it made.
+
+Kubeflow hands a task one JSON document, the executor input, and reads one back, `executor_output.json`: per output artifact its
+metadata, which is what the UI shows of metrics. Protocol: kfp's pipeline_spec.proto, ExecutorInput and ExecutorOutput.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components import artifact
+from components.errors import ArtifactError, SettingsError
+from components.progress import say
+from pipeline import shown
+
+SETTLED_CODES = (2, 3, 4)
+"""Bad settings, bad data, a gate's no: the next try would end in the same way."""
+
+
+def run_task(
+    executor_input: str, words: Sequence[str], *, show: Sequence[str] = (), expect: Sequence[str] = (), settled: Path | None = None
+) -> int:
+    """Run the step `words` and write the executor output; return the step's exit code.
+
+    `show` lists `NAME=PATH` of outputs for the UI, `expect` lists `INPUT=FINGERPRINT` that an input artifact must have. Where
+    `settled` names a file, a failure that no retry can cure is remembered there and repeated at once on the next try.
+    """
+    from pipeline.cli import main
+
+    given = _parse(executor_input)
+    words = list(words[1:] if words[:1] == ["--"] else words)
+    if settled is not None and settled.is_file():
+        return _repeated(settled)
+    for pair in expect:
+        _check_fingerprint(words, pair)
+    code = main(words)
+    out = Path(_flag(words, "out"))
+    if (out / artifact.MANIFEST).is_file():
+        _tell(given, words[0], out, [pair.split("=", 1) for pair in show])
+    if settled is not None and code in SETTLED_CODES:
+        settled.parent.mkdir(parents=True, exist_ok=True)
+        settled.write_text(json.dumps({"code": code}), "utf-8")
+    return code
+
+
+def record_outcome(executor_input: str, status: str, out: Path) -> None:
+    """Write how the run ended as an artifact, `outcome.json`; Kubeflow runs this whether or not the steps succeeded."""
+    given, ended = _parse(executor_input), json.loads(status)
+    error = ended.get("error") or {}
+    outcome = {
+        "state": str(ended.get("state", "unknown")),
+        "run": str(ended.get("pipelineJobResourceName", "unknown")),
+        "message": str(error.get("message", "")),
+    }
+    with artifact.create(out, "outcome", {}) as folder:
+        artifact.write_json(folder / "outcome.json", outcome)
+    _write(given, {_name_of(given, out): outcome})
+    say(f"run {outcome['run']}: {outcome['state']}{' - ' + outcome['message'] if outcome['message'] else ''}")
+
+
+def _parse(executor_input: str) -> dict[str, Any]:
+    try:
+        given = json.loads(executor_input)
+        given["outputs"]["outputFile"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"--executor-input is no executor input ({error!r}); dier task runs inside Kubeflow") from error
+    return dict(given)
+
+
+def _flag(words: list[str], name: str) -> str:
+    if f"--{name}" not in words[:-1]:
+        raise SettingsError(f"the step's command line {' '.join(words[:1])} has no --{name}")
+    return words[words.index(f"--{name}") + 1]
+
+
+def _check_fingerprint(words: list[str], pair: str) -> None:
+    name, _, expected = pair.partition("=")
+    manifest = Path(_flag(words, name)) / artifact.MANIFEST
+    if not manifest.is_file():
+        raise ArtifactError(f"no {name} artifact at {manifest.parent}: check the cluster file's dataset section and the volume")
+    found = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    if found != expected:
+        raise ArtifactError(
+            f"the {name} at {manifest.parent} has the fingerprint {found}, the cluster file expects {expected}: "
+            "compile again with the new one if the change is meant"
+        )
+
+
+def _repeated(settled: Path) -> int:
+    code = int(json.loads(settled.read_text("utf-8"))["code"])
+    say(f"an earlier try of this run ended with exit code {code}, which a retry cannot cure: see the log of the first try")
+    return code
+
+
+def _tell(given: dict[str, Any], step: str, out: Path, show: Sequence[Sequence[str]]) -> None:
+    fingerprint = hashlib.sha256((out / artifact.MANIFEST).read_bytes()).hexdigest()
+    metadata = {_name_of(given, out): {"fingerprint": fingerprint, **shown.describe(step, out)}}
+    for name, place in show:
+        metadata[name] = shown.show(step, name, out, Path(place))
+    _write(given, metadata)
+
+
+def _name_of(given: dict[str, Any], out: Path) -> str:
+    """Which output artifact `out` is: its URI ends as the path does, whatever Kubeflow's mount of the store is called."""
+    for name, found in given["outputs"]["artifacts"].items():
+        if found["artifacts"][0]["uri"].rstrip("/").rsplit("/", 1)[-1] == out.name:
+            return str(name)
+    raise SettingsError(f"no output artifact of the task lies at {out}; --out must be the path that Kubeflow gives")
+
+
+def _write(given: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Write the executor output beside its place and rename it."""
+    artifacts = {}
+    for name, found in metadata.items():
+        told = given["outputs"]["artifacts"][name]["artifacts"][0]
+        artifacts[name] = {"artifacts": [{"name": told["name"], "uri": told["uri"], "metadata": found}]}
+    place = Path(given["outputs"]["outputFile"])
+    place.parent.mkdir(parents=True, exist_ok=True)
+    beside = place.with_name(f".{place.name}.partial-{os.getpid()}")
+    beside.write_text(json.dumps({"artifacts": artifacts}, allow_nan=False), "utf-8")
+    beside.rename(place)
