@@ -1,4 +1,6 @@
-# make run    the whole pipeline on the bundled digits     make test   every test     make lint   style, types, import rules
+# make run     the whole pipeline on the bundled digits    make image             the container image
+# make test    every test                                  make test-containers   the pipeline in containers, beside make run's
+# make lint    style, types, import rules
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +8,7 @@ STAMP := $(VENV)/installed
 export DVC_NO_ANALYTICS := 1
 export DIER_TIMINGS := .work/timings.jsonl
 
-.PHONY: run test lint setup clean
+.PHONY: run test lint setup image test-containers clean
 
 setup: $(STAMP) .dvc/plots.html
 
@@ -34,6 +36,14 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# docker or podman; FLAVOUR=cpu, BASE_IMAGE and more: see the script.
+image:
+	PYTHON=$(PYTHON) pipeline/image/build.sh
+
+# On the engine of DOCKER_HOST, with the image that make image built, compared with artifacts/ of make run.
+test-containers: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/containers -rs -s --durations 8
 
 clean:
 	rm -rf artifacts .work dvc_plots

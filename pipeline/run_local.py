@@ -19,6 +19,8 @@ from pipeline import gather, package
 from pipeline.errors import EngineError
 
 USER = 10001
+TIMINGS = "timings.jsonl"
+"""Seconds a step of the latest run, in the work folder."""
 PASSED_ON = ("MLFLOW_", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment that the containers share with the command: where MLflow is, and how many threads compute."""
 
@@ -98,6 +100,7 @@ def _folders(root: Path) -> None:
     root.chmod(0o700)
     for name in ("runs", "work", "logs", "artifacts"):
         (root / name).mkdir(exist_ok=True)
+    (root / "work" / TIMINGS).unlink(missing_ok=True)
     (root / "runs").chmod(0o777)
     (root / "work").chmod(0o777)
 
@@ -113,6 +116,7 @@ def _runner(root: Path, mounts: list[str], network: str) -> Any:
             raise SettingsError(f"--mount {pair!r} is not HOST:CONTAINER, something that exists and an absolute path for it inside")
         bound.append(Mount(inside, str(Path(host).absolute()), "bind", read_only=True))
     environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    environment["DIER_TIMINGS"] = f"/work/{TIMINGS}"
     return DockerRunner(
         user=f"{os.getuid() or USER}:{os.getgid() or USER}",
         read_only=True,
