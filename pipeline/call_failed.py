@@ -22,8 +22,10 @@ class CallFailed(ClusterError):
 def refused(error: ApiException, method: str, url: str, token: str | None) -> CallFailed:
     """An answer other than yes."""
     what, status = f"{method} {url}", int(error.status)
+    said, place = _said(error.body), str((error.headers or {}).get("Location", "nowhere")).partition("?")[0]
+    if token:  # a server may echo what it got
+        said, place = said.replace(token, "[token]"), place.replace(token, "[token]")
     if 300 <= status < 400:
-        place = str((error.headers or {}).get("Location", "nowhere")).partition("?")[0]
         text = f"{what} is redirected to {place}: a login page? {_about(token)}, or give the address behind it with --host"
     elif status == 401:
         text = f"{what}: not logged in (401): {_about(token)}"
@@ -35,9 +37,7 @@ def refused(error: ApiException, method: str, url: str, token: str | None) -> Ca
         text = f"{what}: the server failed ({status}): see its log (kubectl logs -n kubeflow deploy/ml-pipeline)"
     else:
         text = f"{what}: refused ({status} {error.reason})"
-    said = _said(error.body)
     text += f"; it says: {said}" if said else ""
-    text = text.replace(token, "[token]") if token else text  # a server may echo what it got
     return CallFailed(text, passing=status >= 500 or status == 429, unknown=status >= 500)
 
 
@@ -70,7 +70,7 @@ def unanswered(error: broken.HTTPError, method: str, url: str, timeout_s: tuple[
             text = f"{method} {url}: no answer within {timeout_s[1]:g} s: see the API server's log"
             return CallFailed(text, passing=True, unknown=True)
         case _:
-            text = f"{method} {url}: the connection broke ({_why(reason)}): is a port-forward or proxy in between?"
+            text = f"{method} {url}: the connection broke ({_why(reason)}); look at what is in between, such as a port-forward"
             return CallFailed(text, passing=True, unknown=True)
 
 

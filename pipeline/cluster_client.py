@@ -1,8 +1,8 @@
 """The client of a cluster's pipelines API: time limits, no silent repetition, one line for whatever goes wrong.
 
 It is the generated client that `kfp.Client` itself wraps, and sends the same requests (a test compares them). The wrapper is left
-out because it sets no time limit, lets urllib3 send a POST again after a redirect, asks five times before it says that nobody
-answers, writes a file in the home folder, and takes logins from the environment.
+out because it sets no time limit, repeats a POST where it is redirected, takes a login page for an empty answer, asks a server
+that fails five times over 25 s, and takes logins from the environment and from a file in the home folder.
 """
 
 import re

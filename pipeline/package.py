@@ -75,7 +75,9 @@ def _documents(path: Path) -> list[dict[str, Any]]:
     try:
         found = list(yaml.safe_load_all(path.read_text("utf-8")))
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the compiled pipeline {path}: {error}; make it with dier compile") from error
+        raise SettingsError(
+            f"cannot read the compiled pipeline {path}: {getattr(error, 'strerror', None) or error}; make it with dier compile"
+        ) from error
     except yaml.YAMLError as error:
         raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}; make it with dier compile") from error
     if len(found) not in (1, 2) or not all(isinstance(document, dict) for document in found):
@@ -92,8 +94,8 @@ def _check(path: Path, spec: dict[str, Any], platform: dict[str, Any]) -> None:
         json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
         json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
     except json_format.ParseError as error:
-        why = " ".join(str(error).split())
-        raise SettingsError(f"{path} is no compiled pipeline: {why[:200]}; make it with dier compile") from error
+        why = " ".join(str(error).partition("Available Fields")[0].split())[:200].rstrip(".")
+        raise SettingsError(f"{path} is no compiled pipeline: {why}; make it with dier compile") from error
 
 
 def _steps(spec: dict[str, Any]) -> list[str]:

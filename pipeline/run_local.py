@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
@@ -54,6 +55,7 @@ def run_local(
     found = gather.gather(root / "runs", made[-1])
     gather.link(found, root / "artifacts")
     missing = [name for name in gather.OUTPUTS if name not in found]
+    missing += [] if gather.outcome(made[-1]) else ["outcome"]
     if failure or missing:
         blame = f"{failure or 'the engine reports success'}; no whole artifact of: {', '.join(missing) or 'none'}"
         raise EngineError(f"the run failed: {blame}; see {log}, mend it, and run the same command again")
@@ -126,6 +128,7 @@ def _runner(root: Path, mounts: list[str], network: str) -> Any:
         tmpfs={"/tmp": "mode=1777"},  # noqa: S108
         mounts=bound,
         working_dir="/work",
+        entrypoint=["/usr/bin/env"],  # on a cluster a task's command replaces the image's entry point; here it would follow it
         environment=environment,
     )
 
@@ -144,6 +147,7 @@ def _run(spec: dict[str, Any], arguments: dict[str, Any], root: Path, runner: An
         enable_caching=cache,
         cache_root=str(root / "cache"),
     )
+    warnings.filterwarnings("ignore", message=".*have no effect in the current local runne")  # CPU, memory, retries
     before = os.umask(0)  # kfp makes a step's folders here, and the container's user writes into them
     try:
         components.load_component_from_text(yaml.safe_dump(spec))(**arguments)

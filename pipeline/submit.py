@@ -87,10 +87,17 @@ def upload(
     if found:
         print(f"already there: version {version} of {name}, {found[0]}")
     else:
-        made = client.uploads.upload_pipeline_version(str(pipeline), name=version, pipelineid=pipeline_id)
-        found = [made.pipeline_version_id]
+        found = [_upload_version(client, pipeline, version, pipeline_id)]
         print(f"uploaded version {version} of {name}, {found[0]}")
     print(f"{_ui(client)}/#/pipelines/details/{pipeline_id}/version/{found[0]}")
+
+
+def _upload_version(client: Client, pipeline: Path, version: str, pipeline_id: str) -> str:
+    try:
+        return str(client.uploads.upload_pipeline_version(str(pipeline), name=version, pipelineid=pipeline_id).pipeline_version_id)
+    except CallFailed as error:
+        again = "; run the same command again: it looks first, and stores no version twice" if error.unknown else ""
+        raise ClusterError(f"{error}{again}") from error
 
 
 def _check_images(compiled: package.Package, allow_tag: bool) -> None:

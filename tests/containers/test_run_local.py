@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +54,12 @@ def reference() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def whole(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, float]]:
+def whole(image: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     """The whole pipeline with its committed defaults; where it ran, and its seconds."""
     root = tmp_path_factory.mktemp("kubeflow") / "root"
     start = time.monotonic()
     run_local(root, image)
-    yield root, time.monotonic() - start
+    return root, time.monotonic() - start
 
 
 def test_containers_make_the_artifacts_of_dvc_repro(whole: tuple[Path, float], reference: dict[str, str]) -> None:
