@@ -7,6 +7,7 @@ artifact is there and matches its manifest.
 
 import contextlib
 import os
+import re
 import sys
 import time
 import warnings
@@ -14,16 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from components.errors import SettingsError
 from components.progress import say
-from pipeline import gather, package
+from pipeline import engine, gather, package
 from pipeline.errors import EngineError
-
-USER = 10001
-TIMINGS = "timings.jsonl"
-"""Seconds a step of the latest run, in the work folder."""
-PASSED_ON = ("MLFLOW_", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""Environment that the containers share with the command: where MLflow is, and how many threads compute."""
 
 
 def run_local(
@@ -34,10 +28,12 @@ def run_local(
     Below `root`: `runs/` (what Kubeflow's runner keeps, a folder a run), `work/` (checkpoints, MLflow's SQLite file), `logs/`,
     and `artifacts/`, links to the latest run's.
     """
+    import docker
+
     compiled = package.read(pipeline)
     arguments = package.arguments(compiled, params)
-    client = _engine()
-    spec = _with_image(compiled, image, client)
+    client = engine.connect()
+    spec = engine.with_image(compiled, image, client)
     root = root.absolute()
     _folders(root)
     log = root / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
@@ -46,54 +42,20 @@ def run_local(
     failure = None
     with log.open("w", encoding="utf-8", buffering=1) as file, _tee(file):
         try:
-            _run(spec, arguments, root, _runner(root, mounts, network), cache)
-        except RuntimeError as error:  # kfp's only word for a failed task
-            failure = " ".join(str(error).split())
+            _run(spec, arguments, root, engine.runner(root, mounts, network), cache)
+        except (RuntimeError, ValueError, docker.errors.DockerException) as error:
+            # kfp's words for a failed task, and for one that an engine calls a success but that left nothing to go on with
+            failure = " ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())
     made = sorted(set((root / "runs").glob("dier-*")) - before)
-    if not made:
-        raise EngineError(f"no step was run: {failure}; see {log}")
-    found = gather.gather(root / "runs", made[-1])
+    found = gather.gather(root / "runs", made[-1]) if made else {}
     gather.link(found, root / "artifacts")
     missing = [name for name in gather.OUTPUTS if name not in found]
-    missing += [] if gather.outcome(made[-1]) else ["outcome"]
+    missing += [] if made and gather.outcome(made[-1]) else ["outcome"]
     if failure or missing:
         blame = f"{failure or 'the engine reports success'}; no whole artifact of: {', '.join(missing) or 'none'}"
         raise EngineError(f"the run failed: {blame}; see {log}, mend it, and run the same command again")
     say(f"run-local: done in {time.monotonic() - start:.0f} s; artifacts in {root / 'artifacts'}, open report/report.html there")
     return found
-
-
-def _engine() -> Any:
-    """The engine's client. Raises EngineError where none answers."""
-    import docker
-
-    try:
-        client = docker.from_env()
-        client.ping()
-    except docker.errors.DockerException as error:
-        where = os.environ.get("DOCKER_HOST", "its usual socket")
-        raise EngineError(
-            f"no container engine answers at {where} ({' '.join(str(error).split())[:200]}); start one or set DOCKER_HOST"
-        ) from error
-    return client
-
-
-def _with_image(compiled: package.Package, image: str | None, client: Any) -> dict[str, Any]:
-    """The pipeline's document with the image to run; it must be there already, since nothing is pulled behind a person's back."""
-    import copy
-
-    import docker
-
-    spec: dict[str, Any] = copy.deepcopy(compiled.spec)
-    for executor in spec["deploymentSpec"]["executors"].values():
-        if "container" in executor and image:
-            executor["container"]["image"] = image
-    for name in [image] if image else compiled.images:
-        try:
-            client.images.get(name)
-        except docker.errors.ImageNotFound as error:
-            raise EngineError(f"the engine has no image {name}: build it with make image, pull it, or give --image") from error
-    return spec
 
 
 def _folders(root: Path) -> None:
@@ -102,35 +64,9 @@ def _folders(root: Path) -> None:
     root.chmod(0o700)
     for name in ("runs", "work", "logs", "artifacts"):
         (root / name).mkdir(exist_ok=True)
-    (root / "work" / TIMINGS).unlink(missing_ok=True)
+    (root / "work" / engine.TIMINGS).unlink(missing_ok=True)
     (root / "runs").chmod(0o777)
     (root / "work").chmod(0o777)
-
-
-def _runner(root: Path, mounts: list[str], network: str) -> Any:
-    from docker.types import Mount
-    from kfp.local import DockerRunner
-
-    bound = [Mount("/work", str(root / "work"), "bind")]
-    for pair in mounts:
-        host, colon, inside = pair.partition(":")
-        if not (colon and inside.startswith("/") and Path(host).exists()):
-            raise SettingsError(f"--mount {pair!r} is not HOST:CONTAINER, something that exists and an absolute path for it inside")
-        bound.append(Mount(inside, str(Path(host).absolute()), "bind", read_only=True))
-    environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-    environment["DIER_TIMINGS"] = f"/work/{TIMINGS}"
-    return DockerRunner(
-        user=f"{os.getuid() or USER}:{os.getgid() or USER}",
-        read_only=True,
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges"],
-        network_mode=network,
-        tmpfs={"/tmp": "mode=1777"},  # noqa: S108
-        mounts=bound,
-        working_dir="/work",
-        entrypoint=["/usr/bin/env"],  # on a cluster a task's command replaces the image's entry point; here it would follow it
-        environment=environment,
-    )
 
 
 def _run(spec: dict[str, Any], arguments: dict[str, Any], root: Path, runner: Any, cache: bool) -> None:
