@@ -1,4 +1,4 @@
-"""Which artifacts a local run stands on. The runs here are folders of tiny real artifacts, as Kubeflow's runner would leave them."""
+"""Which artifacts a local run stands on. Runs are folders of tiny real artifacts, as Kubeflow's runner would leave them."""
 
 import shutil
 from pathlib import Path
