@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.artifact import Artifact
-from components.points import CURVE, Points
+from components.points import CURVE, Point, Points
 from components.tracking import Run
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ def _rows(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(opened))
 
 
-def _curve(model: Artifact) -> list[tuple[int, dict[str, float]]]:
+def _curve(model: Artifact) -> list[Point]:
     rows = _rows(model.path / "curve.csv")
-    return [(int(row.pop("step")), {CURVE + name: float(text) for name, text in row.items() if text}) for row in rows]
+    return [Point(int(row.pop("step")), {CURVE + name: float(text) for name, text in row.items() if text}) for row in rows]
 
 
-def _probed(probe: Artifact) -> list[tuple[int, dict[str, float]]]:
+def _probed(probe: Artifact) -> list[Point]:
     """The probe's figures with t as the step, so that MLflow draws them over t (0 where a representation has no t)."""
     rows = _rows(probe.path / "curve.csv")
     return [
-        (int(float(row["t"] or 0)), {f"probe/{row['representation']}/{row['split']}_{row['metric']}": float(row["value"])})
+        Point(int(float(row["t"] or 0)), {f"probe/{row['representation']}/{row['split']}_{row['metric']}": float(row["value"])})
         for row in rows
         if row["value"]
     ]

@@ -146,6 +146,9 @@ class TrainSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
     log_every: Int = Field(100, ge=1, description="steps between points of the training curve")
     checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
+    probe_every: Int = Field(
+        0, ge=0, description="steps between looks at the embeddings on val (shuffled-v_t gap, small linear probe); 0 = none"
+    )
     min_gap: Float = Field(
         1.01, ge=0, description="dead encoder: stop when shuffling v_t raises the loss less than this factor at every t; 0 = never"
     )

@@ -12,20 +12,22 @@ import model
 from components import artifact
 from components.errors import ArtifactError
 from components.live import LiveLog
+from components.memory import peak_memory
 from components.progress import say, track
 from components.settings import ModelSettings, TrainSettings
 from data.errors import DataError
-from data.format import open_dataset
+from data.format import Dataset, open_dataset
 from model.checkpoint import save_model
 from model.config import SIZES, ModelConfig
 from model.device import pick_device
+from model.dier import DiER
 from model.features import shuffled_gap
-from model.health import check_encoder
+from model.health import check_encoder, encoder_faded, encoder_is_dead
 from model.trainer import Point, TrainConfig, Trainer, Watch
 
 GAP_TIMESTEPS = [0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999]
 GAP_IMAGES = 500
-NOT_IN_KEY = {"device", "checkpoint_every", "min_gap"}
+NOT_IN_KEY = {"device", "checkpoint_every", "probe_every", "min_gap"}
 """Settings that change neither weights nor curve, so that a run may go on with others."""
 
 
@@ -37,7 +39,8 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     data = artifact.read(dataset, "dataset")
     checked = artifact.read(verdict, "verdict")
     _check_verdict(checked, data)
-    images = open_dataset(dataset).split("train").images
+    opened = open_dataset(dataset)
+    images = opened.split("train").images
     if len(images) < train_settings.batch_size:
         raise DataError(
             f"{len(images)} training images in {dataset}, fewer than train.batch_size {train_settings.batch_size}: lower it"
@@ -48,15 +51,16 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     key = training_key(data.fingerprint, model_settings, train_settings)
     device = pick_device(train_settings.device)
     say(f"train: {len(images)} images of {height}x{width}x{channels} on {device}, {train_settings.steps} steps, key {key[:12]}")
-    with LiveLog(key) as live:
+    with LiveLog(key, work / key[:16]) as live:
         trainer = Trainer(config, _train_config(train_settings), images, work / key[:16], device)
-        trainer.watch = _watch(trainer, live)
+        trainer.watch = _watch(trainer, live, train_settings.min_gap)
+        if train_settings.probe_every:
+            _look_every(train_settings, opened, trainer, live)
         trainer.run()
 
-    ema = trainer.ema_model()
-    sample = images[: min(GAP_IMAGES, len(images))]
-    gap = shuffled_gap(ema, sample, GAP_TIMESTEPS, seed=train_settings.seed, device=device)
-    check_encoder(gap, train_settings.min_gap)
+    ema = _averaged(trainer)
+    gap = _gap(trainer, ema)
+    check_encoder(gap, train_settings.min_gap, trainer.curve)
     with artifact.create(out, "model", {"dataset": data.fingerprint, "verdict": checked.fingerprint}) as folder:
         save_model(folder, ema, trainer.ema_weights())
         _write_curve(folder / "curve.csv", trainer.curve)
@@ -101,14 +105,24 @@ def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
 
 
 def _train_config(settings: TrainSettings) -> TrainConfig:
-    values: dict[str, Any] = settings.model_dump(exclude={"device", "min_gap"})
+    values: dict[str, Any] = settings.model_dump(exclude={"device", "probe_every", "min_gap"})
     return TrainConfig(**values)
 
 
-def _watch(trainer: Trainer, live: LiveLog) -> Watch:
-    """Progress for a person, points for MLflow, and the wall-clock rates beside the checkpoints."""
+def _averaged(trainer: Trainer) -> DiER:
+    """A copy with the averaged weights. Building it draws from the global generator, which is put back as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return trainer.ema_model()
+
+
+def _gap(trainer: Trainer, ema: DiER) -> list[dict[str, float]]:
+    return shuffled_gap(ema, trainer.images[:GAP_IMAGES], GAP_TIMESTEPS, seed=trainer.config.seed, device=trainer.device)
+
+
+def _watch(trainer: Trainer, live: LiveLog, min_gap: float) -> Watch:
+    """Progress for a person, points for MLflow, and the wall-clock rates beside the checkpoints. Ends a training in vain."""
     steps = track(range(trainer.config.steps), trainer.config.steps, "train", "steps")
-    seen = 0
+    seen = looked = 0
 
     def step(done: int) -> None:
         nonlocal seen
@@ -119,12 +133,33 @@ def _watch(trainer: Trainer, live: LiveLog) -> Watch:
             next(steps, None)
 
     def point(row: Point, rate: float) -> None:
-        live.log(int(row["step"]), {**row, "images_per_second": rate})
+        nonlocal looked
+        live.log(int(row["step"]), {**row, "images_per_second": rate, **peak_memory(trainer.device)})
         trainer.work.mkdir(parents=True, exist_ok=True)
         with (trainer.work / "rates.csv").open("a", encoding="utf-8") as file:
             file.write(f"{int(row['step'])},{rate:.1f},{time.time():.0f}\n")
+        if min_gap and trainer.step >= 2 * looked and encoder_faded(trainer.curve):
+            looked = trainer.step  # a healthy encoder's gradient falls as well, so this is asked seldom
+            gap = _gap(trainer, _averaged(trainer))
+            if encoder_is_dead(row["ratio"] for row in gap):
+                check_encoder(gap, min_gap, trainer.curve)
 
     return Watch(point=point, step=step, say=say)
+
+
+def _look_every(settings: TrainSettings, dataset: Dataset, trainer: Trainer, live: LiveLog) -> None:
+    """Have the embeddings looked at every `train.probe_every` steps, after whatever else is done then."""
+    from components.watching import Watcher  # brings scikit-learn, which a training without it need not wait for
+
+    watcher = Watcher(dataset, settings.seed, trainer.device, trainer.work / "watch.csv")
+    told = trainer.watch.step
+
+    def step(done: int) -> None:
+        told(done)
+        if done % settings.probe_every == 0:
+            watcher.look(done, lambda: _averaged(trainer), lambda at, found: live.log(at, found, prefix="watch/"))
+
+    trainer.watch.step = step
 
 
 def _write_curve(file: Path, curve: list[Point]) -> None:

@@ -99,7 +99,7 @@ class Trainer:
         while self.step < self.config.steps:
             self._train_step()
             self.step += 1
-            self.watch.step(self.step)
+            self._tell_watch()
             last = self.step == self.config.steps
             if last or self.step % self.config.log_every == 0:
                 self._log()
@@ -145,6 +145,12 @@ class Trainer:
         self._norm_sum += norms.detach()
         self._window_steps += 1
 
+    def _tell_watch(self) -> None:
+        """Whoever watches may take their time: it does not count as training time."""
+        began = time.perf_counter()
+        self.watch.step(self.step)
+        self._window_start += time.perf_counter() - began
+
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.config.precision == "bf16":
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -161,7 +167,7 @@ class Trainer:
         for part, norm in zip(("encoder", "denoiser"), norms, strict=True):
             point[f"grad_norm_{part}"] = norm / self._window_steps
         rate = self._window_steps * self.config.batch_size / (time.perf_counter() - self._window_start)
-        check_point(point, self.step - self.config.warmup_steps)
+        check_point(point, self.step - self.config.warmup_steps, self.curve)
         self.curve.append(point)
         self.watch.point(point, rate)
         self._forget_window()

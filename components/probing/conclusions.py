@@ -5,11 +5,17 @@ from typing import Any
 
 from components.probing.metrics import Bootstrap, Estimate
 from components.probing.sweep import Scored
+from components.settings import T
 
 ONE_CLASS = (
     "The labels name a single class, so there is nothing to tell apart and no accuracy here means anything: "
     "t was not chosen, and the embeddings are untested. Label some images of each class to probe them."
 )
+NO_PEAK = (
+    "To tell whether there is one: more val images (data.val_fraction) narrow the interval; more timesteps (embed.timesteps) or a "
+    "longer training (train.steps) may bring it out; with model.encoder_time false there is none."
+)
+"""What to change where the curve over t is flat."""
 NAMES = {"pixels": "raw pixels", "pca": "PCA of the pixels", "untrained": "the untrained encoder"}
 
 
@@ -32,16 +38,19 @@ def peak(curve: Sequence[Scored], bootstrap: Bootstrap) -> dict[str, Any]:
 
     found = f"val accuracy is highest at t = {t} ({_percent(best.val['accuracy'])})"
     if len(ordered) < 3:
-        return verdict("none", f"No curve to judge a peak by, with {len(ordered)} timestep(s): {found}.")
+        return verdict(
+            "none", f"No curve to judge a peak by, with {len(ordered)} timestep(s): {found}; set more in embed.timesteps."
+        )
     ends = [end for end in (ordered[0], ordered[-1]) if end is not best]
     gains = {end.candidate.t: bootstrap.mean(best.val_correct - end.val_correct) for end in ends}
     against = ", ".join(f"above t = {end} by {_points(gain)}" for end, gain in gains.items())
     unclear = " and ".join(f"t = {end}" for end, gain in gains.items() if gain.low <= 0)
     if unclear:
-        return verdict("none", f"No clear peak over t: {found}, {against}; the gain over {unclear} is within chance.")
+        return verdict("none", f"No clear peak over t: {found}, {against}; the gain over {unclear} is within chance. {NO_PEAK}")
     if len(ends) == 2:
         return verdict("interior", f"A peak inside the range of t: {found}, {against}.")
-    return verdict("edge", f"The highest point is an end of the range of t, not a peak inside it: {found}, {against}.")
+    cure = "train longer (train.steps)" if t in (0, T - 1) else f"add timesteps beyond t = {t} to embed.timesteps"
+    return verdict("edge", f"The highest point is an end of the range of t, not a peak inside it: {found}, {against}; {cure}.")
 
 
 def comparisons(differences: Mapping[str, Estimate]) -> list[str]:

@@ -1,6 +1,7 @@
 """A fresh MLflow store takes seven seconds to make: the tests copy one that was made once."""
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,11 @@ def store(migrated_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     return uri
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        port: int = opened.getsockname()[1]
+    return port

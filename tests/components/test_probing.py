@@ -122,18 +122,21 @@ def right(share: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("shares", "kind", "t"),
+    ("shares", "kind", "t", "cure"),
     [
-        ([0.80, 0.90, 0.85], "interior", 100),
-        ([0.90, 0.85, 0.80], "edge", 0),
-        ([0.80, 0.8005, 0.80], "none", 100),
-        ([0.80, 0.90], "none", 100),
+        ([0.80, 0.90, 0.85], "interior", 100, ""),
+        ([0.90, 0.85, 0.80], "edge", 0, "train.steps"),
+        ([0.80, 0.85, 0.90], "edge", 200, "beyond t = 200 to embed.timesteps"),
+        ([0.80, 0.8005, 0.80], "none", 100, "data.val_fraction"),
+        ([0.80, 0.80, 0.80], "none", 0, "model.encoder_time"),
+        ([0.80, 0.90], "none", 100, "embed.timesteps"),
     ],
 )
-def test_a_peak_is_named_only_where_there_is_one(shares: list[float], kind: str, t: int) -> None:
+def test_a_peak_is_named_only_where_there_is_one_and_else_what_to_change(shares: list[float], kind: str, t: int, cure: str) -> None:
     found = peak([scored(100 * i, right(share)) for i, share in enumerate(shares)], Bootstrap(2000, 200, 0))
     assert (found["kind"], found["t"]) == (kind, t)
     assert f"t = {t}" in found["sentence"]
+    assert cure in found["sentence"]
 
 
 def test_comparisons_say_what_the_interval_says() -> None:
@@ -151,7 +154,9 @@ def test_comparisons_say_what_the_interval_says() -> None:
 def test_what_looks_wrong_is_named() -> None:
     poor = {"dier": scored(0, right(0.5)), "pixels": scored(None, right(0.8), "pixels")}
     assert "Poor at every t" in warnings(poor, 0.1)[0]
+    assert "model.embed_dim" in warnings(poor, 0.1)[0]
     assert "Near chance" in warnings({"dier": scored(0, right(0.11))}, 0.1)[0]
+    assert "lower train.lr" in warnings({"dier": scored(0, right(0.11))}, 0.1)[0]
     assert warnings({"dier": scored(0, right(0.9)), "pixels": scored(None, right(0.8), "pixels")}, 0.1) == []
 
 

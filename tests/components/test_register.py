@@ -83,7 +83,7 @@ def test_the_same_model_twice_is_one_version(store: str, tmp_path: Path) -> None
 
 def test_the_run_of_the_live_log_is_completed_not_doubled(store: str, tmp_path: Path) -> None:
     inputs = make(tmp_path)
-    with LiveLog(artifact.read(inputs.model, "model").json("summary.json")["training_key"]) as log:
+    with LiveLog(artifact.read(inputs.model, "model").json("summary.json")["training_key"], tmp_path / "work") as log:
         log.log(100, {"loss": 1.5000001})  # before it was rounded into the file
     done = do(inputs, tmp_path / "out")
     assert metric(done["run_id"], "train/loss") == [(100, 1.5000001), (200, 0.5)]

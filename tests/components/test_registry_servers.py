@@ -70,7 +70,7 @@ def test_register_and_promote_through_a_tracking_server(store: str, tmp_path: Pa
     with serving(command, f"{uri}/health", tmp_path / "server.log"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         key = artifact.read(inputs.model, "model").json("summary.json")["training_key"]
-        with LiveLog(key, "tests") as log:
+        with LiveLog(key, tmp_path / "work", "tests") as log:
             log.log(100, {"loss": 1.5})
         for policy in ("manual", "manual"):  # twice the same digest
             register.run(settings(policy=policy), **inputs.paths(), out=tmp_path / "out")

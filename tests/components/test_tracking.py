@@ -1,8 +1,6 @@
-"""MLflow at hand, away, slow and unwilling: the run of a training, points, live logging, errors of one line."""
+"""MLflow at hand, away and unwilling: the run of a training, points, errors of one line."""
 
 import http.server
-import os
-import socket
 import sqlite3
 import threading
 import time
@@ -11,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from components import live, tracking
+from components import tracking
 from components.errors import SettingsError
-from components.live import LiveLog
-from components.points import Points
+from components.points import Point, Points
 from components.tracking import KEY_TAG, TrackingError, connect, one_line_errors, redact, training_run
 
 SECRET = "hunter2"
@@ -63,8 +60,8 @@ def test_a_deleted_run_or_experiment_is_named(store: str, monkeypatch: pytest.Mo
 def test_points_are_logged_once_and_only_finite_ones(store: str) -> None:
     client = connect()
     run = training_run(client, "k", "e")
-    assert Points(client, run.id).add([(1, {"a": 1.0, "b": float("nan")}), (2, {"a": 2.0})]) == 2
-    assert Points(client, run.id).add([(2, {"a": 9.0}), (3, {"a": 3.0})]) == 1
+    assert Points(client, run.id).add([Point(1, {"a": 1.0, "b": float("nan")}), Point(2, {"a": 2.0})]) == 2
+    assert Points(client, run.id).add([Point(2, {"a": 9.0}), Point(3, {"a": 3.0})]) == 1
     assert steps(client, run.id, "a") == [(1, 1.0), (2, 2.0), (3, 3.0)]
     assert steps(client, run.id, "b") == []
 
@@ -73,7 +70,7 @@ def test_an_update_supersedes_and_is_not_repeated(store: str) -> None:
     client = connect()
     run = training_run(client, "k", "e")
     for value in (1.0, 2.0, 2.0):
-        Points(client, run.id).add([(5, {"a": value})], update=True)
+        Points(client, run.id).add([Point(5, {"a": value})], update=True)
         time.sleep(0.002)  # MLflow orders by the millisecond
     assert steps(client, run.id, "a") == [(5, 1.0), (5, 2.0)]
     assert client.get_run(run.id).data.metrics["a"] == 2.0
@@ -82,89 +79,8 @@ def test_an_update_supersedes_and_is_not_repeated(store: str) -> None:
 def test_more_points_than_mlflow_takes_at_once(store: str) -> None:
     client = connect()
     run = training_run(client, "k", "e")
-    assert Points(client, run.id).add([(step, {"a": 0.0}) for step in range(2500)]) == 2500
+    assert Points(client, run.id).add([Point(step, {"a": 0.0}) for step in range(2500)]) == 2500
     assert len(client.get_metric_history(run.id, "a")) == 2500
-
-
-def test_live_points_arrive_and_a_resumed_training_does_not_double_them(store: str) -> None:
-    with LiveLog("k", "e") as log:
-        for step in (1, 2, 3):
-            log.log(step, {"loss": step / 4})
-    with LiveLog("k", "e") as log:  # resumed from the checkpoint at step 2
-        log.log(3, {"loss": 0.75})
-        log.log(4, {"step": 4, "loss": 1.0, "images_per_second": 7})
-    client = connect()
-    run = training_run(client, "k", "e")
-    assert steps(client, run.id, "train/loss") == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]
-    assert steps(client, run.id, "train/images_per_second") == [(4, 7.0)]
-    assert client.get_run(run.id).data.metrics.keys() == {"train/loss", "train/images_per_second"}
-    assert client.get_run(run.id).info.status == "FINISHED"
-
-
-def test_a_failed_training_leaves_a_failed_run(store: str) -> None:
-    with pytest.raises(ZeroDivisionError), LiveLog("k", "e") as log:
-        log.log(1, {"loss": 1 / 0})
-    client = connect()
-    assert client.get_run(training_run(client, "k", "e").id).info.status == "FAILED"
-
-
-def test_a_joined_run_is_not_ended_by_live_logging(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = connect()
-    run_id = client.create_run("0").info.run_id
-    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
-    with LiveLog("k", "e") as log:
-        log.log(1, {"loss": 1.0})
-    assert steps(client, run_id, "train/loss") == [(1, 1.0)]
-    assert client.get_run(run_id).info.status == "RUNNING"
-
-
-@pytest.fixture
-def closed_port() -> int:
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        port: int = opened.getsockname()[1]
-    return port
-
-
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """A server that takes the connection and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as opened:
-        yield opened.getsockname()[1]
-
-
-def test_training_goes_on_without_mlflow(
-    closed_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{closed_port}")
-    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
-    import mlflow  # noqa: F401  its import is not what is timed
-
-    start = time.monotonic()
-    with LiveLog("k", "e") as log:
-        for step in range(100):
-            log.log(step, {"loss": 1.0})
-        assert time.monotonic() - start < 2
-    assert time.monotonic() - start < live.CLOSE_S
-    told = capsys.readouterr().err.strip().splitlines()
-    assert len(told) == 1
-    assert "does not answer" in told[0]
-    assert SECRET not in told[0]
-    assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ  # the impatience ends with the training
-
-
-def test_a_server_that_never_answers_holds_up_the_end_for_a_moment_only(
-    silent_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent_port}")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
-    monkeypatch.setattr(live, "CLOSE_S", 0.5)
-    log = LiveLog("k", "e")
-    start = time.monotonic()
-    log.log(1, {"loss": 1.0})
-    log.close()
-    assert time.monotonic() - start < 2
-    assert "MLflow is slow" in capsys.readouterr().err
 
 
 @pytest.fixture(params=[401, 403])
