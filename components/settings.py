@@ -146,6 +146,13 @@ class TrainSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
     log_every: Int = Field(100, ge=1, description="steps between points of the training curve")
     checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
+    checkpoint_minutes: Annotated[Float, Field(gt=0)] | None = Field(
+        10.0, description="and one whenever the last is this old, in minutes; null = by steps alone"
+    )
+    keep_checkpoints: Int = Field(2, ge=1, description="running checkpoints kept: the newest, and others to fall back to")
+    deterministic: bool = Field(
+        False, description="on CUDA, the same bits from run to run, at some cost in speed; on the CPU float32 is so anyway"
+    )
     min_gap: Float = Field(
         1.01, ge=0, description="dead encoder: stop when shuffling v_t raises the loss less than this factor at every t; 0 = never"
     )

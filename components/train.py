@@ -1,8 +1,7 @@
 """train: DiER on the training images, without labels, to a model artifact."""
 
 import csv
-import hashlib
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,29 @@ from components.errors import ArtifactError
 from components.live import LiveLog
 from components.progress import say, track
 from components.settings import ModelSettings, TrainSettings
+from components.stopping import stop_signals
 from data.errors import DataError
 from data.format import open_dataset
 from model.checkpoint import save_model
 from model.config import SIZES, ModelConfig
+from model.curve import Point
+from model.deterministic import deterministic
 from model.device import pick_device
 from model.features import shuffled_gap
 from model.health import check_encoder
-from model.trainer import Point, TrainConfig, Trainer, Watch
+from model.trainer import TrainConfig, Trainer, Watch
 
 GAP_TIMESTEPS = [0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999]
 GAP_IMAGES = 500
-NOT_IN_KEY = {"device", "checkpoint_every", "min_gap"}
-"""Settings that change neither weights nor curve, so that a run may go on with others."""
+NOT_IN_KEY = {"device", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "deterministic", "min_gap"}
+"""Settings that change neither weights nor curve, so that a run may go on with others. (On CUDA `deterministic` is in the key.)"""
 
 
 def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: Path, verdict: Path, work: Path, out: Path) -> None:
     """Train, or go on from the newest checkpoint under `work`, and write the model artifact to `out`.
 
-    Raises DataError where the verdict is not a passing one of this dataset, TrainingError where training goes wrong.
+    Raises DataError where the verdict is not a passing one of this dataset, TrainingError where training goes wrong, Stopped when
+    SIGINT or SIGTERM came: a checkpoint is saved first.
     """
     data = artifact.read(dataset, "dataset")
     checked = artifact.read(verdict, "verdict")
@@ -45,17 +48,19 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
 
     height, width, channels = images.shape[1:]
     config = model_config(model_settings, height, width, channels, train_settings.seed)
-    key = training_key(data.fingerprint, model_settings, train_settings)
-    device = pick_device(train_settings.device)
-    say(f"train: {len(images)} images of {height}x{width}x{channels} on {device}, {train_settings.steps} steps, key {key[:12]}")
-    with LiveLog(key) as live:
-        trainer = Trainer(config, _train_config(train_settings), images, work / key[:16], device)
-        trainer.watch = _watch(trainer, live)
-        trainer.run()
+    with deterministic(train_settings.deterministic):
+        device = pick_device(train_settings.device)
+        facts = training_facts(data.fingerprint, model_settings, train_settings, on_cuda=device.type == "cuda")
+        key = artifact.digest(facts)
+        say(f"train: {len(images)} images of {height}x{width}x{channels} on {device}, {train_settings.steps} steps, key {key[:12]}")
+        with stop_signals() as stop, LiveLog(key) as live:
+            trainer = Trainer(config, _train_config(train_settings), images, work / key[:16], device, facts=facts)
+            trainer.watch = _watch(trainer, live, stop)
+            trainer.run()
 
-    ema = trainer.ema_model()
-    sample = images[: min(GAP_IMAGES, len(images))]
-    gap = shuffled_gap(ema, sample, GAP_TIMESTEPS, seed=train_settings.seed, device=device)
+        ema = trainer.ema_model()
+        sample = images[: min(GAP_IMAGES, len(images))]
+        gap = shuffled_gap(ema, sample, GAP_TIMESTEPS, seed=train_settings.seed, device=device)
     check_encoder(gap, train_settings.min_gap)
     with artifact.create(out, "model", {"dataset": data.fingerprint, "verdict": checked.fingerprint}) as folder:
         save_model(folder, ema, trainer.ema_weights())
@@ -83,12 +88,22 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
     )
 
 
-def training_key(dataset: str, model_settings: ModelSettings, train_settings: TrainSettings) -> str:
-    """Fingerprint of all that the weights depend on: data, settings and the code of `model/`."""
-    sources = sorted(Path(str(model.__file__)).parent.glob("*.py"))
-    code = {source.name: hashlib.sha256(source.read_bytes()).hexdigest() for source in sources}
-    settings = {"model": model_settings.model_dump(), "train": train_settings.model_dump(exclude=NOT_IN_KEY)}
-    return artifact.digest({"dataset": dataset, "settings": settings, "code": code})
+def training_facts(
+    dataset: str, model_settings: ModelSettings, train_settings: TrainSettings, *, on_cuda: bool = False
+) -> dict[str, Any]:
+    """All that the weights depend on, by name: the data's fingerprint, settings, and digests of the code of `model/`.
+
+    The training key is the digest of these, and checkpoints carry them.
+    """
+    facts = {f"model.{name}": value for name, value in model_settings.model_dump().items()}
+    facts |= {f"train.{name}": value for name, value in train_settings.model_dump(exclude=NOT_IN_KEY).items()}
+    if on_cuda and train_settings.deterministic:
+        # Without it weights on CUDA differ from run to run: a finished training must not stand in for a deterministic one. On the
+        # CPU both are one and the same.
+        facts["train.deterministic"] = True
+    for source in sorted(Path(str(model.__file__)).parent.glob("*.py")):
+        facts[f"model/{source.name}"] = artifact.sha256(source)
+    return facts | {"dataset": dataset}
 
 
 def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
@@ -101,12 +116,12 @@ def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
 
 
 def _train_config(settings: TrainSettings) -> TrainConfig:
-    values: dict[str, Any] = settings.model_dump(exclude={"device", "min_gap"})
+    values: dict[str, Any] = settings.model_dump(exclude={"device", "deterministic", "min_gap"})
     return TrainConfig(**values)
 
 
-def _watch(trainer: Trainer, live: LiveLog) -> Watch:
-    """Progress for a person, points for MLflow, and the wall-clock rates beside the checkpoints."""
+def _watch(trainer: Trainer, live: LiveLog, stop: Callable[[], int]) -> Watch:
+    """Progress for a person, points for MLflow, and whether a signal came."""
     steps = track(range(trainer.config.steps), trainer.config.steps, "train", "steps")
     seen = 0
 
@@ -120,11 +135,8 @@ def _watch(trainer: Trainer, live: LiveLog) -> Watch:
 
     def point(row: Point, rate: float) -> None:
         live.log(int(row["step"]), {**row, "images_per_second": rate})
-        trainer.work.mkdir(parents=True, exist_ok=True)
-        with (trainer.work / "rates.csv").open("a", encoding="utf-8") as file:
-            file.write(f"{int(row['step'])},{rate:.1f},{time.time():.0f}\n")
 
-    return Watch(point=point, step=step, say=say)
+    return Watch(point=point, step=step, say=say, stop=stop)
 
 
 def _write_curve(file: Path, curve: list[Point]) -> None:

@@ -11,15 +11,20 @@ PATIENCE = 300
 """Steps after warm-up before a loss at the trivial level counts as collapse."""
 
 
+def check_finite(point: Mapping[str, float]) -> None:
+    """Look at one point of the curve, or at what there is of it before a checkpoint. Raises TrainingError on a non-finite loss."""
+    if not all(math.isfinite(point[name]) for name in ("loss", "grad_norm_encoder", "grad_norm_denoiser")):
+        raise TrainingError(
+            f"non-finite loss or gradient by step {point['step']:.0f} (train.lr {point['lr']:g}): the learning rate is too high "
+            "for this model; lower train.lr, lengthen train.warmup_steps, or use train.precision float32"
+        )
+
+
 def check_point(point: Mapping[str, float], steps_since_warmup: int) -> None:
     """Look at one point of the curve. Raises TrainingError on a non-finite loss or on collapse."""
+    check_finite(point)
     step, lr = int(point["step"]), point["lr"]
     norms = point["grad_norm_encoder"], point["grad_norm_denoiser"]
-    if not all(math.isfinite(value) for value in (point["loss"], *norms)):
-        raise TrainingError(
-            f"non-finite loss or gradient by step {step} (train.lr {lr:g}): the learning rate is too high for this model; "
-            f"lower train.lr, lengthen train.warmup_steps, or use train.precision float32"
-        )
     if steps_since_warmup < PATIENCE:
         return
     if sum(norms) < 1e-7:

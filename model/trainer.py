@@ -3,23 +3,24 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import Running, load_optimizer, load_running, optimizer_tensors, save_running
+from .checkpoint import load_optimizer, optimizer_tensors
 from .config import NUM_TIMESTEPS, ModelConfig
+from .curve import Point, Rates, Window
 from .dier import DiER
-from .health import check_point
+from .errors import Stopped
+from .health import check_finite, check_point
 from .pixels import Images, to_tensor
 from .randomness import generator, sample_order
-
-BUCKETS = 5
-"""The curve splits the loss into this many equal ranges of t."""
+from .running import Running, hold, newest, save
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,8 @@ class TrainConfig:
     precision: str
     log_every: int
     checkpoint_every: int
-
-
-Point = dict[str, float]
-"""One row of the curve: step, loss, loss per bucket of t, lr, gradient norms."""
+    checkpoint_minutes: float | None = None
+    keep_checkpoints: int = 2
 
 
 @dataclass
@@ -53,6 +52,8 @@ class Watch:
     step: Callable[[int], None] = lambda step: None
     """Called after every step."""
     say: Callable[[str], None] = lambda message: None
+    stop: Callable[[], int] = lambda: 0
+    """Asked after every step: the number of the signal that wants training to stop, 0 = go on."""
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
@@ -72,7 +73,10 @@ def ema_decay(config: TrainConfig, step: int) -> float:
 
 @dataclass
 class Trainer:
-    """Trains on images (N, H, W, C) uint8, any array that takes a sorted index array; checkpoints go to `work`."""
+    """Trains on images (N, H, W, C) uint8, any array that takes a sorted index array; checkpoints go to `work`.
+
+    `facts` is what the weights depend on, by name (see `model.running`): a checkpoint made of others is refused.
+    """
 
     model_config: ModelConfig
     config: TrainConfig
@@ -80,6 +84,7 @@ class Trainer:
     work: Path
     device: torch.device
     watch: Watch = field(default_factory=Watch)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.model = DiER(self.model_config).to(self.device)
@@ -90,21 +95,29 @@ class Trainer:
         )
         self.step = 0
         self.curve: list[Point] = []
-        self._forget_window()
+        self.window = Window(self.device)
+        self.rates = Rates(self.work / "rates.csv")
 
     def run(self) -> None:
-        """Train from the newest checkpoint to the last step. Raises TrainingError when training goes wrong."""
-        self._resume()
-        self.model.train()
-        while self.step < self.config.steps:
-            self._train_step()
-            self.step += 1
-            self.watch.step(self.step)
-            last = self.step == self.config.steps
-            if last or self.step % self.config.log_every == 0:
-                self._log()
-            if last or self.step % self.config.checkpoint_every == 0:
-                self._checkpoint()
+        """Train from the newest checkpoint to the last step.
+
+        Raises TrainingError when training goes wrong, CheckpointError (one of these) when checkpoints can be neither read nor
+        written, and Stopped when `watch.stop` asked for it: everything up to then is saved.
+        """
+        with hold(self.work):
+            self._resume()
+            self.model.train()
+            while self.step < self.config.steps:
+                self._train_step()
+                self.step += 1
+                self.watch.step(self.step)
+                last, stop = self.step == self.config.steps, self.watch.stop()
+                if last or self.step % self.config.log_every == 0:
+                    self._log()
+                if last or stop or self._checkpoint_due():
+                    self._save()
+                if stop:
+                    raise Stopped(f"stopped after step {self.step}, which is saved: the same command goes on from there", stop)
 
     def ema_weights(self) -> dict[str, Tensor]:
         """The averaged weights by name: what is exported."""
@@ -139,11 +152,7 @@ class Trainer:
         self.optimizer.step()
         torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - ema_decay(self.config, self.step))
 
-        bucket = t * BUCKETS // NUM_TIMESTEPS  # (N,)
-        self._loss_sum.index_add_(0, bucket, losses.detach())
-        self._loss_count.index_add_(0, bucket, torch.ones_like(losses))
-        self._norm_sum += norms.detach()
-        self._window_steps += 1
+        self.window.add(t, losses, norms)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.config.precision == "bf16":
@@ -151,53 +160,52 @@ class Trainer:
         return contextlib.nullcontext()
 
     def _log(self) -> None:
-        """Close the window of steps since the last point. The only place where the device is waited for."""
-        sums, counts, norms = self._loss_sum.tolist(), self._loss_count.tolist(), self._norm_sum.tolist()
-        width = NUM_TIMESTEPS // BUCKETS
-        point: Point = {"step": self.step, "loss": sum(sums) / sum(counts)}
-        for i, (total, count) in enumerate(zip(sums, counts, strict=True)):
-            point[f"loss_t{i * width:03d}_{(i + 1) * width - 1:03d}"] = total / count if count else point["loss"]
-        point["lr"] = learning_rate(self.config, self.step - 1)
-        for part, norm in zip(("encoder", "denoiser"), norms, strict=True):
-            point[f"grad_norm_{part}"] = norm / self._window_steps
-        rate = self._window_steps * self.config.batch_size / (time.perf_counter() - self._window_start)
+        """Close the window of steps since the last point. Only here and in saving is the device waited for."""
+        point = self._point()
         check_point(point, self.step - self.config.warmup_steps)
+        rate = self.window.rate()
         self.curve.append(point)
+        self.rates.add(self.step, rate)
         self.watch.point(point, rate)
-        self._forget_window()
+        self.window.clear()
 
-    def _forget_window(self) -> None:
-        self._loss_sum = torch.zeros(BUCKETS, device=self.device)
-        self._loss_count = torch.zeros(BUCKETS, device=self.device)
-        self._norm_sum = torch.zeros(2, device=self.device)
-        self._window_steps = 0
-        self._window_start = time.perf_counter()
+    def _point(self) -> Point:
+        return self.window.point(self.step, learning_rate(self.config, self.step - 1))
 
-    def _checkpoint(self) -> None:
-        window = {"loss_sum": self._loss_sum, "loss_count": self._loss_count, "norm_sum": self._norm_sum}
-        names = [name for name, _ in self.model.named_parameters()]
-        tensors: dict[str, Tensor] = {f"weights.{name}": p for name, p in zip(names, self.parameters, strict=True)}
-        tensors |= {f"ema.{name}": p for name, p in zip(names, self.ema, strict=True)}
-        tensors |= {f"optimizer.{name}": p for name, p in optimizer_tensors(self.optimizer).items()}
-        tensors |= {f"window.{name}": p for name, p in window.items()}
-        save_running(self.work, Running(self.step, tensors, {"curve": self.curve, "window_steps": self._window_steps}))
+    def _checkpoint_due(self) -> bool:
+        minutes = self.config.checkpoint_minutes
+        late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        return late or self.step % self.config.checkpoint_every == 0
+
+    def _save(self) -> None:
+        """Save a running checkpoint. The one place that does: of several processes, one comes here and holds the folder."""
+        if self.window.steps:
+            check_finite(self._point())
+        tensors: dict[str, Mapping[str, Tensor]] = {
+            "weights": dict(self.model.named_parameters()),
+            "ema": self.ema_weights(),
+            "optimizer": optimizer_tensors(self.optimizer),
+        }
+        state = {"curve": self.curve, "window": self.window.state()}
+        save(self.work, Running(self.step, tensors, state, self.facts), self.config.keep_checkpoints)
+        self._saved_at = time.monotonic()
 
     def _resume(self) -> None:
-        running, damaged = load_running(self.work)
-        for name in damaged:
-            self.watch.say(f"train: the checkpoint {name} is damaged; falling back to the one before")
-        if running is None:
-            return
-        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "ema": {}, "optimizer": {}, "window": {}}
-        for key, tensor in running.tensors.items():
-            part, name = key.split(".", 1)
-            parts[part][name] = tensor.to(self.device)
-        self.model.load_state_dict(parts["weights"])
-        self.ema = [parts["ema"][name] for name, _ in self.model.named_parameters()]
-        load_optimizer(self.optimizer, parts["optimizer"])
-        self._loss_sum, self._loss_count, self._norm_sum = (parts["window"][k] for k in ("loss_sum", "loss_count", "norm_sum"))
-        self.step, self.curve, self._window_steps = running.step, running.facts["curve"], running.facts["window_steps"]
-        self.watch.say(f"train: going on from the checkpoint of step {self.step}")
+        """Put everything as it was at the newest whole checkpoint; the logs are cut back to it."""
+        running = newest(self.work, self.facts, self.watch.say)
+        if running is not None:
+            weights, ema, optimizer = (
+                {name: tensor.to(self.device) for name, tensor in running.tensors[part].items()}
+                for part in ("weights", "ema", "optimizer")
+            )
+            self.model.load_state_dict(weights)
+            self.ema = [ema[name] for name, _ in self.model.named_parameters()]
+            load_optimizer(self.optimizer, optimizer)
+            self.step, self.curve = running.step, running.state["curve"]
+            self.window.restore(running.state["window"])
+            self.watch.say(f"train: going on from the checkpoint of step {self.step}")
+        self.rates.cut(self.step)
+        self._saved_at = time.monotonic()
 
 
 def _gradient_norm(module: torch.nn.Module) -> Tensor:

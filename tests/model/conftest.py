@@ -27,7 +27,12 @@ def train_config(**changes: object) -> TrainConfig:
 
 
 def make_trainer(
-    images: np.ndarray, work: Path, watch: Watch | None = None, model: dict | None = None, **changes: object
+    images: np.ndarray,
+    work: Path,
+    watch: Watch | None = None,
+    model: dict | None = None,
+    facts: dict | None = None,
+    **changes: object,
 ) -> Trainer:
     config = small_model(**(model or {}))
-    return Trainer(config, train_config(**changes), images, work, torch.device("cpu"), watch or Watch())
+    return Trainer(config, train_config(**changes), images, work, torch.device("cpu"), watch or Watch(), facts or {})
