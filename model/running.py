@@ -20,12 +20,11 @@ from torch import Tensor
 
 from .durable import damage, fsync, make_folder, refused, seal, write_json
 from .errors import CheckpointError
+from .facts import Facts, differences, most_alike
 
 PARTS = ("weights", "ema", "optimizer")
 PHASES = ("start", *PARTS, "state", "manifest", "rename", "prune")
 """What saving goes through, in this order."""
-LISTED = 8
-"""Differences spelled out in one line; of more than these the rest is counted."""
 
 
 def phase(name: str) -> None:
@@ -41,7 +40,7 @@ class Running:
     """By part (PARTS), then by name."""
     state: Mapping[str, Any]
     """The rest of what the trainer needs, as JSON."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     """What the weights depend on, by name: fingerprint of the data, settings, digests of the code."""
 
 
@@ -80,10 +79,10 @@ def save(folder: Path, running: Running, keep: int) -> None:
         beside.rename(final)
         fsync(folder)
         phase("rename")
-        # one of a later step is what a damaged one left behind: training went on from before it
-        there = sorted(folder.glob("step-*"))
-        for old in [path for path in there if path.name > final.name] + [p for p in there if p.name <= final.name][:-keep]:
-            _set_aside(old)
+        for damaged in folder.glob("step-*"):
+            if damaged.name > final.name:  # training went on from before it
+                _set_aside(damaged)
+        _prune(folder, final, keep)
         phase("prune")
     except (OSError, SafetensorError) as error:
         _remove([beside])
@@ -104,11 +103,11 @@ def _write(beside: Path, running: Running) -> None:
     phase("manifest")
 
 
-def newest(folder: Path, facts: Mapping[str, Any], say: Callable[[str], None]) -> Running | None:
+def newest(folder: Path, facts: Facts, keep: int, say: Callable[[str], None]) -> Running | None:
     """The newest whole checkpoint, or None where there is none at all; `say` is told of damaged ones that were passed over.
 
-    Raises CheckpointError where all are damaged (days of work are dropped by a person, not by default), or where it was made of
-    other facts than these.
+    Of it and those before it `keep` stay: a kill may have come between saving and dropping. Raises CheckpointError where all are
+    damaged (days of work are dropped by a person, not by default), or where it was made of other facts than these.
     """
     damaged: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
@@ -120,17 +119,22 @@ def newest(folder: Path, facts: Mapping[str, Any], say: Callable[[str], None]) -
         different = differences(running.facts, facts)
         if different:
             raise CheckpointError(
-                f"the checkpoint {path} is of another training: {'; '.join(different)}; "
-                "undo that, or remove the folder to start from the beginning"
+                f"the checkpoint {path} is of another training: {different}; undo that, "
+                "or remove the folder to start from the beginning"
             )
         if damaged:
             say(f"train: damaged: the checkpoint {', '.join(damaged)} in {folder}; using {path.name} instead")
+        with contextlib.suppress(OSError):
+            _prune(folder, path, keep)
         return running
     if damaged:
         raise CheckpointError(
             f"every checkpoint in {folder} is damaged: {', '.join(damaged)}; bring back a whole one, or remove the folder to start "
             "from the beginning"
         )
+    alike = most_alike(folder, facts)
+    if alike:
+        say(f"train: starting at step 0: {alike}")
     return None
 
 
@@ -145,18 +149,9 @@ def _read(path: Path) -> Running:
     return Running(state.pop("step"), tensors, state, json.loads((path / "facts.json").read_bytes()))
 
 
-def differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two sets of facts: each name with both values, digests shortened."""
-    names = sorted(name for name in then.keys() | now.keys() if then.get(name, ...) != now.get(name, ...))
-    listed = [f"{name} was {_shown(then, name)}, is {_shown(now, name)}" for name in names[:LISTED]]
-    return listed + [f"and {len(names) - LISTED} more"] * (len(names) > LISTED)
-
-
-def _shown(facts: Mapping[str, Any], name: str) -> str:
-    if name not in facts:
-        return "absent"
-    value = facts[name]
-    return value[:12] if isinstance(value, str) and len(value) == 64 else json.dumps(value)
+def _prune(folder: Path, newest: Path, keep: int) -> None:
+    for old in sorted(path for path in folder.glob("step-*") if path.name <= newest.name)[:-keep]:
+        _set_aside(old)
 
 
 def _set_aside(path: Path) -> None:

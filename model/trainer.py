@@ -192,7 +192,7 @@ class Trainer:
 
     def _resume(self) -> None:
         """Put everything as it was at the newest whole checkpoint; the logs are cut back to it."""
-        running = newest(self.work, self.facts, self.watch.say)
+        running = newest(self.work, self.facts, self.config.keep_checkpoints, self.watch.say)
         if running is not None:
             weights, ema, optimizer = (
                 {name: tensor.to(self.device) for name, tensor in running.tensors[part].items()}

@@ -1,5 +1,6 @@
 """Running checkpoints: whole or absent, checked when read, the newest kept, damage told."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import torch
 
 from model import running
 from model.errors import CheckpointError
+from model.facts import differences
 from model.running import PARTS, PHASES, Running, newest, save
 
 FILES = [f"{part}.safetensors" for part in PARTS] + ["state.json", "facts.json", "manifest.json"]
@@ -23,7 +25,7 @@ def checkpoint(step: int) -> Running:
 
 def read(folder: Path) -> tuple[Running | None, list[str]]:
     said: list[str] = []
-    return newest(folder, {"train.lr": 0.1}, said.append), said
+    return newest(folder, {"train.lr": 0.1}, 2, said.append), said
 
 
 def same(a: Running | None, b: Running) -> bool:
@@ -39,12 +41,24 @@ def names(folder: Path) -> list[str]:
 
 
 def test_what_was_saved_comes_back(tmp_path: Path) -> None:
-    assert read(tmp_path) == (None, [])
-    save(tmp_path, checkpoint(7), keep=2)
-    found, said = read(tmp_path)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    assert read(folder) == (None, [])
+    save(folder, checkpoint(7), keep=2)
+    found, said = read(folder)
     assert same(found, checkpoint(7))
     assert said == []
-    assert names(tmp_path / "step-000000007") == sorted(FILES)
+    assert names(folder / "step-000000007") == sorted(FILES)
+
+
+def test_a_fresh_start_beside_other_trainings_names_the_most_alike(tmp_path: Path) -> None:
+    for name, facts in {"near": {"train.lr": 0.2}, "far": {"train.lr": 0.3, "dataset": "d" * 64}, "own": {"train.lr": 0.1}}.items():
+        (tmp_path / name).mkdir()
+        for step in (1, 2):
+            save(tmp_path / name, dataclasses.replace(checkpoint(step), facts=facts), keep=2)
+    (tmp_path / "new").mkdir()
+    near = tmp_path / "near" / "step-000000002"
+    assert read(tmp_path / "new") == (None, [f"train: starting at step 0: {near} is of another training: train.lr was 0.2, is 0.1"])
 
 
 def test_each_phase_is_passed_once_and_the_manifest_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +97,8 @@ def test_death_at_any_phase_leaves_a_whole_checkpoint(tmp_path: Path, monkeypatc
     found, said = read(tmp_path)
     assert same(found, checkpoint(3 if at in ("rename", "prune") else 2))
     assert said == []
+    last = ["step-000000002", "step-000000003"] if at in ("rename", "prune") else ["step-000000001", "step-000000002"]
+    assert [name for name in names(tmp_path) if name.startswith("step-")] == last
     with running.hold(tmp_path):  # the next training clears away what was half done
         save(tmp_path, checkpoint(3), keep=2)
     assert names(tmp_path) == [".lock", "step-000000002", "step-000000003"]
@@ -168,12 +184,12 @@ def test_after_a_fall_back_the_damaged_one_makes_room(tmp_path: Path) -> None:
     assert same(read(tmp_path)[0], checkpoint(3))
 
 
-def test_differences_name_both_values_and_stay_one_line(tmp_path: Path) -> None:
+def test_differences_name_both_values_and_stay_one_line() -> None:
     then = {f"train.{i}": i for i in range(20)} | {"same": [1, 2]}
-    listed = running.differences(then, {name: -value for name, value in then.items() if name != "same"} | {"same": [1, 2]})
-    assert listed[0] == "train.1 was 1, is -1"
-    assert listed[-1] == "and 11 more"
-    assert running.differences(then, json.loads(json.dumps(then))) == []
+    line = differences(then, {name: -value for name, value in then.items() if name != "same"} | {"same": [1, 2]})
+    assert line.startswith("train.1 was 1, is -1; ")
+    assert line.endswith("; and 11 more")
+    assert differences(then, json.loads(json.dumps(then))) == ""
 
 
 def test_a_save_that_the_disk_refuses_names_step_place_and_reason(tmp_path: Path) -> None:

@@ -70,6 +70,27 @@ def test_checkpoints_come_by_steps_or_minutes_and_the_newest_are_kept(
     assert checkpoints(tmp_path) == [f"step-{step:09d}" for step in steps]
 
 
+@pytest.mark.parametrize("kind", ["truncated", "flipped", "removed"])
+@pytest.mark.parametrize("part", ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_newest_checkpoint_falls_back_and_ends_with_the_same_bits(
+    images: np.ndarray, tmp_path, part: str, kind: str
+) -> None:
+    whole = make_trainer(images, tmp_path)
+    whole.run()
+    file = tmp_path / checkpoints(tmp_path)[-1] / part
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 16
+    file.write_bytes({"truncated": content[: len(content) // 2], "flipped": content, "removed": b""}[kind])
+    if kind == "removed":
+        file.unlink()
+    said: list[str] = []
+    resumed = make_trainer(images, tmp_path, Watch(say=said.append))
+    resumed.run()
+    assert same(whole, resumed)
+    assert "step-000000012" in said[0]
+    assert said[1:] == ["train: going on from the checkpoint of step 8"]
+
+
 def test_a_wish_to_stop_is_granted_after_the_step_and_saved(images: np.ndarray, tmp_path) -> None:
     whole = make_trainer(images, tmp_path / "whole")
     whole.run()
