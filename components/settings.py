@@ -134,7 +134,10 @@ class TrainSettings(Section):
     """How the model is trained."""
 
     steps: Int = Field(4000, ge=1, description="optimizer steps")
-    batch_size: Int = Field(64, ge=2, description="images a step")
+    batch_size: Int = Field(64, ge=2, description="images a step, over all processes")
+    micro_batch: Annotated[Int, Field(ge=1)] | None = Field(
+        None, description="images at a time on a device, gradients summed over them; null = all of a process's"
+    )
     lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
     warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
     lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
@@ -148,6 +151,13 @@ class TrainSettings(Section):
     checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
     probe_every: Int = Field(
         0, ge=0, description="steps between looks at the embeddings on val (shuffled-v_t gap, small linear probe); 0 = none"
+    )
+    checkpoint_minutes: Annotated[Float, Field(gt=0)] | None = Field(
+        10.0, description="and one whenever the last is this old, in minutes; null = by steps alone"
+    )
+    keep_checkpoints: Int = Field(2, ge=1, description="running checkpoints kept: the newest, and others to fall back to")
+    deterministic: bool = Field(
+        False, description="on CUDA, the same bits from run to run, at some cost in speed; on the CPU float32 is so anyway"
     )
     min_gap: Float = Field(
         1.01, ge=0, description="dead encoder: stop when shuffling v_t raises the loss less than this factor at every t; 0 = never"

@@ -1,8 +1,6 @@
 """train: DiER on the training images, without labels, to a model artifact."""
 
 import csv
-import hashlib
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +10,31 @@ import model
 from components import artifact
 from components.errors import ArtifactError
 from components.live import LiveLog
-from components.memory import peak_memory
-from components.progress import say, track
+from components.progress import say
 from components.settings import ModelSettings, TrainSettings
+from components.stopping import stop_signals
+from components.train_watch import averaged, look_every, swapped, watch
 from data.errors import DataError
-from data.format import Dataset, open_dataset
+from data.format import open_dataset
 from model.checkpoint import save_model
 from model.config import SIZES, ModelConfig
+from model.curve import Point
+from model.deterministic import deterministic
 from model.device import pick_device
-from model.dier import DiER
-from model.features import shuffled_gap
-from model.health import check_encoder, encoder_faded, encoder_is_dead
-from model.trainer import Point, TrainConfig, Trainer, Watch
+from model.health import check_encoder
+from model.plan import TrainConfig
+from model.processes import joined, local_device
+from model.trainer import Trainer
 
-GAP_TIMESTEPS = [0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999]
-GAP_IMAGES = 500
-NOT_IN_KEY = {"device", "checkpoint_every", "probe_every", "min_gap"}
-"""Settings that change neither weights nor curve, so that a run may go on with others."""
+NOT_IN_KEY = {"device", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "probe_every", "deterministic", "min_gap"}
+"""Settings that change neither weights nor curve, so that a run may go on with others. (On CUDA `deterministic` is in the key.)"""
 
 
 def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: Path, verdict: Path, work: Path, out: Path) -> None:
     """Train, or go on from the newest checkpoint under `work`, and write the model artifact to `out`.
 
-    Raises DataError where the verdict is not a passing one of this dataset, TrainingError where training goes wrong.
+    Raises DataError where the verdict is not a passing one of this dataset, TrainingError where training goes wrong, Stopped when
+    SIGINT or SIGTERM came: a checkpoint is saved first.
     """
     data = artifact.read(dataset, "dataset")
     checked = artifact.read(verdict, "verdict")
@@ -48,21 +48,28 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
 
     height, width, channels = images.shape[1:]
     config = model_config(model_settings, height, width, channels, train_settings.seed)
-    key = training_key(data.fingerprint, model_settings, train_settings)
-    device = pick_device(train_settings.device)
-    say(f"train: {len(images)} images of {height}x{width}x{channels} on {device}, {train_settings.steps} steps, key {key[:12]}")
-    with LiveLog(key, work / key[:16]) as live:
-        trainer = Trainer(config, _train_config(train_settings), images, work / key[:16], device)
-        trainer.watch = _watch(trainer, live, train_settings.min_gap)
-        if train_settings.probe_every:
-            _look_every(train_settings, opened, trainer, live)
-        trainer.run()
-
-    ema = _averaged(trainer)
-    gap = _gap(trainer, ema)
+    device = local_device(pick_device(train_settings.device))
+    with deterministic(train_settings.deterministic), joined(device) as processes:
+        facts = training_facts(data.fingerprint, model_settings, train_settings, on_cuda=device.type == "cuda")
+        key = artifact.digest(facts)
+        trainer = Trainer(config, _train_config(train_settings), images, work / key[:16], device, facts=facts, processes=processes)
+        with stop_signals() as stop:
+            trainer.watch.stop = stop
+            if not processes.first:  # of several processes one talks and writes
+                trainer.run()
+                return
+            many = f", {processes.count} processes" if processes.count > 1 else ""
+            shape = f"{len(images)} images of {height}x{width}x{channels}"
+            say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
+            with LiveLog(key, trainer.work) as live:
+                trainer.watch = watch(trainer, live, stop, train_settings.min_gap)
+                if train_settings.probe_every:
+                    look_every(train_settings.probe_every, opened, trainer, live)
+                trainer.run()
+        gap = swapped(trainer, averaged(trainer))
     check_encoder(gap, train_settings.min_gap, trainer.curve)
     with artifact.create(out, "model", {"dataset": data.fingerprint, "verdict": checked.fingerprint}) as folder:
-        save_model(folder, ema, trainer.ema_weights())
+        save_model(folder, trainer.model, trainer.ema_weights())
         _write_curve(folder / "curve.csv", trainer.curve)
         summary = {"steps": trainer.step, "parameters": _parameters(trainer), "gap": gap, "training_key": key}
         artifact.write_json(folder / "summary.json", summary)
@@ -87,12 +94,22 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
     )
 
 
-def training_key(dataset: str, model_settings: ModelSettings, train_settings: TrainSettings) -> str:
-    """Fingerprint of all that the weights depend on: data, settings and the code of `model/`."""
-    sources = sorted(Path(str(model.__file__)).parent.glob("*.py"))
-    code = {source.name: hashlib.sha256(source.read_bytes()).hexdigest() for source in sources}
-    settings = {"model": model_settings.model_dump(), "train": train_settings.model_dump(exclude=NOT_IN_KEY)}
-    return artifact.digest({"dataset": dataset, "settings": settings, "code": code})
+def training_facts(
+    dataset: str, model_settings: ModelSettings, train_settings: TrainSettings, *, on_cuda: bool = False
+) -> dict[str, Any]:
+    """All that the weights depend on, by name: the data's fingerprint, settings, and digests of the code of `model/`.
+
+    The training key is the digest of these, and checkpoints carry them.
+    """
+    facts = {f"model.{name}": value for name, value in model_settings.model_dump().items()}
+    facts |= {f"train.{name}": value for name, value in train_settings.model_dump(exclude=NOT_IN_KEY).items()}
+    if on_cuda and train_settings.deterministic:
+        # Without it weights on CUDA differ from run to run: a finished training must not stand in for a deterministic one. On the
+        # CPU both are one and the same.
+        facts["train.deterministic"] = True
+    for source in sorted(Path(str(model.__file__)).parent.glob("*.py")):
+        facts[f"model/{source.name}"] = artifact.sha256(source)
+    return facts | {"dataset": dataset}
 
 
 def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
@@ -105,61 +122,8 @@ def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
 
 
 def _train_config(settings: TrainSettings) -> TrainConfig:
-    values: dict[str, Any] = settings.model_dump(exclude={"device", "probe_every", "min_gap"})
+    values: dict[str, Any] = settings.model_dump(exclude={"device", "probe_every", "deterministic", "min_gap"})
     return TrainConfig(**values)
-
-
-def _averaged(trainer: Trainer) -> DiER:
-    """A copy with the averaged weights. Building it draws from the global generator, which is put back as it was."""
-    with torch.random.fork_rng(devices=[]):
-        return trainer.ema_model()
-
-
-def _gap(trainer: Trainer, ema: DiER) -> list[dict[str, float]]:
-    return shuffled_gap(ema, trainer.images[:GAP_IMAGES], GAP_TIMESTEPS, seed=trainer.config.seed, device=trainer.device)
-
-
-def _watch(trainer: Trainer, live: LiveLog, min_gap: float) -> Watch:
-    """Progress for a person, points for MLflow, and the wall-clock rates beside the checkpoints. Ends a training in vain."""
-    steps = track(range(trainer.config.steps), trainer.config.steps, "train", "steps")
-    seen = looked = 0
-
-    def step(done: int) -> None:
-        nonlocal seen
-        while seen < done:  # a resumed run starts with the steps it had
-            next(steps, None)
-            seen += 1
-        if done == trainer.config.steps:
-            next(steps, None)
-
-    def point(row: Point, rate: float) -> None:
-        nonlocal looked
-        live.log(int(row["step"]), {**row, "images_per_second": rate, **peak_memory(trainer.device)})
-        trainer.work.mkdir(parents=True, exist_ok=True)
-        with (trainer.work / "rates.csv").open("a", encoding="utf-8") as file:
-            file.write(f"{int(row['step'])},{rate:.1f},{time.time():.0f}\n")
-        if min_gap and trainer.step >= 2 * looked and encoder_faded(trainer.curve):
-            looked = trainer.step  # a healthy encoder's gradient falls as well, so this is asked seldom
-            gap = _gap(trainer, _averaged(trainer))
-            if encoder_is_dead(row["ratio"] for row in gap):
-                check_encoder(gap, min_gap, trainer.curve)
-
-    return Watch(point=point, step=step, say=say)
-
-
-def _look_every(settings: TrainSettings, dataset: Dataset, trainer: Trainer, live: LiveLog) -> None:
-    """Have the embeddings looked at every `train.probe_every` steps, after whatever else is done then."""
-    from components.watching import Watcher  # brings scikit-learn, which a training without it need not wait for
-
-    watcher = Watcher(dataset, settings.seed, trainer.device, trainer.work / "watch.csv")
-    told = trainer.watch.step
-
-    def step(done: int) -> None:
-        told(done)
-        if done % settings.probe_every == 0:
-            watcher.look(done, lambda: _averaged(trainer), lambda at, found: live.log(at, found, prefix="watch/"))
-
-    trainer.watch.step = step
 
 
 def _write_curve(file: Path, curve: list[Point]) -> None:

@@ -1,25 +1,15 @@
-"""Weights on disk: the exported model, and the running checkpoints that a stopped training goes on from.
+"""The exported model on disk, and an optimizer's state as tensors. Everything is safetensors and JSON; nothing is pickled."""
 
-Everything is safetensors and JSON; nothing is pickled.
-"""
-
-import json
-import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .config import ModelConfig
 from .dier import DiER
 from .errors import ConfigError
-
-KEEP = 2
-"""Running checkpoints kept: the newest, and one to fall back to."""
 
 
 def save_model(folder: Path, model: DiER, weights: dict[str, Tensor]) -> None:
@@ -38,43 +28,6 @@ def load_model(folder: Path) -> DiER:
     return model.eval()
 
 
-@dataclass(frozen=True)
-class Running:
-    """A running checkpoint: tensors by name, and what else the trainer needs (step, curve)."""
-
-    step: int
-    tensors: dict[str, Tensor]
-    facts: dict[str, Any]
-
-
-def save_running(folder: Path, running: Running) -> None:
-    """Write one checkpoint atomically (beside, fsync, rename), then drop all but the newest two."""
-    folder.mkdir(parents=True, exist_ok=True)
-    final = folder / f"step-{running.step:09d}.safetensors"
-    beside = final.with_suffix(".partial")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in running.tensors.items()}
-    save_file(tensors, beside, {"step": str(running.step), "facts": json.dumps(running.facts)})
-    for path in (beside, folder):
-        _fsync(path)
-    beside.rename(final)
-    _fsync(folder)
-    for old in sorted(folder.glob("step-*.safetensors"))[:-KEEP]:
-        old.unlink()
-
-
-def load_running(folder: Path) -> tuple[Running | None, list[str]]:
-    """The newest checkpoint in `folder` that can be read, or None; and the names of those that could not."""
-    damaged: list[str] = []
-    for file in sorted(folder.glob("step-*.safetensors"), reverse=True):
-        try:
-            with safe_open(file, "pt") as opened:
-                facts = opened.metadata()
-            return Running(int(facts["step"]), load_file(file), json.loads(facts["facts"])), damaged
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
-            damaged.append(file.name)
-    return None, damaged
-
-
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """AdamW's state, flat: `{parameter number}.{name}`."""
     state = optimizer.state_dict()["state"]
@@ -88,11 +41,3 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
         index, name = key.split(".", 1)
         state.setdefault(int(index), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,15 +21,20 @@ NO_EFFECT = 1.0005
 """Shuffling a dead v_t leaves the loss as it was; even before warm-up ends a live one raises it by more than this, at some t."""
 
 
+def check_finite(point: Mapping[str, float]) -> None:
+    """Look at one point of the curve, or at what there is of it before a checkpoint. Raises TrainingError on a non-finite loss."""
+    if not all(math.isfinite(point[name]) for name in ("loss", "grad_norm_encoder", "grad_norm_denoiser")):
+        raise TrainingError(
+            f"non-finite loss or gradient by step {point['step']:.0f} (train.lr {point['lr']:g}): the learning rate is too high "
+            "for this model; lower train.lr, lengthen train.warmup_steps, or use train.precision float32"
+        )
+
+
 def check_point(point: Mapping[str, float], steps_since_warmup: int, before: Curve = ()) -> None:
     """Look at one point of the curve and those before it. Raises TrainingError on a non-finite loss or on collapse."""
+    check_finite(point)
     step, lr = int(point["step"]), point["lr"]
     norms = point["grad_norm_encoder"], point["grad_norm_denoiser"]
-    if not all(math.isfinite(value) for value in (point["loss"], *norms)):
-        raise TrainingError(
-            f"non-finite loss or gradient by step {step} (train.lr {lr:g}): the learning rate is too high for this model; "
-            f"lower train.lr, lengthen train.warmup_steps, or use train.precision float32"
-        )
     earlier, recent = _split([*before, point])
     if not recent:
         return

@@ -34,19 +34,25 @@ class Processes:
         return slice(batch_size * self.rank // self.count, batch_size * (self.rank + 1) // self.count)
 
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
-        """The model with its gradients averaged over processes during backward; every process starts from the first one's weights."""
+        """The model with its gradients averaged over processes during backward; all start from the first one's weights."""
         if self.count == 1:
             return model
-        return nn.parallel.DistributedDataParallel(model, device_ids=[device.index] if device.type == "cuda" else None)
+        devices = [device] if device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
-    def total(self, tensors: list[Tensor]) -> list[Tensor]:
-        """The sums over all processes, as copies."""
+    def exchange(self, network: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[object]:
+        """Around a micro-batch: gradients go round with the `last` one only."""
+        if isinstance(network, nn.parallel.DistributedDataParallel) and not last:
+            return network.no_sync()
+        return contextlib.nullcontext()
+
+    def total(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes."""
         if self.count == 1:
-            return tensors
-        copies = [tensor.clone() for tensor in tensors]
-        for copy in copies:
-            dist.all_reduce(copy)
-        return copies
+            return tensor
+        copy = tensor.clone()
+        dist.all_reduce(copy)
+        return copy
 
     def largest(self, number: int, device: torch.device) -> int:
         """The largest of everybody's numbers: what one wants, all do."""

@@ -1,78 +1,38 @@
 """The training loop: L_simple end to end through both networks, EMA, running checkpoints, one curve."""
 
 import contextlib
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .checkpoint import Running, load_optimizer, load_running, optimizer_tensors, save_running
+from .checkpoint import load_optimizer, optimizer_tensors
 from .config import NUM_TIMESTEPS, ModelConfig
+from .curve import Point, Rates, Window
 from .dier import DiER
-from .health import check_point
+from .errors import CheckpointError, Stopped
+from .health import check_finite, check_point
 from .pixels import Images, to_tensor
+from .plan import TrainConfig, Watch, ema_decay, learning_rate
+from .processes import Processes
 from .randomness import generator, sample_order
+from .running import Running, hold, newest, save
 
-BUCKETS = 5
-"""The curve splits the loss into this many equal ranges of t."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Meanings and units stand with `params.yaml`'s schema."""
-
-    steps: int
-    batch_size: int
-    lr: float
-    warmup_steps: int
-    lr_decay: str
-    weight_decay: float
-    ema_decay: float
-    grad_clip: float
-    seed: int
-    precision: str
-    log_every: int
-    checkpoint_every: int
-
-
-Point = dict[str, float]
-"""One row of the curve: step, loss, loss per bucket of t, lr, gradient norms."""
-
-
-@dataclass
-class Watch:
-    """Who is told what while training runs."""
-
-    point: Callable[[Point, float], None] = lambda point, rate: None
-    """Called every `log_every` steps with the curve's row and images per second."""
-    step: Callable[[int], None] = lambda step: None
-    """Called after every step."""
-    say: Callable[[str], None] = lambda message: None
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up from lr / warmup_steps, then constant or a cosine to 0. `step` counts from 0."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    if config.lr_decay == "constant":
-        return config.lr
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def ema_decay(config: TrainConfig, step: int) -> float:
-    """The average's decay, smaller in the first steps so that it forgets the initial weights."""
-    return min(config.ema_decay, (1 + step) / (10 + step))
+AGREE_EVERY = 20
+"""Steps between the moments at which several processes agree on stopping."""
 
 
 @dataclass
 class Trainer:
-    """Trains on images (N, H, W, C) uint8, any array that takes a sorted index array; checkpoints go to `work`."""
+    """Trains on images (N, H, W, C) uint8, any array that takes a sorted index array; checkpoints go to `work`.
+
+    `facts` is what the weights depend on, by name (see `model.running`): a checkpoint made of others is refused.
+    """
 
     model_config: ModelConfig
     config: TrainConfig
@@ -80,9 +40,12 @@ class Trainer:
     work: Path
     device: torch.device
     watch: Watch = field(default_factory=Watch)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
         self.model = DiER(self.model_config).to(self.device)
+        self.network = self.processes.wrap(self.model, self.device)
         self.parameters = list(self.model.parameters())
         self.ema = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.AdamW(
@@ -90,21 +53,30 @@ class Trainer:
         )
         self.step = 0
         self.curve: list[Point] = []
-        self._forget_window()
+        self.window = Window(self.device)
+        self.rates = Rates(self.work / "rates.csv")
 
     def run(self) -> None:
-        """Train from the newest checkpoint to the last step. Raises TrainingError when training goes wrong."""
-        self._resume()
-        self.model.train()
-        while self.step < self.config.steps:
-            self._train_step()
-            self.step += 1
-            self._tell_watch()
-            last = self.step == self.config.steps
-            if last or self.step % self.config.log_every == 0:
-                self._log()
-            if last or self.step % self.config.checkpoint_every == 0:
-                self._checkpoint()
+        """Train from the newest checkpoint to the last step.
+
+        Raises TrainingError when training goes wrong, CheckpointError (one of these) when checkpoints can be neither read nor
+        written, and Stopped when `watch.stop` asked for it: everything up to then is saved.
+        """
+        with hold(self.work) if self.processes.first else contextlib.nullcontext():
+            self._resume()
+            self.model.train()
+            while self.step < self.config.steps:
+                self._train_step()
+                self.step += 1
+                self._tell_watch()
+                last = self.step == self.config.steps
+                stop, late = self._wishes()
+                if last or self.step % self.config.log_every == 0:
+                    self._log()
+                if last or stop or late or self.step % self.config.checkpoint_every == 0:
+                    self._save()
+                if stop:
+                    raise Stopped(f"stopped after step {self.step}, which is saved: the same command goes on from there", stop)
 
     def ema_weights(self) -> dict[str, Tensor]:
         """The averaged weights by name: what is exported."""
@@ -117,39 +89,48 @@ class Trainer:
         return model.eval()
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The images (N, C, H, W), timesteps (N,) and noise (N, C, H, W) of a step: a function of (seed, step) alone."""
-        config = self.config
+        """The images (N, C, H, W), timesteps (N,) and noise (N, C, H, W) of a step: this process's share of the global batch.
+
+        All is drawn for the whole batch, so it is a function of (seed, step, place in the batch), whoever computes it.
+        """
+        config, share = self.config, self.processes.share(self.config.batch_size)
         chosen = np.sort(sample_order(config.seed, len(self.images), step * config.batch_size, config.batch_size))
-        x0 = to_tensor(self.images[chosen], self.device)
-        t = torch.randint(NUM_TIMESTEPS, (len(x0),), generator=generator(config.seed, "t", step))
-        noise = torch.randn(x0.shape, generator=generator(config.seed, "noise", step))
-        return x0, t.to(self.device), noise.to(self.device)
+        x0 = to_tensor(self.images[chosen[share]], self.device)
+        t = torch.randint(NUM_TIMESTEPS, (len(chosen),), generator=generator(config.seed, "t", step))
+        noise = torch.randn((len(chosen), *x0.shape[1:]), generator=generator(config.seed, "noise", step))
+        return x0, t[share].to(self.device), noise[share].to(self.device)
 
     def _train_step(self) -> None:
         x0, t, noise = self.batch(self.step)
         lr = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        with self._autocast():
-            losses = self.model(x0, t, noise)  # (N,)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.mean().backward()
+        losses = self._backward(x0, t, noise)  # (N,)
         norms = torch.stack([_gradient_norm(part) for part in (self.model.encoder, self.model.denoiser)])  # (2,)
         torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, norms.norm())
         self.optimizer.step()
         torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - ema_decay(self.config, self.step))
 
-        bucket = t * BUCKETS // NUM_TIMESTEPS  # (N,)
-        self._loss_sum.index_add_(0, bucket, losses.detach())
-        self._loss_count.index_add_(0, bucket, torch.ones_like(losses))
-        self._norm_sum += norms.detach()
-        self._window_steps += 1
+        self.window.add(t, losses, norms)
 
     def _tell_watch(self) -> None:
         """Whoever watches may take their time: it does not count as training time."""
-        began = time.perf_counter()
-        self.watch.step(self.step)
-        self._window_start += time.perf_counter() - began
+        with self.window.paused():
+            self.watch.step(self.step)
+
+    def _backward(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """Gradients of the global batch's mean loss, a micro-batch at a time; gives the losses of this process's images."""
+        scale = self.processes.count / self.config.batch_size  # gradients are averaged over processes
+        pieces = list(zip(*(torch.split(part, self.config.micro_batch or len(x0)) for part in (x0, t, noise)), strict=True))
+        losses = []
+        for number, piece in enumerate(pieces, 1):
+            with self.processes.exchange(self.network, last=number == len(pieces)):
+                with self._autocast():
+                    loss: Tensor = self.network(*piece)
+                torch.autograd.backward(loss.sum() * scale)
+            losses.append(loss.detach())
+        return torch.cat(losses)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self.config.precision == "bf16":
@@ -157,53 +138,73 @@ class Trainer:
         return contextlib.nullcontext()
 
     def _log(self) -> None:
-        """Close the window of steps since the last point. The only place where the device is waited for."""
-        sums, counts, norms = self._loss_sum.tolist(), self._loss_count.tolist(), self._norm_sum.tolist()
-        width = NUM_TIMESTEPS // BUCKETS
-        point: Point = {"step": self.step, "loss": sum(sums) / sum(counts)}
-        for i, (total, count) in enumerate(zip(sums, counts, strict=True)):
-            point[f"loss_t{i * width:03d}_{(i + 1) * width - 1:03d}"] = total / count if count else point["loss"]
-        point["lr"] = learning_rate(self.config, self.step - 1)
-        for part, norm in zip(("encoder", "denoiser"), norms, strict=True):
-            point[f"grad_norm_{part}"] = norm / self._window_steps
-        rate = self._window_steps * self.config.batch_size / (time.perf_counter() - self._window_start)
+        """Close the window of steps since the last point. Only here and in saving is the device waited for."""
+        self.window.merge(self.processes)
+        if self.processes.first:
+            self._tell(self._point(), self.window.rate() * self.processes.count)
+        self.window.clear()
+
+    def _tell(self, point: Point, rate: float) -> None:
         check_point(point, self.step - self.config.warmup_steps, self.curve)
         self.curve.append(point)
+        self.rates.add(self.step, rate)
         self.watch.point(point, rate)
-        self._forget_window()
 
-    def _forget_window(self) -> None:
-        self._loss_sum = torch.zeros(BUCKETS, device=self.device)
-        self._loss_count = torch.zeros(BUCKETS, device=self.device)
-        self._norm_sum = torch.zeros(2, device=self.device)
-        self._window_steps = 0
-        self._window_start = time.perf_counter()
+    def _point(self) -> Point:
+        return self.window.point(self.step, learning_rate(self.config, self.step - 1))
 
-    def _checkpoint(self) -> None:
-        window = {"loss_sum": self._loss_sum, "loss_count": self._loss_count, "norm_sum": self._norm_sum}
-        names = [name for name, _ in self.model.named_parameters()]
-        tensors: dict[str, Tensor] = {f"weights.{name}": p for name, p in zip(names, self.parameters, strict=True)}
-        tensors |= {f"ema.{name}": p for name, p in zip(names, self.ema, strict=True)}
-        tensors |= {f"optimizer.{name}": p for name, p in optimizer_tensors(self.optimizer).items()}
-        tensors |= {f"window.{name}": p for name, p in window.items()}
-        save_running(self.work, Running(self.step, tensors, {"curve": self.curve, "window_steps": self._window_steps}))
+    def _wishes(self) -> tuple[int, bool]:
+        """The signal that wants training to stop (0 = none), and whether a checkpoint is late by the clock.
+
+        Several processes must agree: signals and clocks differ. They ask each other now and then, as asking waits for the device.
+        """
+        if self.processes.count > 1 and self.step % AGREE_EVERY:
+            return 0, False
+        minutes = self.config.checkpoint_minutes
+        late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        return self.processes.largest(self.watch.stop(), self.device), bool(self.processes.largest(late, self.device))
+
+    def _save(self) -> None:
+        """Save a running checkpoint. The one place that does; of several processes the first, which holds the folder."""
+        self._saved_at = time.monotonic()
+        self.window.merge(self.processes)
+        if not self.processes.first:
+            return
+        if self.window.steps:
+            check_finite(self._point())
+        tensors: dict[str, Mapping[str, Tensor]] = {
+            "weights": dict(self.model.named_parameters()),
+            "ema": self.ema_weights(),
+            "optimizer": optimizer_tensors(self.optimizer),
+        }
+        state = {"curve": self.curve, "window": self.window.state()}
+        save(self.work, Running(self.step, tensors, state, self.facts), self.config.keep_checkpoints)
 
     def _resume(self) -> None:
-        running, damaged = load_running(self.work)
-        for name in damaged:
-            self.watch.say(f"train: the checkpoint {name} is damaged; falling back to the one before")
-        if running is None:
-            return
-        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "ema": {}, "optimizer": {}, "window": {}}
-        for key, tensor in running.tensors.items():
-            part, name = key.split(".", 1)
-            parts[part][name] = tensor.to(self.device)
-        self.model.load_state_dict(parts["weights"])
-        self.ema = [parts["ema"][name] for name, _ in self.model.named_parameters()]
-        load_optimizer(self.optimizer, parts["optimizer"])
-        self._loss_sum, self._loss_count, self._norm_sum = (parts["window"][k] for k in ("loss_sum", "loss_count", "norm_sum"))
-        self.step, self.curve, self._window_steps = running.step, running.facts["curve"], running.facts["window_steps"]
-        self.watch.say(f"train: going on from the checkpoint of step {self.step}")
+        """Put everything as it was at the newest whole checkpoint; the logs are cut back to it. The first process reads first."""
+        if not self.processes.first:
+            self.processes.wait()
+        running = newest(self.work, self.facts, self.config.keep_checkpoints, self.watch.say)
+        if running is not None:
+            weights, ema, optimizer = (
+                {name: tensor.to(self.device) for name, tensor in running.tensors[part].items()}
+                for part in ("weights", "ema", "optimizer")
+            )
+            self.model.load_state_dict(weights)
+            self.ema = [ema[name] for name, _ in self.model.named_parameters()]
+            load_optimizer(self.optimizer, optimizer)
+            self.step, self.curve = running.step, running.state["curve"]
+            if self.processes.first:
+                self.window.restore(running.state["window"])
+            self.watch.say(f"train: going on from the checkpoint of step {self.step}")
+        if self.processes.first:
+            self.rates.cut(self.step)
+            self.processes.wait()
+        if not self.processes.equal(self.step, self.device):
+            raise CheckpointError(
+                f"the processes see different checkpoints in {self.work}: give all nodes one shared folder as --work"
+            )
+        self._saved_at = time.monotonic()
 
 
 def _gradient_norm(module: torch.nn.Module) -> Tensor:

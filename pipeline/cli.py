@@ -1,6 +1,7 @@
 """The `dier` command. Everything heavy is imported by the step that runs, never here.
 
-Exit codes: 0 done, 2 bad settings or usage, 3 bad data or a damaged artifact, 4 the gate refused, 1 anything else.
+Exit codes: 0 done, 2 bad settings or usage, 3 bad data or a damaged artifact, 4 the gate refused, 1 anything else;
+130 and 143 after SIGINT and SIGTERM.
 """
 
 import argparse
@@ -20,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args) or 0)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130, args.debug)
+    except KeyboardInterrupt as error:  # a training that stopped in good order says where it goes on, and by which signal
+        return _fail(str(error) or "interrupted", getattr(error, "exit_code", 130), args.debug)
     except Exception as error:
         return _fail(_one_line(error), _exit_code(error), args.debug)
 

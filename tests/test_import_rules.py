@@ -17,9 +17,9 @@ LOADED_BY_NAME = {"prepare": ["data.sources"], "register": ["components.served_m
 NEVER = {"components/settings.py", "components/__init__.py", "data/__init__.py", "model/__init__.py"}
 """The settings' values are params: were the schema a dependency too, a new setting of one step would retrain."""
 NOT_IN_THE_ARTIFACT = {
-    # what only tells MLflow, or a person, about a training while it runs; a change there must not retrain
+    # what only tells MLflow, or a person, about a training while it runs, or stops it; a change there must not retrain
     "train": {*NEVER - {"model/__init__.py"}}
-    | {f"components/{name}.py" for name in ("live", "memory", "points", "spool", "tracking", "watching")}
+    | {f"components/{name}.py" for name in ("live", "memory", "points", "spool", "stopping", "tracking", "train_watch", "watching")}
     | {f"components/probing/{name}.py" for name in ("__init__", "classifier", "metrics")},
     "register": NEVER - {"model/__init__.py"},
 }

@@ -21,8 +21,9 @@ from data.format import MULTI_LABEL, DatasetInfo, write_info
 from model.checkpoint import load_model, save_model
 from model.config import ModelConfig
 from model.features import embed, shuffled_gap
+from model.plan import TrainConfig
 from model.schedule import log_snr
-from model.trainer import TrainConfig, Trainer
+from model.trainer import Trainer
 
 SPLITS = ("train", "val", "test")
 COUNTS = {"train": 240, "val": 60, "test": 60}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from components import artifact, embed, prepare, probe, train
+from components import artifact, embed, prepare, probe, train, train_watch
 from components.embeddings import read
 from components.errors import ArtifactError, SettingsError
 from components.settings import DataSettings, EmbedSettings, ModelSettings, ProbeSettings, TrainSettings
@@ -18,7 +19,7 @@ from data.errors import DataError
 from data.format import open_dataset
 from model import features
 from model.checkpoint import load_model
-from model.errors import ConfigError, TrainingError
+from model.errors import CheckpointError, ConfigError, TrainingError
 
 MODEL = ModelSettings(width=32, heads=2, embed_dim=16)
 TRAIN = TrainSettings(steps=30, warmup_steps=5, batch_size=32, log_every=10, checkpoint_every=10, min_gap=0)
@@ -58,7 +59,7 @@ def test_the_model_artifact_holds_what_the_contract_says(run: Path) -> None:
     assert set(made.made_from) == {"dataset", "verdict"}
     summary = made.json("summary.json")
     assert summary["steps"] == 30
-    assert [row["t"] for row in summary["gap"]] == train.GAP_TIMESTEPS
+    assert [row["t"] for row in summary["gap"]] == train_watch.GAP_TIMESTEPS
     with (run / "model" / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [10, 20, 30]
@@ -167,13 +168,37 @@ def test_a_dead_encoder_ends_with_one_line_and_no_model(run: Path, tmp_path: Pat
 
 
 def test_the_training_key_follows_what_the_weights_depend_on() -> None:
-    key = train.training_key("data", MODEL, TRAIN)
-    assert key == train.training_key(
-        "data", MODEL, TRAIN.model_copy(update={"device": "cpu", "checkpoint_every": 7, "min_gap": 2.0})
-    )
-    assert key != train.training_key("data", MODEL, TRAIN.model_copy(update={"lr": 1e-4}))
-    assert key != train.training_key("data", MODEL.model_copy(update={"pool": "flat"}), TRAIN)
-    assert key != train.training_key("other", MODEL, TRAIN)
+    def key(dataset: str = "data", model: dict | None = None, *, on_cuda: bool = False, **changes: object) -> str:
+        settings = MODEL.model_copy(update=model or {}), TRAIN.model_copy(update=changes)
+        return artifact.digest(train.training_facts(dataset, *settings, on_cuda=on_cuda))
+
+    free = {"device": "cpu", "checkpoint_every": 7, "checkpoint_minutes": 1.5, "keep_checkpoints": 9, "min_gap": 2.0}
+    assert key() == key(**free) == key(on_cuda=True) == key(deterministic=True)
+    assert len({key(), key("other"), key(model={"pool": "flat"}), key(lr=1e-4), key(deterministic=True, on_cuda=True)}) == 5
+
+
+def test_a_work_folder_of_another_training_is_refused(run: Path, tmp_path: Path) -> None:
+    """Its name is the key, so it was renamed or copied: here to where a training with another rate would look."""
+    (folder,) = (run / "work").iterdir()
+    other = TRAIN.model_copy(update={"lr": 1e-3})
+    facts = train.training_facts(artifact.read(run / "dataset", "dataset").fingerprint, MODEL, other)
+    copied = tmp_path / "work" / artifact.digest(facts)[:16]
+    shutil.copytree(folder, copied)
+    with pytest.raises(
+        CheckpointError, match=r"step-000000030 is of another training: train\.lr was 0\.002, is 0\.001; undo"
+    ) as caught:
+        train.run(MODEL, other, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "model").exists()
+
+
+def test_deterministic_changes_nothing_on_the_cpu(run: Path, tmp_path: Path) -> None:
+    before = torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")
+    exact = TRAIN.model_copy(update={"deterministic": True, "device": "cpu"})
+    train.run(MODEL, exact, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
+    assert before == (torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
+    made, plain = (artifact.read(folder / "model", "model") for folder in (tmp_path, run))
+    assert made.fingerprint == plain.fingerprint
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

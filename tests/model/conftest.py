@@ -6,7 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from model.config import ModelConfig
-from model.trainer import TrainConfig, Trainer, Watch
+from model.plan import TrainConfig, Watch
+from model.trainer import Trainer
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,12 @@ def train_config(**changes: object) -> TrainConfig:
 
 
 def make_trainer(
-    images: np.ndarray, work: Path, watch: Watch | None = None, model: dict | None = None, **changes: object
+    images: np.ndarray,
+    work: Path,
+    watch: Watch | None = None,
+    model: dict | None = None,
+    facts: dict | None = None,
+    **changes: object,
 ) -> Trainer:
     config = small_model(**(model or {}))
-    return Trainer(config, train_config(**changes), images, work, torch.device("cpu"), watch or Watch())
+    return Trainer(config, train_config(**changes), images, work, torch.device("cpu"), watch or Watch(), facts or {})

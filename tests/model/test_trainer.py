@@ -1,17 +1,23 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from model.errors import TrainingError
-from model.trainer import Trainer, Watch, ema_decay, learning_rate
+from model.errors import CheckpointError, Stopped, TrainingError
+from model.plan import Watch, ema_decay, learning_rate
+from model.trainer import Trainer
 from tests.model.conftest import make_trainer, train_config
 
 
 def same(a: Trainer, b: Trainer) -> bool:
     tensors = [(a.model.state_dict(), b.model.state_dict()), (a.ema_weights(), b.ema_weights())]
     return all(torch.equal(x[name], y[name]) for x, y in tensors for name in x) and a.curve == b.curve
+
+
+def checkpoints(work: Path) -> list[str]:
+    return sorted(path.name for path in work.glob("step-*"))
 
 
 class StoppedError(Exception):
@@ -47,22 +53,95 @@ def test_a_stopped_run_ends_where_an_unstopped_one_does(images: np.ndarray, tmp_
     assert [point["step"] for point in resumed.curve] == [3, 6, 9, 12]
 
 
-def test_a_damaged_newest_checkpoint_falls_back_loudly(images: np.ndarray, tmp_path) -> None:
-    whole = make_trainer(images, tmp_path / "whole")
+@pytest.mark.parametrize(
+    ("changes", "steps"),
+    [
+        ({}, [16, 20]),
+        ({"keep_checkpoints": 1}, [20]),
+        ({"keep_checkpoints": 4}, [8, 12, 16, 20]),
+        ({"checkpoint_every": 1000, "checkpoint_minutes": 1e-9, "keep_checkpoints": 3}, [18, 19, 20]),
+        ({"checkpoint_every": 1000, "checkpoint_minutes": 60.0}, [20]),
+    ],
+    ids=["two", "one", "four", "each is late", "none is late"],
+)
+def test_checkpoints_come_by_steps_or_minutes_and_the_newest_are_kept(
+    images: np.ndarray, tmp_path, changes: dict, steps: list[int]
+) -> None:
+    make_trainer(images, tmp_path, steps=20, **changes).run()
+    assert checkpoints(tmp_path) == [f"step-{step:09d}" for step in steps]
+
+
+@pytest.mark.parametrize("kind", ["truncated", "flipped", "removed"])
+@pytest.mark.parametrize("part", ["weights.safetensors", "optimizer.safetensors", "state.json", "manifest.json"])
+def test_a_damaged_newest_checkpoint_falls_back_and_ends_with_the_same_bits(
+    images: np.ndarray, tmp_path, part: str, kind: str
+) -> None:
+    whole = make_trainer(images, tmp_path)
     whole.run()
-    newest = sorted((tmp_path / "whole").glob("step-*.safetensors"))[-1]
-    newest.write_bytes(newest.read_bytes()[:100])
+    file = tmp_path / checkpoints(tmp_path)[-1] / part
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 16
+    file.write_bytes({"truncated": content[: len(content) // 2], "flipped": content, "removed": b""}[kind])
+    if kind == "removed":
+        file.unlink()
     said: list[str] = []
-    resumed = make_trainer(images, tmp_path / "whole", Watch(say=said.append))
+    resumed = make_trainer(images, tmp_path, Watch(say=said.append))
     resumed.run()
     assert same(whole, resumed)
-    assert newest.name in said[0]
-    assert "step 8" in said[1]
+    assert "step-000000012" in said[0]
+    assert said[1:] == ["train: going on from the checkpoint of step 8"]
 
 
-def test_only_the_newest_two_checkpoints_are_kept(images: np.ndarray, tmp_path) -> None:
-    make_trainer(images, tmp_path, steps=20).run()
-    assert [file.name for file in sorted(tmp_path.iterdir())] == ["step-000000016.safetensors", "step-000000020.safetensors"]
+def test_a_wish_to_stop_is_granted_after_the_step_and_saved(images: np.ndarray, tmp_path) -> None:
+    whole = make_trainer(images, tmp_path / "whole")
+    whole.run()
+    trainer = make_trainer(images, tmp_path / "work")
+    trainer.watch = Watch(stop=lambda: 15 if trainer.step == 6 else 0)  # neither a checkpoint nor a point is due at 6
+    with pytest.raises(Stopped, match="step 6") as caught:
+        trainer.run()
+    assert caught.value.exit_code == 143
+    assert checkpoints(tmp_path / "work") == ["step-000000004", "step-000000006"]
+    resumed = make_trainer(images, tmp_path / "work")
+    resumed.run()
+    assert same(whole, resumed)
+
+
+def test_no_step_is_twice_in_the_logs(images: np.ndarray, tmp_path) -> None:
+    """Stopped at 7, when 2, 4 and 6 are logged and 4 is saved; and the line of 6 was cut off."""
+    with pytest.raises(StoppedError):
+        make_trainer(images, tmp_path, stop_at(7), log_every=2).run()
+    rates = tmp_path / "rates.csv"
+    assert [line.split(",")[0] for line in rates.read_text().splitlines()] == ["2", "4", "6"]
+    rates.write_text(rates.read_text()[:-3])
+    trainer = make_trainer(images, tmp_path, log_every=2)
+    trainer.run()
+    assert [point["step"] for point in trainer.curve] == [2, 4, 6, 8, 10, 12]
+    lines = [line.split(",") for line in rates.read_text().splitlines()]
+    assert [int(step) for step, _, _ in lines] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_run_of_other_facts_is_refused(images: np.ndarray, tmp_path) -> None:
+    def trainer(**facts: object) -> Trainer:
+        return make_trainer(images, tmp_path, facts={"train.lr": 0.1, "dataset": "a" * 64, "model/dier.py": "b" * 64} | facts)
+
+    trainer().run()
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    with pytest.raises(CheckpointError) as caught:
+        trainer(**{"train.lr": 0.2, "model/dier.py": "c" * 64, "model.pool": "flat"}).run()
+    for part in ("train.lr was 0.1, is 0.2", f"model/dier.py was {'b' * 12}, is {'c' * 12}", 'model.pool was absent, is "flat"'):
+        assert part in str(caught.value)
+    assert "dataset" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    trainer().run()
+
+
+def test_a_folder_has_one_training_at_a_time(images: np.ndarray, tmp_path) -> None:
+    second = make_trainer(images, tmp_path)
+    first = make_trainer(images, tmp_path, Watch(step=lambda step: second.run()))
+    with pytest.raises(CheckpointError, match="another training is using"):
+        first.run()
+    second.run()  # the first has let go
 
 
 def test_the_loss_falls(images: np.ndarray, tmp_path) -> None:
@@ -84,13 +163,14 @@ def test_an_absurd_learning_rate_ends_with_cause_and_cure(images: np.ndarray, tm
         make_trainer(images, tmp_path, lr=1.0, steps=400, warmup_steps=0, log_every=20).run()
 
 
-def test_a_non_finite_loss_ends_before_a_checkpoint_can_hold_it(images: np.ndarray, tmp_path) -> None:
-    trainer = make_trainer(images, tmp_path)
+@pytest.mark.parametrize("log_every", [4, 7], ids=["seen by the curve", "seen by saving"])
+def test_a_non_finite_loss_ends_before_a_checkpoint_can_hold_it(images: np.ndarray, tmp_path, log_every: int) -> None:
+    trainer = make_trainer(images, tmp_path, log_every=log_every)
     with torch.no_grad():
         trainer.parameters[0].fill_(float("nan"))
     with pytest.raises(TrainingError, match="non-finite"):
         trainer.run()
-    assert list(tmp_path.iterdir()) == []
+    assert checkpoints(tmp_path) == []
 
 
 def test_bucket_losses_average_to_the_loss(images: np.ndarray, tmp_path) -> None:

@@ -1,0 +1,70 @@
+"""Who watches a training: progress for a person, points for MLflow, looks at the embeddings, an end to what is in vain."""
+
+from collections.abc import Callable
+
+import torch
+
+from components.live import LiveLog
+from components.memory import peak_memory
+from components.progress import say, track
+from data.format import Dataset
+from model.curve import Point
+from model.dier import DiER
+from model.features import shuffled_gap
+from model.health import check_encoder, encoder_faded, encoder_is_dead
+from model.plan import Watch
+from model.trainer import Trainer
+
+GAP_TIMESTEPS = [0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999]
+GAP_IMAGES = 500
+
+
+def averaged(trainer: Trainer) -> DiER:
+    """A copy with the averaged weights. Building it draws from the global generator, which is put back as it was."""
+    with torch.random.fork_rng(devices=[]):
+        return trainer.ema_model()
+
+
+def swapped(trainer: Trainer, ema: DiER) -> list[dict[str, float]]:
+    """What shuffling v_t costs at several t, on the first training images."""
+    return shuffled_gap(ema, trainer.images[:GAP_IMAGES], GAP_TIMESTEPS, seed=trainer.config.seed, device=trainer.device)
+
+
+def watch(trainer: Trainer, live: LiveLog, stop: Callable[[], int], min_gap: float) -> Watch:
+    """Progress, points, whether a signal came. Ends a training whose encoder died (`min_gap` above 0)."""
+    steps = track(range(trainer.config.steps), trainer.config.steps, "train", "steps")
+    seen = looked = 0
+
+    def step(done: int) -> None:
+        nonlocal seen
+        while seen < done:  # a resumed run starts with the steps it had
+            next(steps, None)
+            seen += 1
+        if done == trainer.config.steps:
+            next(steps, None)
+
+    def point(row: Point, rate: float) -> None:
+        nonlocal looked
+        live.log(int(row["step"]), {**row, "images_per_second": rate, **peak_memory(trainer.device)})
+        if min_gap and trainer.step >= 2 * looked and encoder_faded(trainer.curve):
+            looked = trainer.step  # a healthy encoder's gradient falls as well, so this is asked seldom
+            gap = swapped(trainer, averaged(trainer))
+            if encoder_is_dead(row["ratio"] for row in gap):
+                check_encoder(gap, min_gap, trainer.curve)
+
+    return Watch(point=point, step=step, say=say, stop=stop)
+
+
+def look_every(steps: int, dataset: Dataset, trainer: Trainer, live: LiveLog) -> None:
+    """Have the embeddings looked at every so many steps, after whatever else is done then."""
+    from components.watching import Watcher  # brings scikit-learn, which a training without it need not wait for
+
+    watcher = Watcher(dataset, trainer.config.seed, trainer.device, trainer.work / "watch.csv")
+    told = trainer.watch.step
+
+    def step(done: int) -> None:
+        told(done)
+        if done % steps == 0:
+            watcher.look(done, lambda: averaged(trainer), lambda at, found: live.log(at, found, prefix="watch/"))
+
+    trainer.watch.step = step
