@@ -120,7 +120,7 @@ def newest(folder: Path, facts: Facts, keep: int, say: Callable[[str], None]) ->
         if different:
             raise CheckpointError(
                 f"the checkpoint {path} is of another training: {different}; undo that, "
-                "or remove the folder to start from the beginning"
+                f"or remove {folder} to start from the beginning"
             )
         if damaged:
             say(f"train: damaged: the checkpoint {', '.join(damaged)} in {folder}; using {path.name} instead")
@@ -129,8 +129,8 @@ def newest(folder: Path, facts: Facts, keep: int, say: Callable[[str], None]) ->
         return running
     if damaged:
         raise CheckpointError(
-            f"every checkpoint in {folder} is damaged: {', '.join(damaged)}; bring back a whole one, or remove the folder to start "
-            "from the beginning"
+            f"every checkpoint in {folder} is damaged: {', '.join(damaged)}; bring back a whole one, or remove that folder to "
+            "start from the beginning"
         )
     alike = most_alike(folder, facts)
     if alike:
