@@ -75,6 +75,15 @@ def test_a_probe_setting_does_not_retrain_and_going_back_restores(done: Checkout
     assert lock(done) == before
 
 
+def test_what_dvc_stored_comes_back_whole(done: Checkout) -> None:
+    """Everything in an artifact is in DVC's cache: a name that .dvcignore knows elsewhere (docs) must not be left out."""
+    import shutil
+
+    shutil.rmtree(done.folder / "artifacts")
+    done.run("dvc", "checkout")
+    test_every_artifact_is_whole(done)
+
+
 def test_two_clones_give_identical_hashes_up_to_and_including_report(done: Checkout, checkout: Callable[[str], Checkout]) -> None:
     other = checkout("second")
     other.run("dvc", "repro")
