@@ -152,8 +152,8 @@ class TrainSettings(Section):
     probe_every: Int = Field(
         0, ge=0, description="steps between looks at the embeddings on val (shuffled-v_t gap, small linear probe); 0 = none"
     )
-    checkpoint_minutes: Annotated[Float, Field(gt=0)] | None = Field(
-        10.0, description="and one whenever the last is this old, in minutes; null = by steps alone"
+    checkpoint_minutes: Float = Field(
+        10.0, ge=0, description="and one whenever the last is this old, in minutes; 0 = by steps alone"
     )
     keep_checkpoints: Int = Field(2, ge=1, description="running checkpoints kept: the newest, and others to fall back to")
     deterministic: bool = Field(

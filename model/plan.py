@@ -23,7 +23,7 @@ class TrainConfig:
     precision: str
     log_every: int
     checkpoint_every: int
-    checkpoint_minutes: float | None = None
+    checkpoint_minutes: float = 0.0
     keep_checkpoints: int = 2
     micro_batch: int | None = None
 

@@ -161,7 +161,7 @@ class Trainer:
         if self.processes.count > 1 and self.step % AGREE_EVERY:
             return 0, False
         minutes = self.config.checkpoint_minutes
-        late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
+        late = minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
         return self.processes.largest(self.watch.stop(), self.device), bool(self.processes.largest(late, self.device))
 
     def _save(self) -> None:
