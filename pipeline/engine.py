@@ -7,7 +7,7 @@ from typing import Any
 
 from components.errors import SettingsError
 from pipeline.errors import EngineError
-from pipeline.package import Package
+from pipeline.package import Package, dags
 
 USER = 10001
 TIMINGS = "timings.jsonl"
@@ -32,13 +32,19 @@ def connect() -> Any:
 
 
 def with_image(compiled: Package, image: str | None, client: Any) -> dict[str, Any]:
-    """The pipeline's document with the image to run; it must be there already, since nothing is pulled behind a person's back."""
+    """The pipeline's document with the image to run, which must be there: nothing is pulled behind a person's back.
+
+    Retries are left out: they are for lost nodes, and here would only repeat a failure after minutes of waiting.
+    """
     import docker
 
     spec: dict[str, Any] = copy.deepcopy(compiled.spec)
     for executor in spec["deploymentSpec"]["executors"].values():
         if "container" in executor and image:
             executor["container"]["image"] = image
+    for tasks in dags(spec):
+        for task in tasks.values():
+            task.pop("retryPolicy", None)
     for name in [image] if image else compiled.images:
         try:
             client.images.get(name)
