@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import cli_kubeflow
+from pipeline import cli_kubeflow, settled
 from pipeline.steps import INPUT_HELP, STEPS, Step
 
 
@@ -23,7 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", 130, args.debug)
     except Exception as error:
-        return _fail(_one_line(error), _exit_code(error), args.debug)
+        code = _exit_code(error)
+        if os.environ.get(settled.VARIABLE):  # one of many nodes, whose exit code nobody sees
+            settled.remember(Path(os.environ[settled.VARIABLE]), code)
+        return _fail(_one_line(error), code, args.debug)
 
 
 def _exit_code(error: Exception) -> int:
