@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import cli_kubeflow
+from pipeline import cli_kubeflow, settled
 from pipeline.steps import INPUT_HELP, STEPS, Step
 
 
@@ -24,7 +24,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as error:  # a training that stopped in good order says where it goes on, and by which signal
         return _fail(str(error) or "interrupted", getattr(error, "exit_code", 130), args.debug)
     except Exception as error:
-        return _fail(_one_line(error), _exit_code(error), args.debug)
+        code = _exit_code(error)
+        if os.environ.get(settled.VARIABLE):  # one of many nodes, whose exit code nobody sees
+            settled.remember(Path(os.environ[settled.VARIABLE]), code)
+        return _fail(_one_line(error), code, args.debug)
 
 
 def _exit_code(error: Exception) -> int:

@@ -1,8 +1,10 @@
-"""The commands around Kubeflow: compile, submit, upload, run-local, and the two that run inside its containers."""
+"""The commands around Kubeflow: compile, submit, upload, trainjob, run-local, and the two that run inside its containers."""
 
 import argparse
 import os
 from pathlib import Path
+
+from pipeline.steps import INPUT_HELP
 
 COMPILED = Path("pipeline/compiled/dier.yaml")
 CLUSTER = Path("pipeline/cluster.yaml")
@@ -10,7 +12,8 @@ CLUSTER = Path("pipeline/cluster.yaml")
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> list[argparse.ArgumentParser]:
     """Add the parsers; give them back for what all commands share."""
-    return [_compile(commands), _submit(commands), _upload(commands), _run_local(commands), _task(commands), _outcome(commands)]
+    around = [_compile(commands), _submit(commands), _upload(commands), _trainjob(commands), _run_local(commands)]
+    return [*around, _task(commands), _outcome(commands)]
 
 
 def _compile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -49,6 +52,24 @@ def _upload(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     return command
 
 
+def _trainjob(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    command = commands.add_parser("trainjob", help="print train on several nodes as a Kubeflow Trainer TrainJob, for kubectl apply")
+    command.add_argument("--cluster", type=Path, default=CLUSTER, metavar="FILE", help=f"cluster settings (default: {CLUSTER})")
+    command.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="settings (default: params.yaml)")
+    for name in ("dataset", "verdict", "work", "out"):
+        place = Path("/work") / {"work": "train", "out": "model"}.get(name, name)
+        what = "where the model goes" if name == "out" else INPUT_HELP[name]
+        command.add_argument(
+            f"--{name}", type=Path, default=place, metavar="DIR", help=f"{what}, as pods see it (default: {place})"
+        )
+    command.add_argument("--name", default="dier-train", metavar="N", help="name of the TrainJob (default: dier-train)")
+    command.add_argument("--out-file", type=Path, metavar="FILE", help="where the manifest goes (default: standard output)")
+    _param(command)
+    _allow_tag(command)
+    command.set_defaults(run=_run_trainjob)
+    return command
+
+
 def _run_local(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     command = commands.add_parser("run-local", help="run the compiled pipeline in containers on this machine")
     _pipeline(command)
@@ -68,6 +89,9 @@ def _task(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> ar
     command.add_argument("--show", action="append", default=[], metavar="NAME=PATH", help="an output for the UI (repeatable)")
     command.add_argument("--expect", action="append", default=[], metavar="INPUT=FINGERPRINT", help="refuse an input that differs")
     command.add_argument("--settled", type=Path, metavar="FILE", help="where a failure that no retry can cure is remembered")
+    command.add_argument("--processes", type=int, default=1, metavar="N", help="run the step in N processes (default: 1)")
+    command.add_argument("--trainjob", metavar="JSON", help="run the step on many nodes: the manifest of a TrainJob")
+    command.add_argument("--keep", default="failed", choices=["never", "failed", "always"], help="which TrainJobs stay")
     command.add_argument("step", nargs=argparse.REMAINDER, metavar="-- STEP ...", help="the step's own command line")
     command.set_defaults(run=_run_task)
     return command
@@ -150,6 +174,13 @@ def _run_upload(args: argparse.Namespace) -> None:
     )
 
 
+def _run_trainjob(args: argparse.Namespace) -> None:
+    from pipeline.trainjob import write
+
+    paths = {name: getattr(args, name) for name in ("dataset", "verdict", "work", "out")}
+    write(args.out_file, args.cluster, args.params, args.param, args.name, paths, allow_tag=args.allow_tag)
+
+
 def _run_run_local(args: argparse.Namespace) -> None:
     from pipeline.run_local import run_local
 
@@ -167,7 +198,16 @@ def _run_run_local(args: argparse.Namespace) -> None:
 def _run_task(args: argparse.Namespace) -> int:
     from pipeline.task import run_task
 
-    return run_task(args.executor_input, args.step, show=args.show, expect=args.expect, settled=args.settled)
+    return run_task(
+        args.executor_input,
+        args.step,
+        show=args.show,
+        expect=args.expect,
+        settled=args.settled,
+        processes=args.processes,
+        trainjob=args.trainjob,
+        keep=args.keep,
+    )
 
 
 def _run_outcome(args: argparse.Namespace) -> None:

@@ -124,6 +124,24 @@ class Retry(Section):
     longest: Duration = Field("1h", description="longest wait")
 
 
+class TrainJob(Section):
+    """Training on several nodes, by Kubeflow Trainer 2.2 or newer. Each node runs as many processes as it has GPUs."""
+
+    nodes: Int = Field(1, ge=1, le=1000, description="nodes of train; above 1 the step makes a TrainJob and waits for it")
+    runtime: Name = Field("torch-distributed", description="the Trainer's runtime: it must set up PyTorch (PET_ variables)")
+    runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = Field(
+        "ClusterTrainingRuntime", description="of the whole cluster, or TrainingRuntime: of the namespace"
+    )
+    service_account: Name | None = Field(None, description="of its pods, which need no rights; null = the namespace's default")
+    labels: dict[str, str] = Field(
+        {"sidecar.istio.io/inject": "false"},
+        description="labels of the TrainJob and its pods: no mesh between the ranks; for Kueue its queue's name",
+    )
+    keep: Literal["never", "failed", "always"] = Field(
+        "failed", description="which TrainJobs stay after their end, to be looked at"
+    )
+
+
 class Cluster(Section):
     """The whole of `pipeline/cluster.yaml`."""
 
@@ -147,6 +165,7 @@ class Cluster(Section):
     service_account: Name | None = Field(None, description="of the run: dier submit hands it over; null = the cluster's default")
     time_limits: dict[StepName, Annotated[Int, Field(ge=1)]] = Field({}, description="seconds after which a step is ended")
     retry: Retry = Retry()
+    trainjob: TrainJob = TrainJob()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Cluster":
@@ -154,7 +173,21 @@ class Cluster(Section):
         if self.dataset.source == "volume" and not any(self.holds_dataset(mount) for mount in mounts):
             there = ", ".join(mounts) or "none"
             raise ValueError(f"dataset.path {self.dataset.path} is below no mount_path of volumes ({there})")
+        if self.trainjob.nodes > 1 and self.work.claim is None:
+            raise ValueError(
+                f"trainjob.nodes {self.trainjob.nodes} needs work.claim: the nodes meet in it (access mode ReadWriteMany)"
+            )
         return self
+
+    @property
+    def train_processes(self) -> int:
+        """Processes of train on one node: one for each of its GPUs."""
+        return max(1, self.gpu.count) if "train" in self.gpu.steps else 1
+
+    @property
+    def many_nodes(self) -> bool:
+        """Whether train runs as a TrainJob beside the pipeline's own tasks."""
+        return self.trainjob.nodes > 1
 
     def holds_dataset(self, mount_path: str) -> bool:
         """Whether the dataset that every step reads lies on the volume mounted at `mount_path`."""

@@ -6,12 +6,14 @@ beside that (GPUs, volumes, secrets) is added in pipeline/placement.py.
 """
 
 import inspect
+import json
 from typing import Any
 
 from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 from components.settings import SECTIONS, Settings
+from pipeline import trainjob
 from pipeline.cluster import Cluster
 from pipeline.placement import place
 from pipeline.steps import STEPS, Step
@@ -21,6 +23,8 @@ WORK = "/work/train"
 """Running checkpoints; /work is a volume (pipeline/placement.py)."""
 SETTLED = "/work/settled/" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
 """Where train remembers a failure that no retry can cure."""
+TRAINJOB = "dier-" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
+"""Its name, the run's: a task that is tried again finds it."""
 
 ARTIFACTS: dict[str, type[dsl.Artifact]] = {
     "dataset": dsl.Dataset,
@@ -78,11 +82,20 @@ def _task(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
     words = ["dier", "task", "--executor-input", "{{$}}"]
     for name in SHOWN.get(step.name, {}):
         words += ["--show", f"{name}={values[name].path}"]
-    if step.name == "train" and cluster.retry.count:
-        words += ["--settled", SETTLED]
+    if step.name == "train":
+        words += _train_task(cluster)
     if "dataset" in step.inputs and cluster.dataset.fingerprint:
         words += ["--expect", f"dataset={cluster.dataset.fingerprint}"]
     return [*words, "--"]
+
+
+def _train_task(cluster: Cluster) -> list[str]:
+    """How the task runs train: in this pod, in several processes, or as a TrainJob on many nodes."""
+    settled = ["--settled", SETTLED] if cluster.retry.count or cluster.many_nodes else []
+    if cluster.many_nodes:
+        job = trainjob.manifest(cluster, TRAINJOB, settled_file=SETTLED)
+        return [*settled, "--trainjob", json.dumps(job, separators=(",", ":")), "--keep", cluster.trainjob.keep]
+    return [*settled, "--processes", str(cluster.train_processes)] if cluster.train_processes > 1 else settled
 
 
 def _command_line(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:

@@ -27,11 +27,16 @@ def place(task: dsl.PipelineTask, step: str | None, cluster: Cluster) -> None:
         kubernetes.use_config_map_as_volume(task, cluster.certificate_authority.config_map, CA_FOLDER)
         for variable in CA_VARIABLES:
             task.set_env_variable(variable, f"{CA_FOLDER}/{cluster.certificate_authority.key}")
-    if step in cluster.time_limits:
+    if step in cluster.time_limits and not _only_waits(step, cluster):
         kubernetes.set_timeout(task, cluster.time_limits[step])
     if step == "train" and cluster.retry.count:
         retry = cluster.retry
         task.set_retry(retry.count, backoff_duration=retry.wait, backoff_factor=retry.factor, backoff_max_duration=retry.longest)
+
+
+def _only_waits(step: str, cluster: Cluster) -> bool:
+    """Whether the task makes a TrainJob and waits: what the step asks for goes to the TrainJob's pods (pipeline/trainjob.py)."""
+    return step == "train" and cluster.many_nodes
 
 
 def _pod(task: dsl.PipelineTask, cluster: Cluster) -> None:
@@ -46,6 +51,9 @@ def _pod(task: dsl.PipelineTask, cluster: Cluster) -> None:
 
 
 def _resources(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
+    if _only_waits(step, cluster):
+        task.set_cpu_request("100m").set_memory_request("512Mi")
+        return
     wanted = cluster.resources.get(cast(StepName, step))
     if wanted:
         for value, ask in (
@@ -71,7 +79,7 @@ def _volumes(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
         kubernetes.mount_pvc(task, cluster.work.claim, "/work", sub_path=cluster.work.sub_path)
     else:
         kubernetes.empty_dir_mount(task, "work", "/work", size_limit=cluster.work.scratch)
-    if cluster.shared_memory and step in SHARED_MEMORY_STEPS:
+    if cluster.shared_memory and step in SHARED_MEMORY_STEPS and not _only_waits(step, cluster):
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=cluster.shared_memory)  # noqa: S108
     for volume in cluster.volumes:
         if step in volume.steps or (step in READ_DATASET and cluster.holds_dataset(volume.mount_path)):

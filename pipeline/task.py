@@ -14,36 +14,56 @@ from typing import Any
 from components import artifact
 from components.errors import ArtifactError, SettingsError
 from components.progress import say
+from pipeline import settled as remembered
 from pipeline import shown
-
-SETTLED_CODES = (2, 3, 4)
-"""Bad settings, bad data, a gate's no: the next try would end in the same way."""
 
 
 def run_task(
-    executor_input: str, words: Sequence[str], *, show: Sequence[str] = (), expect: Sequence[str] = (), settled: Path | None = None
+    executor_input: str,
+    words: Sequence[str],
+    *,
+    show: Sequence[str] = (),
+    expect: Sequence[str] = (),
+    settled: Path | None = None,
+    processes: int = 1,
+    trainjob: str | None = None,
+    keep: str = "failed",
 ) -> int:
     """Run the step `words` and write the executor output; return the step's exit code.
 
     `show` lists `NAME=PATH` of outputs for the UI, `expect` lists `INPUT=FINGERPRINT` that an input artifact must have. Where
-    `settled` names a file, a failure that no retry can cure is remembered there and repeated at once on the next try.
+    `settled` names a file, a failure that no retry can cure is remembered there and repeated at once on the next try. The step
+    runs here, in as many `processes`, or on many nodes as the TrainJob whose manifest (JSON) is given; `keep`: which of those stay.
     """
-    from pipeline.cli import main
-
     given = _parse(executor_input)
     words = list(words[1:] if words[:1] == ["--"] else words)
-    if settled is not None and settled.is_file():
-        return _repeated(settled)
+    if settled is not None and (code := remembered.recall(settled)) is not None:
+        say(f"an earlier try of this run ended with exit code {code}, which a retry cannot cure: see the log of the first try")
+        return code
     for pair in expect:
         _check_fingerprint(words, pair)
-    code = main(words)
+    if trainjob is not None:
+        from pipeline.trainjob_run import run_trainjob
+
+        code = run_trainjob(trainjob, words, settled, keep)
+    else:
+        code = _run(words, processes)
     out = Path(_flag(words, "out"))
     if (out / artifact.MANIFEST).is_file():
         _tell(given, words[0], out, [pair.split("=", 1) for pair in show])
-    if settled is not None and code in SETTLED_CODES:
-        settled.parent.mkdir(parents=True, exist_ok=True)
-        settled.write_text(json.dumps({"code": code}), "utf-8")
+    if settled is not None:
+        remembered.remember(settled, code)
     return code
+
+
+def _run(words: list[str], processes: int) -> int:
+    if processes > 1:
+        from pipeline.processes import run_processes
+
+        return run_processes(words, processes)
+    from pipeline.cli import main
+
+    return main(words)
 
 
 def record_outcome(executor_input: str, status: str, out: Path) -> None:
@@ -87,12 +107,6 @@ def _check_fingerprint(words: list[str], pair: str) -> None:
             f"the {name} at {manifest.parent} has the fingerprint {found}, the cluster file expects {expected}: "
             "compile again with the new one if the change is meant"
         )
-
-
-def _repeated(settled: Path) -> int:
-    code = int(json.loads(settled.read_text("utf-8"))["code"])
-    say(f"an earlier try of this run ended with exit code {code}, which a retry cannot cure: see the log of the first try")
-    return code
 
 
 def _tell(given: dict[str, Any], step: str, out: Path, show: Sequence[Sequence[str]]) -> None:

@@ -1,0 +1,127 @@
+"""What is asked of Kubernetes for one TrainJob: make, look, delete, read its pods. One line for whatever goes wrong."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+
+from pipeline.errors import ClusterError
+from pipeline.trainjob import GROUP, PLURAL, VERSION
+
+NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+TIMEOUT_S = (10.0, 60.0)
+"""Seconds for a connection, and for each wait for an answer."""
+ROLE = "give the run's service account the rights of pipeline/trainjob-role.yaml"
+
+
+class JobError(ClusterError):
+    """A request that failed. `status` is HTTP's, 0 where no answer came; `passing`: a later one may succeed."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status, self.passing = status, status == 0 or status == 429 or status >= 500
+
+
+class Jobs:
+    """TrainJobs of one namespace: that of the pod, or that of the current kubeconfig where there is one."""
+
+    def __init__(self) -> None:
+        """Raises ClusterError outside of a cluster without a kubeconfig."""
+        settings = client.Configuration()
+        settings.retries = False  # a POST is never repeated in secret
+        try:
+            config.load_config(client_configuration=settings)
+        except (config.ConfigException, OSError) as error:
+            raise ClusterError(f"no Kubernetes to make a TrainJob in ({error}): this runs inside a Kubeflow task") from error
+        api = client.ApiClient(settings)
+        self.host, self.namespace = str(settings.host), _namespace()
+        self._custom, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        """The TrainJob; None where there is none."""
+        try:
+            with self._said("get", name):
+                answer = self._custom.get_namespaced_custom_object(*self._where(), name, _request_timeout=TIMEOUT_S)
+        except JobError as error:
+            if error.status == 404:
+                return None
+            raise
+        return dict(answer)
+
+    def create(self, manifest: dict[str, Any]) -> bool:
+        """Make it; False where it is there already. Fields that this cluster's Trainer does not know are refused by the cluster."""
+        try:
+            with self._said("create", manifest["metadata"]["name"]):
+                self._custom.create_namespaced_custom_object(
+                    *self._where(), manifest, field_validation="Strict", _request_timeout=TIMEOUT_S
+                )
+        except JobError as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
+
+    def delete(self, name: str) -> None:
+        """Delete it with its pods; nothing happens where there is none."""
+        try:
+            with self._said("delete", name):
+                self._custom.delete_namespaced_custom_object(
+                    *self._where(), name, propagation_policy="Foreground", _request_timeout=TIMEOUT_S
+                )
+        except JobError as error:
+            if error.status != 404:
+                raise
+
+    def pods(self, name: str) -> list[Any]:
+        """Its pods."""
+        with self._said("list the pods of", name):
+            label = f"jobset.sigs.k8s.io/jobset-name={name}"
+            return list(self._core.list_namespaced_pod(self.namespace, label_selector=label, _request_timeout=TIMEOUT_S).items)
+
+    def log(self, pod: str, container: str, lines: int, previous: bool) -> str:
+        """The last `lines` of a pod's log, or of the container before its restart."""
+        with self._said("read the log of", pod):
+            answer = self._core.read_namespaced_pod_log(
+                pod, self.namespace, container=container, tail_lines=lines, previous=previous, _request_timeout=TIMEOUT_S
+            )
+        return str(answer)
+
+    def _where(self) -> tuple[str, str, str, str]:
+        return GROUP, VERSION, self.namespace, PLURAL
+
+    @contextlib.contextmanager
+    def _said(self, verb: str, name: str) -> Iterator[None]:
+        what = f"cannot {verb} {name} in {self.namespace}"
+        try:
+            yield
+        except client.ApiException as error:
+            status = int(error.status or 0)
+            cure = {
+                401: f"not logged in: {ROLE}",
+                403: f"not allowed: {ROLE}",
+                404: "not found; for a TrainJob, Kubeflow Trainer 2.2 or newer must be installed",
+                422: "refused: see docs/kubeflow.md, the cluster file",
+            }.get(status, str(error.reason))
+            raise JobError(f"{what} ({status}): {cure}{_words(error.body)}", status) from error
+        except urllib3.exceptions.HTTPError as error:
+            raise JobError(f"{what}: no answer from {self.host} ({type(error).__name__})", 0) from error
+
+
+def _namespace() -> str:
+    with contextlib.suppress(config.ConfigException, OSError):
+        _, active = config.list_kube_config_contexts()
+        return str(active["context"].get("namespace") or "default")
+    return NAMESPACE.read_text("utf-8").strip()
+
+
+def _words(body: Any) -> str:
+    """The server's own words, in one line."""
+    try:
+        message = " ".join(str(json.loads(body)["message"]).split())
+    except (ValueError, KeyError, TypeError):
+        return ""
+    return f"; it says: {message[:300]}"
