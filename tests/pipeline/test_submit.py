@@ -32,7 +32,7 @@ def test_a_run_is_what_was_compiled_and_asked_for(
     run = server.only("POST /runs").json
     spec, platform = yaml.safe_load_all(compiled_file.read_text())
     assert run.pop("pipeline_spec") == {"pipeline_spec": spec, "platform_spec": platform}
-    train = Settings().train.model_dump(mode="json") | {"steps": 500, "lr": 1e-3}
+    train = Settings().train.model_dump(mode="json", exclude_none=True) | {"steps": 500, "lr": 1e-3}
     assert run.pop("runtime_config") == {"parameters": {"train": train}}
     assert run == {"display_name": "first", "experiment_id": "experiment-1", "service_account": "runner"}
 
