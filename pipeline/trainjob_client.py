@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from kubernetes import client, config
 from pipeline.errors import ClusterError
 from pipeline.trainjob import GROUP, PLURAL, VERSION
 
+INSIDE = "KUBERNETES_SERVICE_HOST"
+"""Set in every pod."""
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 TIMEOUT_S = (10.0, 60.0)
 """Seconds for a connection, and for each wait for an answer."""
@@ -27,18 +30,23 @@ class JobError(ClusterError):
 
 
 class Jobs:
-    """TrainJobs of one namespace: that of the pod, or that of the current kubeconfig where there is one."""
+    """TrainJobs of one namespace: that of the pod, or outside of a cluster, of the current kubeconfig."""
 
     def __init__(self) -> None:
         """Raises ClusterError outside of a cluster without a kubeconfig."""
         settings = client.Configuration()
         settings.retries = False  # a POST is never repeated in secret
         try:
-            config.load_config(client_configuration=settings)
+            if INSIDE in os.environ:
+                config.load_incluster_config(client_configuration=settings)  # reads the token again when a cluster replaces it
+                self.namespace = NAMESPACE.read_text("utf-8").strip()
+            else:
+                config.load_kube_config(client_configuration=settings)
+                self.namespace = str(config.list_kube_config_contexts()[1]["context"].get("namespace") or "default")
         except (config.ConfigException, OSError) as error:
             raise ClusterError(f"no Kubernetes to make a TrainJob in ({error}): this runs inside a Kubeflow task") from error
         api = client.ApiClient(settings)
-        self.host, self.namespace = str(settings.host), _namespace()
+        self.host = str(settings.host)
         self._custom, self._core = client.CustomObjectsApi(api), client.CoreV1Api(api)
 
     def get(self, name: str) -> dict[str, Any] | None:
@@ -109,13 +117,6 @@ class Jobs:
             raise JobError(f"{what} ({status}): {cure}{_words(error.body)}", status) from error
         except urllib3.exceptions.HTTPError as error:
             raise JobError(f"{what}: no answer from {self.host} ({type(error).__name__})", 0) from error
-
-
-def _namespace() -> str:
-    with contextlib.suppress(config.ConfigException, OSError):
-        _, active = config.list_kube_config_contexts()
-        return str(active["context"].get("namespace") or "default")
-    return NAMESPACE.read_text("utf-8").strip()
 
 
 def _words(body: Any) -> str:

@@ -6,6 +6,7 @@ the project's Role allows. What becomes of a TrainJob is told by the test: a lis
 
 import contextlib
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,6 +46,8 @@ class StandIn:
         self.url = url
         self.jobs: dict[str, dict[str, Any]] = {}
         self.calls: list[str] = []
+        self.accounts: set[str | None] = set()
+        """What was said in the header Authorization."""
         self.conditions: list[list[dict[str, str]]] = [[condition("Complete")]]
         """What each look at a TrainJob finds; the last one stays."""
         self.pods: list[dict[str, Any]] = []
@@ -116,6 +119,7 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.standin.accounts.add(self.headers.get("Authorization"))
         status, found = self.standin.answer(self.command, parts.path, query, body)
         if status == 0:
             self.close_connection = True
@@ -134,10 +138,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve() -> Iterator[StandIn]:
-    """A stand-in on a free port of 127.0.0.1."""
+def serve(certificate: tuple[Path, Path] | None = None) -> Iterator[StandIn]:
+    """A stand-in on a free port of 127.0.0.1, with TLS where a certificate and its key are given."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    standin = StandIn(f"http://127.0.0.1:{server.server_port}")
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    standin = StandIn(f"http{'s' if certificate else ''}://127.0.0.1:{server.server_port}")
     server.RequestHandlerClass = type("Handler", (_Handler,), {"standin": standin})
     server.handle_error = lambda *_: None
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from components import artifact
 from pipeline.processes import blamed
-from tests.pipeline.test_task import executor_input, words
+from tests.pipeline.test_task import executor_input, run, told, words
 
 ROOT = Path(__file__).parents[2]
 PROBE = """
@@ -55,6 +56,23 @@ def test_a_failure_of_the_step_keeps_its_exit_code_and_is_settled(tmp_path: Path
     assert time.monotonic() - start < 30
 
 
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_kubeflow_is_told(tmp_path: Path) -> None:
+    for step in ("prepare", "validate"):
+        assert run(tmp_path, step) == 0
+    done = subprocess.run(task(tmp_path), cwd=tmp_path, env=alone(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "2 processes, 20 steps" in done.stderr
+    made = artifact.read(tmp_path / "train" / "model", "model")
+    assert made.json("summary.json")["steps"] == 20
+    assert told(tmp_path, "train")["model"]["fingerprint"] == made.fingerprint
+
+
+def alone() -> dict[str, str]:
+    """This checkout, and nobody at the tracking server's address: live logging gives up."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+
+
 def start(tmp_path: Path, **codes: str) -> "subprocess.Popen[str]":
     """The launcher with the stand-in of ranks in the place of `pipeline.cli`."""
     package = tmp_path / "other" / "pipeline"
@@ -63,6 +81,7 @@ def start(tmp_path: Path, **codes: str) -> "subprocess.Popen[str]":
     (package / "cli.py").write_text(PROBE)
     launch = f"""
 import os, sys
+from components import artifact
 from pipeline.processes import run_processes
 os.environ["PYTHONPATH"] = {str(package.parent)!r}
 os.chdir({str(tmp_path)!r})

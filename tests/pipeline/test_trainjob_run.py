@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from components import artifact
-from pipeline import cli, trainjob_run, trainjob_watch
+from pipeline import cli, trainjob_client, trainjob_run, trainjob_watch
 from pipeline.cluster import Cluster
 from pipeline.trainjob import manifest
 from tests.pipeline import kubernetes_standin as standin
@@ -60,7 +60,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         file.write_text(standin.kubeconfig(running.url))
         # the client reads KUBECONFIG once, when it is imported
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
-        monkeypatch.setattr("kubernetes.config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
+        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
         monkeypatch.setattr(trainjob_watch, "POLL_S", 0.01)
         yield running
 
@@ -267,9 +267,25 @@ def test_nobody_there(task: Task, api: StandIn, tmp_path: Path, monkeypatch: pyt
     assert f"cannot get {NAME} in {NAMESPACE}: no answer from http://127.0.0.1:" in task.err
 
 
+def test_inside_of_a_cluster_it_speaks_as_the_pods_account(
+    task: Task, certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("of-the-pod")
+    (tmp_path / "namespace").write_text(f"{NAMESPACE}\n")
+    inside = "kubernetes.config.incluster_config"
+    monkeypatch.setattr(f"{inside}.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(f"{inside}.SERVICE_CERT_FILENAME", str(certificate[0]))
+    monkeypatch.setattr(trainjob_client, "NAMESPACE", tmp_path / "namespace")
+    with standin.serve(certificate) as secure:
+        host, port = secure.url.removeprefix("https://").split(":")
+        monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
+        monkeypatch.setenv("KUBERNETES_SERVICE_PORT", port)
+        secure.on_create = task.train
+        assert task.run() == 0, task.err
+        assert secure.accounts == {"bearer of-the-pod"}
+
+
 def test_outside_of_a_cluster(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in ("kubernetes.config.kube_config", "kubernetes.config"):
-        monkeypatch.setattr(f"{place}.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
-    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     assert task.run() == 1
     assert "no Kubernetes to make a TrainJob in" in task.err

@@ -1,0 +1,222 @@
+"""Train on two nodes, each a container of the image, made by the Kubeflow SDK as Kubeflow Trainer makes pods.
+
+test ── SDK: one network, two containers, torchrun in each ──> dier train on a shared folder ──> model
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components import artifact
+from components.settings import parse
+from pipeline import cli
+from pipeline.cluster import Cluster
+from pipeline.trainjob import LONGEST, text
+
+pytestmark = pytest.mark.engine
+
+SHARED = "/workspace"
+"""Where the SDK mounts a job's folder into every node."""
+SETTINGS = {
+    "model": {"size": "demo", "depth": 1},
+    "train": {
+        "steps": 60,
+        "batch_size": 64,
+        "warmup_steps": 5,
+        "log_every": 20,
+        "checkpoint_every": 20,
+        "min_gap": 0,
+        "device": "cpu",
+    },
+}
+
+
+def train(words: list[str]) -> None:
+    """The script of every rank, sent as source: the step's own command line."""
+    import sys
+
+    from pipeline.cli import main
+
+    sys.exit(main(words))
+
+
+class Nodes:
+    """Jobs of two nodes that share one folder."""
+
+    def __init__(self, engine: Any, image: str, home: Path) -> None:
+        from kubeflow.trainer import ContainerBackendConfig, TrainerClient
+        from kubeflow.trainer.backends.container.types import TrainingRuntimeSource
+
+        container = {"name": "node", "image": image}
+        template: Any = {"spec": {"template": {"spec": {"containers": [container]}}}}
+        runtime = {
+            "apiVersion": "trainer.kubeflow.org/v1alpha1",
+            "kind": "ClusterTrainingRuntime",
+            "metadata": {"name": "torch-distributed", "labels": {"trainer.kubeflow.org/framework": "torch"}},
+            "spec": {
+                "mlPolicy": {"numNodes": 2},
+                "template": {"spec": {"replicatedJobs": [{"name": "node", "template": template}]}},
+            },
+        }
+        (home / "runtime.yaml").write_text(yaml.safe_dump(runtime))
+        source = TrainingRuntimeSource(sources=[f"file://{home / 'runtime.yaml'}"])
+        config = ContainerBackendConfig(container_runtime="docker", pull_policy="Never", runtime_source=source, auto_remove=False)
+        self.engine, self.client = engine, TrainerClient(backend_config=config)
+        self.folders = home / ".kubeflow" / "trainer" / "containers"
+        self.made: list[str] = []
+
+    def start(self, name: str, **paths: str) -> Path:
+        """Start the job; gives the folder that its nodes share. A folder that is there already is used again."""
+        from kubeflow.trainer import CustomTrainer
+        from kubeflow.trainer.options import Name
+
+        folder = self.folders / name
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o777)  # the container's user is nobody to this machine
+        places = {"dataset": "dataset", "verdict": "verdict", "work": "work", "out": "model"} | paths
+        words = ["train", "--params", json.dumps(SETTINGS)]
+        words += [word for flag, place in places.items() for word in (f"--{flag}", f"{SHARED}/{place}")]
+        environment = {"DIER_SETTLED": f"{SHARED}/settled", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
+        trainer = CustomTrainer(func=train, func_args={"words": words}, num_nodes=2, env=environment)
+        self.client.train(runtime="torch-distributed", trainer=trainer, options=[Name(name)])
+        self.made.append(name)
+        return folder
+
+    def end(self, name: str, limit_s: float = 300) -> str:
+        """Wait for the end; `Complete` or `Failed`."""
+        job = self.client.wait_for_job_status(name, {"Complete", "Failed"}, timeout=int(limit_s), polling_interval=1)
+        return str(job.status)
+
+    def node(self, name: str, rank: int) -> Any:
+        return self.engine.containers.get(f"{name}-node-{rank}")
+
+    def log(self, name: str) -> str:
+        return "\n".join(self.node(name, rank).logs().decode() for rank in (0, 1))
+
+    def remove(self) -> None:
+        while self.made:
+            self.client.delete_job(self.made.pop())
+
+
+@pytest.fixture
+def nodes(engine: Any, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+    monkeypatch.setenv("HOME", str(tmp_path))  # the SDK keeps its jobs' folders there
+    made = Nodes(engine, image, tmp_path)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("prepared")
+    limit = json.dumps({"data": {"limit": 300}})
+    assert cli.main(["prepare", "--params", limit, "--out", str(folder / "dataset")]) == 0
+    assert cli.main(["validate", "--params", "{}", "--dataset", str(folder / "dataset"), "--out", str(folder / "verdict")]) == 0
+    return folder
+
+
+def share(nodes: Nodes, name: str, prepared: Path) -> None:
+    """Put dataset and verdict where the nodes will see them."""
+    for kind in ("dataset", "verdict"):
+        shutil.copytree(prepared / kind, nodes.folders / name / kind)
+
+
+def test_two_nodes_train_one_model(nodes: Nodes, prepared: Path) -> None:
+    share(nodes, "two", prepared)
+    folder = nodes.start("two")
+    assert nodes.end("two") == "Complete", nodes.log("two")
+    made = artifact.read(folder / "model", "model")
+    assert made.json("summary.json")["steps"] == 60
+    assert made.made_from["dataset"] == artifact.read(prepared / "dataset", "dataset").fingerprint
+    assert "2 processes, 60 steps" in nodes.log("two")
+    alone = ["train", "--params", json.dumps(SETTINGS), "--dataset", str(prepared / "dataset")]
+    alone += ["--verdict", str(prepared / "verdict"), "--work", str(folder / "alone"), "--out", str(folder / "one")]
+    assert cli.main(alone) == 0
+    two, one = (artifact.read(folder / name, "model").json("summary.json")["gap"] for name in ("model", "one"))
+    furthest = max(abs(a["loss"] / b["loss"] - 1) for a, b in zip(two, one, strict=True))
+    print(f"\ntwo nodes beside one process, losses over t after 60 steps: {furthest:.1e} apart at most")
+    assert furthest < 1e-3  # the same samples; sums of floats in another order
+
+
+def test_a_failing_step_fails_the_job_and_leaves_its_exit_code(nodes: Nodes) -> None:
+    folder = nodes.start("bad")
+    assert nodes.end("bad") == "Failed"
+    assert "dier: error: no dataset artifact at /workspace/dataset" in nodes.log("bad")
+    assert json.loads((folder / "settled").read_text()) == {"code": 3}
+    assert not (folder / "model").exists()
+
+
+def test_a_lost_node_ends_the_job_within_a_minute_and_the_next_try_goes_on(
+    nodes: Nodes, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(nodes, "lost", prepared)
+    monkeypatch.setitem(SETTINGS["train"], "steps", 4000)
+    folder = nodes.start("lost")
+    limit = time.monotonic() + 200
+    while not list(folder.glob("work/*/step-*")):
+        assert time.monotonic() < limit, nodes.log("lost")
+        assert nodes.node("lost", 0).status in ("created", "running"), nodes.log("lost")
+        time.sleep(0.5)
+    nodes.node("lost", 1).kill("SIGKILL")
+    start = time.monotonic()
+    assert nodes.node("lost", 0).wait(timeout=90)["StatusCode"] != 0
+    seconds = time.monotonic() - start
+    print(f"\nthe other node ended {seconds:.0f} s after the kill")
+    assert seconds < 60
+    assert nodes.end("lost") == "Failed"
+    assert not (folder / "settled").exists()  # another try may cure it
+    nodes.remove()
+    latest = max(int(place.name.rpartition("-")[2]) for place in folder.glob("work/*/step-*"))
+    nodes.start("lost")
+    limit = time.monotonic() + 200
+    while not [place for place in folder.glob("work/*/step-*") if int(place.name.rpartition("-")[2]) > latest]:
+        assert time.monotonic() < limit, nodes.log("lost")
+        time.sleep(0.5)
+    assert f"train: going on from the checkpoint of step {latest}" in nodes.log("lost")
+
+
+def test_the_trainjobs_own_command_trains_with_what_the_trainer_tells_its_pods(
+    engine: Any, image: str, prepared: Path, tmp_path: Path
+) -> None:
+    """The manifest as rendered; the variables are those that the Trainer's torch plugin sets, two processes a node."""
+    work, name = tmp_path / "work", "m" * LONGEST  # the longest name makes the longest address
+    work.mkdir()
+    work.chmod(0o777)
+    for kind in ("dataset", "verdict"):
+        shutil.copytree(prepared / kind, work / kind)
+    cluster = Cluster.model_validate({"image": image, "work": {"claim": "c"}, "trainjob": {"nodes": 2}})
+    paths = {flag: Path("/work") / flag for flag in ("dataset", "verdict", "work", "out")}
+    trainer = yaml.safe_load(text(cluster, parse(SETTINGS, "test"), name, paths))["spec"]["trainer"]
+    network = engine.networks.create("dier-trainjob")
+    pods = []
+    try:
+        for rank in range(trainer["numNodes"]):
+            told = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "2", "PET_NODE_RANK": str(rank), "PET_MASTER_PORT": "29500"}
+            pod = engine.containers.create(
+                trainer["image"],
+                trainer["args"],
+                entrypoint=trainer["command"],
+                name=f"{name}-node-0-{rank}.{name}",
+                environment={**told, "PET_MASTER_ADDR": f"{name}-node-0-0.{name}", "OMP_NUM_THREADS": "1"},
+                network="dier-trainjob",
+                volumes={str(work): {"bind": "/work", "mode": "rw"}},
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+            )
+            pods.append(pod)
+        for pod in pods:
+            pod.start()
+        codes = [pod.wait(timeout=300)["StatusCode"] for pod in pods]
+        assert codes == [0, 0], "\n".join(pod.logs().decode() for pod in pods)
+        assert "4 processes, 60 steps" in pods[0].logs().decode()
+    finally:
+        for pod in pods:
+            pod.remove(force=True)
+        network.remove()
+    assert artifact.read(work / "out", "model").json("summary.json")["steps"] == 60
