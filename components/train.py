@@ -59,7 +59,7 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
         trainer.run()
 
     ema = _averaged(trainer)
-    gap = _gap(trainer, ema)
+    gap = shuffled_gap(ema, images[:GAP_IMAGES], GAP_TIMESTEPS, seed=train_settings.seed, device=device)
     check_encoder(gap, train_settings.min_gap, trainer.curve)
     with artifact.create(out, "model", {"dataset": data.fingerprint, "verdict": checked.fingerprint}) as folder:
         save_model(folder, ema, trainer.ema_weights())
@@ -115,10 +115,6 @@ def _averaged(trainer: Trainer) -> DiER:
         return trainer.ema_model()
 
 
-def _gap(trainer: Trainer, ema: DiER) -> list[dict[str, float]]:
-    return shuffled_gap(ema, trainer.images[:GAP_IMAGES], GAP_TIMESTEPS, seed=trainer.config.seed, device=trainer.device)
-
-
 def _watch(trainer: Trainer, live: LiveLog, min_gap: float) -> Watch:
     """Progress for a person, points for MLflow, and the wall-clock rates beside the checkpoints. Ends a training in vain."""
     steps = track(range(trainer.config.steps), trainer.config.steps, "train", "steps")
@@ -139,8 +135,9 @@ def _watch(trainer: Trainer, live: LiveLog, min_gap: float) -> Watch:
         with (trainer.work / "rates.csv").open("a", encoding="utf-8") as file:
             file.write(f"{int(row['step'])},{rate:.1f},{time.time():.0f}\n")
         if min_gap and trainer.step >= 2 * looked and encoder_faded(trainer.curve):
-            looked = trainer.step  # a healthy encoder's gradient falls as well, so this is asked seldom
-            gap = _gap(trainer, _averaged(trainer))
+            looked = trainer.step  # a healthy encoder's gradient falls as well, so this is asked seldom, and of few images
+            ema, few = _averaged(trainer), trainer.images[: GAP_IMAGES // 2]
+            gap = shuffled_gap(ema, few, GAP_TIMESTEPS[1::2], seed=trainer.config.seed, device=trainer.device)
             if encoder_is_dead(row["ratio"] for row in gap):
                 check_encoder(gap, min_gap, trainer.curve)
 
