@@ -145,7 +145,7 @@ def _watch(trainer: Trainer, live: LiveLog, min_gap: float) -> Watch:
 
 
 def _look_every(settings: TrainSettings, dataset: Dataset, trainer: Trainer, live: LiveLog) -> None:
-    """Have the embeddings looked at every `train.probe_every` steps, after whatever else is done then."""
+    """Have the embeddings looked at every `train.probe_every` steps."""
     from components.watching import Watcher  # brings scikit-learn, which a training without it need not wait for
 
     watcher = Watcher(dataset, settings.seed, trainer.device, trainer.work / "watch.csv")
