@@ -121,11 +121,8 @@ def main() -> None:
         ratios = blocks[:, 0] / blocks[:, 1]
         low, high = np.quantile(np.median(draw.choice(ratios, (2000, len(ratios))), axis=1), [0.025, 0.975])
         plain, median, longest = 1000 * np.median(blocks[:, 1]) / BLOCK, 1000 * np.median(calls), 1000 * calls.max()
-        print(
-            f"{server.__name__:<8} {plain:>8.2f} {np.median(ratios):>7.3f}  {low:.3f} to {high:.3f}  "
-            f"{median:>15.3f} {longest:>8.2f} {ended:>9.2f}",
-            flush=True,
-        )
+        ratio = f"{np.median(ratios):>7.3f}  {low:.3f} to {high:.3f}"
+        print(f"{server.__name__:<8} {plain:>8.2f} {ratio}  {median:>15.3f} {longest:>8.2f} {ended:>9.2f}", flush=True)
 
 
 if __name__ == "__main__":
