@@ -1,6 +1,6 @@
 """Who watches a training: progress for a person, points for MLflow, looks at the embeddings, an end to what is in vain."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -25,9 +25,11 @@ def averaged(trainer: Trainer) -> DiER:
         return trainer.ema_model()
 
 
-def swapped(trainer: Trainer, ema: DiER) -> list[dict[str, float]]:
+def swapped(
+    trainer: Trainer, ema: DiER, images: int = GAP_IMAGES, timesteps: Sequence[int] = GAP_TIMESTEPS
+) -> list[dict[str, float]]:
     """What shuffling v_t costs at several t, on the first training images."""
-    return shuffled_gap(ema, trainer.images[:GAP_IMAGES], GAP_TIMESTEPS, seed=trainer.config.seed, device=trainer.device)
+    return shuffled_gap(ema, trainer.images[:images], list(timesteps), seed=trainer.config.seed, device=trainer.device)
 
 
 def watch(trainer: Trainer, live: LiveLog, stop: Callable[[], int], min_gap: float) -> Watch:
@@ -47,8 +49,8 @@ def watch(trainer: Trainer, live: LiveLog, stop: Callable[[], int], min_gap: flo
         nonlocal looked
         live.log(int(row["step"]), {**row, "images_per_second": rate, **peak_memory(trainer.device)})
         if min_gap and trainer.step >= 2 * looked and encoder_faded(trainer.curve):
-            looked = trainer.step  # a healthy encoder's gradient falls as well, so this is asked seldom
-            gap = swapped(trainer, averaged(trainer))
+            looked = trainer.step  # a healthy encoder's gradient falls as well, so this is asked seldom, and of few images
+            gap = swapped(trainer, averaged(trainer), images=GAP_IMAGES // 2, timesteps=GAP_TIMESTEPS[1::2])
             if encoder_is_dead(row["ratio"] for row in gap):
                 check_encoder(gap, min_gap, trainer.curve)
 

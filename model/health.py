@@ -17,7 +17,7 @@ PATIENCE = 300
 """Steps that a sign must last to count; a spike passes. Before so many after warm-up the loss may not have fallen yet."""
 FADED = 0.25
 """An encoder's gradient norm below this share of what it was before makes one look whether v_t still does anything."""
-NO_EFFECT = 1.0005
+NO_EFFECT = 1.0003
 """Shuffling a dead v_t leaves the loss as it was; even before warm-up ends a live one raises it by more than this, at some t."""
 
 
@@ -48,7 +48,7 @@ def check_point(point: Mapping[str, float], steps_since_warmup: int, before: Cur
         )
     if all(past["loss"] > 0.9 * TRIVIAL_LOSS for past in recent):
         raise TrainingError(
-            f"collapsed: by step {step} the loss {point['loss']:.3f} is {_how(fell)} that of predicting no noise (1.0), and the "
+            f"collapsed: by step {step} the loss {point['loss']:.3f} is {_how(fell)} that of predicting no noise (1.0), the "
             f"encoder's gradient norm is {norms[0]:.1e}, at train.lr {lr:g}; lower train.lr or lengthen train.warmup_steps"
         )
 
@@ -103,4 +103,4 @@ def _how(fell: Curve) -> str:
     if not fell:
         return "still"
     lowest = min(fell, key=lambda past: past["loss"])
-    return f"back from {lowest['loss']:.3f} (step {lowest['step']:.0f}) at"
+    return f"back from {lowest['loss']:.3f} (step {lowest['step']:.0f}) at or above"

@@ -12,6 +12,8 @@ from pipeline.package import Package, dags
 USER = 10001
 TIMINGS = "timings.jsonl"
 """Seconds a step of the latest run, in the work folder."""
+LABEL = "dier.run-local"
+"""Names the command that a container belongs to, by its process id."""
 PASSED_ON = ("MLFLOW_", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Environment that the containers share with the command: where MLflow is, and how many threads compute."""
 
@@ -75,6 +77,13 @@ def runner(root: Path, mounts: list[str], network: str) -> Any:
         tmpfs={"/tmp": "mode=1777"},  # noqa: S108
         mounts=bound,
         working_dir="/work",
+        labels={LABEL: str(os.getpid())},
         entrypoint=["/usr/bin/env"],  # on a cluster a task's command replaces the image's entry point; here it would follow it
         environment=environment,
     )
+
+
+def stop_containers(client: Any) -> None:
+    """End what this command started and left behind: kfp lets a container run on when it is interrupted."""
+    for container in client.containers.list(filters={"label": f"{LABEL}={os.getpid()}"}):
+        container.kill()

@@ -8,11 +8,13 @@ artifact is there and matches its manifest.
 import contextlib
 import os
 import re
+import signal
 import sys
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 from components.progress import say
@@ -40,7 +42,7 @@ def run_local(
     say(f"run-local: {pipeline} in containers, log {log}")
     start, before = time.monotonic(), set((root / "runs").glob("dier-*"))
     failure = None
-    with log.open("w", encoding="utf-8", buffering=1) as file, _tee(file):
+    with log.open("w", encoding="utf-8", buffering=1) as file, _tee(file), _stopping(client):
         try:
             _run(spec, arguments, root, engine.runner(root, mounts, network), cache)
         except (RuntimeError, ValueError, docker.errors.DockerException) as error:
@@ -89,6 +91,23 @@ def _run(spec: dict[str, Any], arguments: dict[str, Any], root: Path, runner: An
         components.load_component_from_text(yaml.safe_dump(spec))(**arguments)
     finally:
         os.umask(before)
+
+
+@contextlib.contextmanager
+def _stopping(client: Any) -> Iterator[None]:
+    """Take the containers along when a person or the system ends this command."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        engine.stop_containers(client)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Both:

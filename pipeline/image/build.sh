@@ -19,7 +19,11 @@ commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 arguments+=(--build-arg "GIT_COMMIT=$commit")
 [ -z "${BASE_IMAGE:-}" ] || arguments+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
 
-# Package indexes that pip is told to use besides PyPI. Folders on this machine are served to the build over loopback.
+# The package index that pip is told to use instead of PyPI.
+index=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || true)}
+[ -z "$index" ] || arguments+=(--build-arg "PIP_INDEX_URL=$index")
+
+# Package indexes that pip is told to use besides it. Folders on this machine are served to the build over loopback.
 indexes=${PIP_EXTRA_INDEX_URL:-$("$python" -m pip config get global.extra-index-url 2>/dev/null || true)}
 servers=()
 trap 'for pid in "${servers[@]}"; do kill "$pid" 2>/dev/null || true; done' EXIT
@@ -43,7 +47,7 @@ start=$(date +%s)
 seconds=$(($(date +%s) - start))
 
 mkdir -p .work/image
-container=$("$builder" create "$image")
+container=$("$builder" create --network none "$image")
 "$builder" cp "$container:/opt/dier/sbom.cdx.json" .work/image/sbom.cdx.json
 "$builder" rm "$container" >/dev/null
 bytes=$("$builder" image inspect --format '{{.Size}}' "$image")

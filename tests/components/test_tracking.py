@@ -66,6 +66,19 @@ def test_points_are_logged_once_and_only_finite_ones(store: str) -> None:
     assert steps(client, run.id, "b") == []
 
 
+def test_a_batch_that_arrives_after_the_run_was_asked_is_taken_once(store: str) -> None:
+    """A request that was given up on may be carried out late: between the question what the run has and the second attempt."""
+    client = connect()
+    run = training_run(client, "k", "e")
+    late, again = Points(client, run.id), Points(client, run.id)
+    for one in (late, again):
+        one.add([Point(0, {"a": float("nan"), "b": float("nan")})])  # asks, logs nothing
+    late.add([Point(1, {"a": 1.0, "b": 2.0}, 1000)])
+    again.add([Point(1, {"a": 1.0, "b": 2.0}, 1000), Point(2, {"a": 3.0}, 1001)])
+    assert steps(client, run.id, "a") == [(1, 1.0), (2, 3.0)]
+    assert steps(client, run.id, "b") == [(1, 2.0)]
+
+
 def test_an_update_supersedes_and_is_not_repeated(store: str) -> None:
     client = connect()
     run = training_run(client, "k", "e")

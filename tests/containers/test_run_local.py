@@ -115,6 +115,20 @@ def test_success_without_an_artifact_is_a_failure(engine: Any, image: str, tmp_p
         engine.images.remove(liar, force=True)
 
 
+def test_a_stopped_run_takes_its_containers_along(engine: Any, image: str, tmp_path: Path) -> None:
+    words = [str(DIER), "run-local", "--image", image, "--root", str(tmp_path / "root")]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as command:
+        ours = {"label": f"dier.run-local={command.pid}"}
+        for _ in range(600):
+            if engine.containers.list(filters=ours):
+                break
+            time.sleep(0.1)
+        assert engine.containers.list(filters=ours)
+        command.terminate()
+        assert command.wait(60) == 143
+    assert not engine.containers.list(filters=ours)
+
+
 def test_what_is_missing_is_said_before_anything_runs(engine: Any, tmp_path: Path) -> None:
     said = run_local(tmp_path / "root", "localhost/nothing:here", code=1)
     assert "the engine has no image localhost/nothing:here" in said
