@@ -38,6 +38,17 @@ class Gpu(Section):
     steps: list[StepName] = Field(["train", "embed", "probe"], description="steps that get them")
 
 
+class NodeSelector(Section):
+    """Nodes that steps are kept to."""
+
+    labels: dict[str, str] = Field({}, description="labels that a node must have")
+    steps: list[StepName] | None = Field(None, description="steps that are kept to them; null = all")
+
+    def of(self, step: str) -> dict[str, str]:
+        """The labels that the nodes of `step` must have."""
+        return self.labels if self.steps is None or step in self.steps else {}
+
+
 class Toleration(Section):
     """A taint that steps put up with."""
 
@@ -152,7 +163,7 @@ class Cluster(Section):
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="when the node pulls")
     resources: dict[StepName, Resources] = Field({}, description="requests and limits by step")
     gpu: Gpu = Gpu()
-    node_selector: dict[str, str] = Field({}, description="labels of the nodes that steps with a GPU run on")
+    node_selector: NodeSelector = NodeSelector()
     tolerations: list[Toleration] = Field([], description="taints that steps put up with")
     shared_memory: Quantity | None = Field("2Gi", description="size of /dev/shm in train and embed; null = the engine's 64 MiB")
     work: Work = Work()

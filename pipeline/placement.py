@@ -67,10 +67,10 @@ def _resources(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
     for toleration in cluster.tolerations:
         if toleration.steps is None or step in toleration.steps:
             kubernetes.add_toleration(task, toleration.key, toleration.operator, toleration.value, toleration.effect)
+    for label, value in cluster.node_selector.of(step).items():
+        kubernetes.add_node_selector(task, label, value)
     if cluster.gpu.count and step in cluster.gpu.steps:
         task.set_accelerator_type(cluster.gpu.type).set_accelerator_limit(cluster.gpu.count)
-        for label, value in cluster.node_selector.items():
-            kubernetes.add_node_selector(task, label, value)
 
 
 def _volumes(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:

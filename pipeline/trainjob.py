@@ -131,7 +131,6 @@ def _environment(cluster: Cluster, settled_file: str | None) -> list[dict[str, A
 
 def _pod(cluster: Cluster) -> dict[str, Any]:
     volumes, mounts = _volumes(cluster)
-    has_gpu = cluster.gpu.count and "train" in cluster.gpu.steps
     security = cluster.security
     container = {
         "name": NODE,
@@ -146,7 +145,7 @@ def _pod(cluster: Cluster) -> dict[str, Any]:
     pod = {
         "serviceAccountName": cluster.trainjob.service_account,
         "imagePullSecrets": [{"name": name} for name in cluster.image_pull_secrets],
-        "nodeSelector": cluster.node_selector if has_gpu else {},
+        "nodeSelector": cluster.node_selector.of("train"),
         "tolerations": tolerations,
         "securityContext": {"runAsUser": security.run_as_user, "runAsGroup": security.run_as_group, "runAsNonRoot": True},
         "volumes": volumes,

@@ -111,7 +111,7 @@ def test_every_setting_of_the_cluster_file_reaches_the_pipeline() -> None:
         "image_pull_secrets": ["registry-login"],
         "image_pull_policy": "Always",
         "gpu": {"type": "nvidia.com/gpu", "count": 2, "steps": ["train"]},
-        "node_selector": {"gpu": "a100"},
+        "node_selector": {"labels": {"gpu": "a100"}, "steps": ["train"]},
         "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule", "steps": ["train"]}],
         "resources": {"train": {"cpu_request": "500m", "cpu_limit": "8", "memory_request": "4Gi", "memory_limit": "32Gi"}},
         "shared_memory": "8Gi",
@@ -145,6 +145,7 @@ def test_every_setting_of_the_cluster_file_reaches_the_pipeline() -> None:
     assert register["secretAsEnv"][0]["keyToEnv"] == [{"envVar": "MLFLOW_TRACKING_URI", "secretKey": "uri"}]
     assert "secretAsEnv" not in train
     assert "tolerations" not in prepare
+    assert "nodeSelector" not in prepare
     assert train["configMapAsVolume"][0]["mountPath"] == "/etc/dier/ca"
     environment = {entry["name"]: entry["value"] for entry in executor["env"]}
     assert environment["HTTPS_PROXY"] == "http://proxy.example:3128"

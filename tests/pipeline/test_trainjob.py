@@ -22,7 +22,7 @@ EVERYTHING: dict[str, Any] = {
     "image": DIGEST,
     "image_pull_secrets": ["registry-login"],
     "gpu": {"type": "nvidia.com/gpu", "count": 8, "steps": ["train"]},
-    "node_selector": {"gpu": "a100"},
+    "node_selector": {"labels": {"gpu": "a100"}},
     "tolerations": [
         {"key": "gpu", "operator": "Exists", "effect": "NoSchedule", "steps": ["train"]},
         {"key": "other", "operator": "Exists", "steps": ["prepare"]},
@@ -167,8 +167,8 @@ def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
     }
 
 
-def test_without_gpus_there_is_one_process_a_node_and_no_node_is_picked() -> None:
-    job = made(**SMALLEST, node_selector={"gpu": "a100"}, gpu={"count": 8, "steps": ["embed"]})
+def test_without_gpus_there_is_one_process_a_node() -> None:
+    job = made(**SMALLEST, node_selector={"labels": {"gpu": "a100"}, "steps": ["embed"]}, gpu={"count": 8, "steps": ["embed"]})
     assert job["spec"]["trainer"]["numProcPerNode"] == 1
     assert "resourcesPerNode" not in job["spec"]["trainer"]
     assert "nodeSelector" not in pod_of(job)["spec"]
