@@ -212,6 +212,15 @@ class Cluster(Section):
                 "docker inspect --format '{{index .RepoDigests 0}}' prints, or pass --allow-tag"
             )
 
+    def check_tracking(self) -> None:
+        """Refuse a pipeline whose register step would not know of any MLflow server. Raises SettingsError."""
+        told = [secret.env.values() for secret in self.secrets if secret.steps is None or "register" in secret.steps]
+        if "MLFLOW_TRACKING_URI" not in {*self.env, *(name for names in told for name in names)}:
+            raise SettingsError(
+                "no MLFLOW_TRACKING_URI for register: the model would be registered in a file that is gone with its pod; "
+                "name the server in the cluster file, under env or secrets"
+            )
+
 
 def load(path: Path) -> Cluster:
     """Read cluster settings. Raises SettingsError with one line."""

@@ -17,6 +17,7 @@ def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> No
     """Compile with the defaults of `params` for `cluster` and write `out`, whole or not at all. Raises SettingsError."""
     wanted, defaults = cluster_settings.load(cluster), settings.load(params)
     wanted.check_image(allow_tag)
+    wanted.check_tracking()
     text = compiled(defaults, wanted)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.partial-{os.getpid()}")

@@ -183,6 +183,23 @@ def test_a_dataset_on_a_volume_is_mounted_into_every_step_that_reads_it_and_copi
         assert [mount["mountPath"] for mount in kubernetes(platform, step)["pvcMount"]] == ["/sets"]
 
 
+def test_a_pipeline_that_would_register_nowhere_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    file, out = tmp_path / "cluster.yaml", tmp_path / "out.yaml"
+    secret = {"name": "m", "env": {"uri": "MLFLOW_TRACKING_URI"}}
+    for settings, code in (
+        ({}, 2),
+        ({"secrets": [secret | {"steps": ["train"]}]}, 2),
+        ({"secrets": [secret]}, 0),
+        ({"env": {"MLFLOW_TRACKING_URI": "https://mlflow.example"}}, 0),
+    ):
+        file.write_text(yaml.safe_dump({"image": DIGEST, **settings}))
+        assert cli.main(["compile", "--cluster", str(file), "--out", str(out)]) == code, settings
+        assert ("no MLFLOW_TRACKING_URI for register" in capsys.readouterr().err) == (code == 2)
+
+
 def test_an_image_without_digest_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
