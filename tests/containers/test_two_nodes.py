@@ -104,10 +104,20 @@ class Nodes:
             self.client.delete_job(self.made.pop())
 
 
+@pytest.fixture(scope="module")
+def open_image(engine: Any, image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The image without its entry point: on a cluster a pod's command replaces it, the SDK's containers would get both."""
+    folder, tag = tmp_path_factory.mktemp("open"), "localhost/dier-open:test"
+    (folder / "Containerfile").write_text(f"FROM {image}\nENTRYPOINT []\n")
+    engine.images.build(path=str(folder), dockerfile="Containerfile", tag=tag)
+    yield tag
+    engine.images.remove(tag, force=True)
+
+
 @pytest.fixture
-def nodes(engine: Any, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
+def nodes(engine: Any, open_image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nodes]:
     monkeypatch.setenv("HOME", str(tmp_path))  # the SDK keeps its jobs' folders there
-    made = Nodes(engine, image, tmp_path)
+    made = Nodes(engine, open_image, tmp_path)
     yield made
     made.remove()
 
