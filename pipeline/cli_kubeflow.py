@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from pipeline.steps import INPUT_HELP
+from pipeline.steps import INPUT_HELP, STATE
 
 COMPILED = Path("pipeline/compiled/dier.yaml")
 CLUSTER = Path("pipeline/cluster.yaml")
@@ -57,7 +57,7 @@ def _trainjob(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     command.add_argument("--cluster", type=Path, default=CLUSTER, metavar="FILE", help=f"cluster settings (default: {CLUSTER})")
     command.add_argument("--params", type=Path, default=Path("params.yaml"), metavar="FILE", help="settings (default: params.yaml)")
     for name in ("dataset", "verdict", "work", "out"):
-        place = Path("/work") / {"work": "train", "out": "model"}.get(name, name)
+        place = Path(STATE) / {"work": "train", "out": "model"}.get(name, name)
         what = "where the model goes" if name == "out" else INPUT_HELP[name]
         command.add_argument(
             f"--{name}", type=Path, default=place, metavar="DIR", help=f"{what}, as pods see it (default: {place})"

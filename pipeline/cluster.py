@@ -60,7 +60,7 @@ class Toleration(Section):
 
 
 class Work(Section):
-    """The folder /work: running checkpoints, and scratch."""
+    """The folder /state: running checkpoints, and scratch."""
 
     claim: Name | None = Field(
         None, description="PersistentVolumeClaim for train, so that a retried pod goes on from its checkpoint; null = scratch"

@@ -8,6 +8,7 @@ from typing import Any
 from components.errors import SettingsError
 from pipeline.errors import EngineError
 from pipeline.package import Package, dags
+from pipeline.steps import STATE
 
 USER = 10001
 TIMINGS = "timings.jsonl"
@@ -60,14 +61,14 @@ def runner(root: Path, mounts: list[str], network: str) -> Any:
     from docker.types import Mount
     from kfp.local import DockerRunner
 
-    bound = [Mount("/work", str(root / "work"), "bind")]
+    bound = [Mount(STATE, str(root / "work"), "bind")]
     for pair in mounts:
         host, colon, inside = pair.partition(":")
         if not (colon and inside.startswith("/") and Path(host).exists()):
             raise SettingsError(f"--mount {pair!r} is not HOST:CONTAINER, something that exists and an absolute path for it inside")
         bound.append(Mount(inside, str(Path(host).absolute()), "bind", read_only=True))
     environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-    environment["DIER_TIMINGS"] = f"/work/{TIMINGS}"
+    environment["DIER_TIMINGS"] = f"{STATE}/{TIMINGS}"
     return DockerRunner(
         user=f"{os.getuid() or USER}:{os.getgid() or USER}",
         read_only=True,
@@ -76,7 +77,7 @@ def runner(root: Path, mounts: list[str], network: str) -> Any:
         network_mode=network,
         tmpfs={"/tmp": "mode=1777"},  # noqa: S108
         mounts=bound,
-        working_dir="/work",
+        working_dir=STATE,
         labels={LABEL: str(os.getpid())},
         entrypoint=["/usr/bin/env"],  # on a cluster a task's command replaces the image's entry point; here it would follow it
         environment=environment,

@@ -8,17 +8,8 @@ from components import artifact
 from components.errors import ArtifactError
 from pipeline.steps import STEPS
 
-OUTPUTS = {
-    "dataset": "prepare",
-    "verdict": "validate",
-    "model": "train",
-    "embeddings": "embed",
-    "probe": "probe",
-    "report": "report",
-    "registration": "register",
-}
+MADE_BY = {step.output: step.name for step in STEPS}
 """Artifact: the step that makes it."""
-assert list(OUTPUTS.values()) == [step.name for step in STEPS]
 
 
 def gather(runs: Path, run: Path) -> dict[str, Path]:
@@ -29,7 +20,7 @@ def gather(runs: Path, run: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     wanted: dict[str, str] = {}
-    for name, step in reversed(OUTPUTS.items()):
+    for name, step in reversed(MADE_BY.items()):
         places = [run / step / name] if (run / step).is_dir() else _earlier(runs, step, name, wanted.get(name))
         for place in places:
             try:
@@ -39,7 +30,7 @@ def gather(runs: Path, run: Path) -> dict[str, Path]:
             found[name] = place
             wanted |= checked.made_from
             break
-    return {name: found[name] for name in OUTPUTS if name in found}
+    return {name: found[name] for name in MADE_BY if name in found}
 
 
 def outcome(run: Path) -> str | None:
@@ -62,7 +53,7 @@ def _fingerprint(place: Path) -> str | None:
 
 def link(found: dict[str, Path], folder: Path) -> None:
     """Make `folder` hold a relative link to each artifact of the latest run, and none to others."""
-    for name in OUTPUTS:
+    for name in MADE_BY:
         place = folder / name
         place.unlink(missing_ok=True)
         if name in found:

@@ -16,12 +16,12 @@ from components.settings import SECTIONS, Settings
 from pipeline import trainjob
 from pipeline.cluster import Cluster
 from pipeline.placement import place
-from pipeline.steps import STEPS, Step
+from pipeline.steps import OUTPUT, STATE, STEPS, Step
 
 DESCRIPTION = "Unlabelled images to versioned, evaluated diffusion embeddings"
-WORK = "/work/train"
-"""Running checkpoints; /work is a volume (pipeline/placement.py)."""
-SETTLED = "/work/settled/" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
+WORK = f"{STATE}/train"
+"""Running checkpoints, on a volume (pipeline/placement.py)."""
+SETTLED = f"{STATE}/settled/" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
 """Where train remembers a failure that no retry can cure."""
 TRAINJOB = "dier-" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
 """Its name, the run's: a task that is tried again finds it."""
@@ -35,8 +35,7 @@ ARTIFACTS: dict[str, type[dsl.Artifact]] = {
     "report": dsl.Artifact,
     "registration": dsl.Artifact,
 }
-"""What each step makes, by the name that later steps ask for it."""
-OUTPUT = dict(zip((step.name for step in STEPS), ARTIFACTS, strict=True))
+"""The type of what each step makes, by the name that later steps ask for it."""
 
 SHOWN: dict[str, dict[str, type[dsl.Artifact]]] = {
     "validate": {"page": dsl.HTML},

@@ -5,7 +5,7 @@ from typing import cast
 from kfp import dsl, kubernetes
 
 from pipeline.cluster import Cluster, StepName
-from pipeline.steps import STEPS
+from pipeline.steps import STATE, STEPS
 
 READ_DATASET = [step.name for step in STEPS if "dataset" in step.inputs]
 SHARED_MEMORY_STEPS = ("train", "embed")
@@ -74,11 +74,11 @@ def _resources(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
 
 
 def _volumes(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
-    """/work, /dev/shm and the claims that hold images."""
+    """/state, /dev/shm and the claims that hold images."""
     if step == "train" and cluster.work.claim:
-        kubernetes.mount_pvc(task, cluster.work.claim, "/work", sub_path=cluster.work.sub_path)
+        kubernetes.mount_pvc(task, cluster.work.claim, STATE, sub_path=cluster.work.sub_path)
     else:
-        kubernetes.empty_dir_mount(task, "work", "/work", size_limit=cluster.work.scratch)
+        kubernetes.empty_dir_mount(task, "work", STATE, size_limit=cluster.work.scratch)
     if cluster.shared_memory and step in SHARED_MEMORY_STEPS and not _only_waits(step, cluster):
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=cluster.shared_memory)  # noqa: S108
     for volume in cluster.volumes:

@@ -51,7 +51,7 @@ def run_local(
     made = sorted(set((root / "runs").glob("dier-*")) - before)
     found = gather.gather(root / "runs", made[-1]) if made else {}
     gather.link(found, root / "artifacts")
-    missing = [name for name in gather.OUTPUTS if name not in found]
+    missing = [name for name in gather.MADE_BY if name not in found]
     missing += [] if made and gather.outcome(made[-1]) else ["outcome"]
     if failure or missing:
         blame = f"{failure or 'the engine reports success'}; no whole artifact of: {', '.join(missing) or 'none'}"

@@ -9,6 +9,8 @@ class Step:
 
     name: str
     help: str
+    output: str
+    """What its artifact is called by later steps, and its kind."""
     sections: tuple[str, ...]
     """The settings sections that it is handed, and so all that it can depend on."""
     inputs: tuple[str, ...] = ()
@@ -16,19 +18,32 @@ class Step:
 
 
 STEPS = (
-    Step("prepare", "bring images from their source into the on-disk format", ("data",)),
-    Step("validate", "check the images: schema, copies, leaks, near-duplicates, drift", ("validate",), ("dataset",)),
-    Step("train", "train encoder and denoiser together, without labels", ("model", "train"), ("dataset", "verdict", "work")),
-    Step("embed", "export v_t for every split and timestep", ("embed",), ("dataset", "model")),
-    Step("probe", "linear probes over t, with baselines", ("probe",), ("dataset", "model", "embeddings")),
+    Step("prepare", "bring images from their source into the on-disk format", "dataset", ("data",)),
+    Step("validate", "check the images: schema, copies, leaks, near-duplicates, drift", "verdict", ("validate",), ("dataset",)),
+    Step(
+        "train", "train encoder and denoiser together, without labels", "model", ("model", "train"), ("dataset", "verdict", "work")
+    ),
+    Step("embed", "export v_t for every split and timestep", "embeddings", ("embed",), ("dataset", "model")),
+    Step("probe", "linear probes over t, with baselines", "probe", ("probe",), ("dataset", "model", "embeddings")),
     Step(
         "report",
         "one self-contained HTML page",
+        "report",
         ("data", "validate", "model", "train", "embed", "probe"),
         ("dataset", "verdict", "model", "embeddings", "probe"),
     ),
-    Step("register", "gate the model and register it in MLflow", ("register",), ("verdict", "model", "probe", "report")),
+    Step(
+        "register",
+        "gate the model and register it in MLflow",
+        "registration",
+        ("register",),
+        ("verdict", "model", "probe", "report"),
+    ),
 )
+
+OUTPUT = {step.name: step.output for step in STEPS}
+STATE = "/state"
+"""A container's own writable folder, the image's working folder: running checkpoints, MLflow's SQLite file, scratch."""
 
 INPUT_HELP = {
     "dataset": "dataset artifact, made by prepare",

@@ -23,6 +23,7 @@ from pipeline import settled
 from pipeline.cluster import Cluster
 from pipeline.cluster import load as load_cluster
 from pipeline.placement import CA_FOLDER, CA_VARIABLES
+from pipeline.steps import STATE
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 LAUNCH = ["-m", "pipeline.cli"]
@@ -155,7 +156,7 @@ def _pod(cluster: Cluster) -> dict[str, Any]:
 
 
 def _volumes(cluster: Cluster) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """/work, /dev/shm, the certificate authority, and the claims that train sees."""
+    """/state, /dev/shm, the certificate authority, and the claims that train sees."""
     volumes: list[dict[str, Any]] = []
     mounts: list[dict[str, Any]] = []
 
@@ -165,7 +166,7 @@ def _volumes(cluster: Cluster) -> tuple[list[dict[str, Any]], list[dict[str, Any
 
     claim = cluster.work.claim
     work = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}
-    add("work", "/work", work, cluster.work.sub_path if claim else "")
+    add("work", STATE, work, cluster.work.sub_path if claim else "")
     if cluster.shared_memory:
         add("shared-memory", "/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": cluster.shared_memory}})  # noqa: S108
     if cluster.certificate_authority:

@@ -15,12 +15,13 @@ from components import artifact
 from components.progress import say
 from pipeline import settled, trainjob_watch
 from pipeline.errors import ClusterError
+from pipeline.steps import STATE
 from pipeline.trainjob import LAUNCH, mount_paths
 from pipeline.trainjob_client import Jobs
 from pipeline.trainjob_watch import ended, patient, watch
 
-SHARED = Path("/work/trainjob")
-"""Where the nodes find inputs and leave the model: on the claim that the task and its pods have at /work."""
+SHARED = Path(STATE) / "trainjob"
+"""Where the nodes find inputs and leave the model: on the claim that the task and its pods share."""
 COPIED = ("dataset", "verdict")
 GONE_S = 300.0
 

@@ -41,7 +41,7 @@ Run = Callable[..., tuple[int, str]]
 
 @pytest.fixture
 def run(engine: Any, image: str, tmp_path: Path) -> Run:
-    """Run a command line of the image as a strict cluster would; gives exit code and output. `tmp_path` is /work."""
+    """Run a command line of the image as a strict cluster would; gives exit code and output. `tmp_path` is /state."""
     tmp_path.chmod(0o777)
 
     def contained(*words: str, user: int = USER, entrypoint: list[str] | None = None, **more: Any) -> tuple[int, str]:
@@ -52,7 +52,7 @@ def run(engine: Any, image: str, tmp_path: Path) -> Run:
             "security_opt": ["no-new-privileges"],
             "network_mode": "none",
             "tmpfs": {"/tmp": "mode=1777"},
-            "volumes": {str(tmp_path): {"bind": "/work", "mode": "rw"}},
+            "volumes": {str(tmp_path): {"bind": "/state", "mode": "rw"}},
         }
         container = engine.containers.create(image, list(words), entrypoint=entrypoint, **(settings | more))
         try:

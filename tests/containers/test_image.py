@@ -21,7 +21,7 @@ def config(engine: Any, image: str) -> dict[str, Any]:
 def test_it_starts_dier_as_a_number_and_through_no_shell(config: dict[str, Any]) -> None:
     assert config["Entrypoint"] == ["dier"]
     assert config["User"] == "10001:10001"
-    assert config["WorkingDir"] == "/work"
+    assert config["WorkingDir"] == "/state"
 
 
 def test_labels_say_what_it_was_built_from(config: dict[str, Any], run: Run) -> None:
@@ -46,7 +46,7 @@ def test_it_holds_no_credentials_and_no_address_of_an_index(engine: Any, image: 
 
 @pytest.mark.parametrize("user", [USER, 4321])
 def test_a_step_works_on_a_read_only_root_without_capabilities_for_any_user(run: Run, tmp_path: Path, user: int) -> None:
-    code, output = run("prepare", "--params", "{}", "--out", "/work/dataset", user=user)
+    code, output = run("prepare", "--params", "{}", "--out", "/state/dataset", user=user)
     assert code == 0, output
     made = artifact.read(tmp_path / "dataset", "dataset")
     assert (tmp_path / "dataset").stat().st_uid == user
@@ -63,8 +63,8 @@ def test_nothing_outside_the_mounts_can_be_written(run: Run) -> None:
     ("words", "code", "says"),
     [
         (["--help"], 0, "usage: dier"),
-        (["prepare", "--params", '{"data": {"sorce": 1}}', "--out", "/work/x"], 2, "--params: data.sorce = 1: unknown setting"),
-        (["validate", "--params", "{}", "--dataset", "/work/none", "--out", "/work/x"], 3, "no dataset artifact at /work/none"),
+        (["prepare", "--params", '{"data": {"sorce": 1}}', "--out", "/state/x"], 2, "--params: data.sorce = 1: unknown setting"),
+        (["validate", "--params", "{}", "--dataset", "/state/none", "--out", "/state/x"], 3, "no dataset artifact at /state/none"),
     ],
 )
 def test_exit_codes_and_messages_come_through(run: Run, words: list[str], code: int, says: str) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from components import artifact
 from components.errors import ArtifactError
-from pipeline.gather import OUTPUTS
+from pipeline.gather import MADE_BY
 from tests.containers.conftest import ROOT
 
 pytestmark = pytest.mark.engine
@@ -75,7 +75,7 @@ def test_containers_make_the_artifacts_of_dvc_repro(whole: tuple[Path, float], r
 
 def test_every_step_left_a_whole_artifact_and_the_outcome_says_so(whole: tuple[Path, float]) -> None:
     root, _ = whole
-    for name in OUTPUTS:
+    for name in MADE_BY:
         assert artifact.read(root / "artifacts" / name, name).kind == name
     run = max((root / "runs").glob("dier-*"))
     assert artifact.read(run / "outcome" / "outcome", "outcome").json("outcome.json")["state"] == "SUCCEEDED"

@@ -201,7 +201,7 @@ def test_the_trainjobs_own_command_trains_with_what_the_trainer_tells_its_pods(
     for kind in ("dataset", "verdict"):
         shutil.copytree(prepared / kind, work / kind)
     cluster = Cluster.model_validate({"image": image, "work": {"claim": "c"}, "trainjob": {"nodes": 2}})
-    paths = {flag: Path("/work") / flag for flag in ("dataset", "verdict", "work", "out")}
+    paths = {flag: Path("/state") / flag for flag in ("dataset", "verdict", "work", "out")}
     trainer = yaml.safe_load(text(cluster, parse(SETTINGS, "test"), name, paths))["spec"]["trainer"]
     network = engine.networks.create("dier-trainjob")
     pods = []
@@ -215,7 +215,7 @@ def test_the_trainjobs_own_command_trains_with_what_the_trainer_tells_its_pods(
                 name=f"{name}-node-0-{rank}.{name}",
                 environment={**told, "PET_MASTER_ADDR": f"{name}-node-0-0.{name}", "OMP_NUM_THREADS": "1"},
                 network="dier-trainjob",
-                volumes={str(work): {"bind": "/work", "mode": "rw"}},
+                volumes={str(work): {"bind": "/state", "mode": "rw"}},
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
             )

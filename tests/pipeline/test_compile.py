@@ -137,10 +137,10 @@ def test_every_setting_of_the_cluster_file_reaches_the_pipeline() -> None:
     assert train["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
     assert train["activeDeadlineSeconds"] == "600"
     assert [(mount["constant"], mount["mountPath"], mount["subPath"]) for mount in train["pvcMount"]] == [
-        ("dier-work", "/work", "mine")
+        ("dier-work", "/state", "mine")
     ]
     assert {mount["mountPath"]: mount.get("sizeLimit") for mount in train["emptyDirMounts"]} == {"/dev/shm": "8Gi"}
-    assert {mount["mountPath"]: mount.get("sizeLimit") for mount in prepare["emptyDirMounts"]} == {"/work": "10Gi"}
+    assert {mount["mountPath"]: mount.get("sizeLimit") for mount in prepare["emptyDirMounts"]} == {"/state": "10Gi"}
     assert [(mount["constant"], mount["mountPath"]) for mount in prepare["pvcMount"]] == [("images", "/images")]
     assert register["secretAsEnv"][0]["keyToEnv"] == [{"envVar": "MLFLOW_TRACKING_URI", "secretKey": "uri"}]
     assert "secretAsEnv" not in train

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components import artifact
-from pipeline.gather import OUTPUTS, gather, link, outcome
+from pipeline.gather import MADE_BY, gather, link, outcome
 
 NEEDS = {
     "dataset": (),
@@ -24,7 +24,7 @@ def run_steps(run: Path, names: list[str], earlier: dict[str, Path], content: st
     places = dict(earlier)
     for name in names:
         made_from = {need: artifact.read(places[need], need).fingerprint for need in NEEDS[name]}
-        places[name] = run / OUTPUTS[name] / name
+        places[name] = run / MADE_BY[name] / name
         with artifact.create(places[name], name, made_from) as folder:
             (folder / "content").write_text(content)
     return places

@@ -9,9 +9,9 @@ import pytest
 from components import artifact
 from pipeline import cli
 from pipeline.cluster import STEP_NAMES
-from pipeline.gather import OUTPUTS
-from pipeline.kubeflow import OUTPUT, SHOWN
-from pipeline.steps import STEPS
+from pipeline.gather import MADE_BY
+from pipeline.kubeflow import SHOWN
+from pipeline.steps import OUTPUT, STEPS
 from pipeline.task import run_task
 
 SHORT = {
@@ -35,7 +35,7 @@ def executor_input(folder: Path, step: str) -> dict[str, Any]:
 
 def words(folder: Path, step: str) -> list[str]:
     table = next(row for row in STEPS if row.name == step)
-    places = {name: folder / maker / name for name, maker in OUTPUTS.items()} | {"work": folder / "work"}
+    places = {name: folder / maker / name for name, maker in MADE_BY.items()} | {"work": folder / "work"}
     settings = json.dumps({section: SHORT.get(section, {}) for section in table.sections})
     inputs = [word for name in table.inputs for word in (f"--{name}", str(places[name]))]
     return [step, "--params", settings, *inputs, "--out", str(folder / step / OUTPUT[step])]

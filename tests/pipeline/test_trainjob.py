@@ -56,7 +56,7 @@ SMALLEST: dict[str, Any] = {"work": {"claim": "dier-work"}, "trainjob": {"nodes"
 
 
 def made(**settings: Any) -> dict[str, Any]:
-    return manifest(Cluster.model_validate(settings), "dier-1", ["train", "--out", "/work/model"], "/work/settled/1")
+    return manifest(Cluster.model_validate(settings), "dier-1", ["train", "--out", "/state/model"], "/state/settled/1")
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
     assert spec["runtimeRef"] == {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": "torch-ours"}
     assert spec["activeDeadlineSeconds"] == 600
     assert (trainer["image"], trainer["command"]) == (DIGEST, ["torchrun"])
-    assert trainer["args"] == ["-m", "pipeline.cli", "train", "--out", "/work/model"]
+    assert trainer["args"] == ["-m", "pipeline.cli", "train", "--out", "/state/model"]
     assert (trainer["numNodes"], trainer["numProcPerNode"]) == (4, 8)
     assert trainer["resourcesPerNode"] == {
         "requests": {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "8"},
@@ -144,7 +144,7 @@ def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
     assert environment == {
         "HTTPS_PROXY": "http://proxy.example:3128",
         **ca,
-        "DIER_SETTLED": "/work/settled/1",
+        "DIER_SETTLED": "/state/settled/1",
         "MLFLOW_TRACKING_URI": {"name": "mlflow", "key": "uri", "optional": True},
     }
     pod = pod_of(job)
@@ -160,7 +160,7 @@ def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
     sources = {volume["name"]: {key: value for key, value in volume.items() if key != "name"} for volume in pod["volumes"]}
     mounted = {mount["mountPath"]: (sources[mount["name"]], mount.get("subPath")) for mount in container["volumeMounts"]}
     assert mounted == {
-        "/work": ({"persistentVolumeClaim": {"claimName": "dier-work"}}, "mine"),
+        "/state": ({"persistentVolumeClaim": {"claimName": "dier-work"}}, "mine"),
         "/dev/shm": ({"emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}, None),
         "/etc/dier/ca": ({"configMap": {"name": "our-ca"}}, None),
         "/sets": ({"persistentVolumeClaim": {"claimName": "sets"}}, "a"),
@@ -201,7 +201,7 @@ def test_the_command_prints_the_same_manifest_each_time(cluster_file: Path, tmp_
     assert words[:3] == ["-m", "pipeline.cli", "train"]
     flags = dict(zip(words[3::2], words[4::2], strict=True))
     assert list(flags) == ["--params", "--dataset", "--verdict", "--work", "--out"]
-    assert (flags["--dataset"], flags["--work"], flags["--out"]) == ("/work/dataset", "/sets/w", "/work/model")
+    assert (flags["--dataset"], flags["--work"], flags["--out"]) == ("/state/dataset", "/sets/w", "/state/model")
     assert json.loads(flags["--params"])["train"]["steps"] == 700
     assert "DIER_SETTLED" not in printed
 
@@ -262,18 +262,18 @@ def test_several_nodes_are_a_trainjob_that_a_small_task_waits_for() -> None:
     run_id = "{{$.pipeline_job_uuid}}"
     job = json.loads(words[words.index("--trainjob") + 1])
     assert job["metadata"]["name"] == f"dier-{run_id}"
-    assert job == manifest(Cluster.model_validate(EVERYTHING), f"dier-{run_id}", (), f"/work/settled/{run_id}")
+    assert job == manifest(Cluster.model_validate(EVERYTHING), f"dier-{run_id}", (), f"/state/settled/{run_id}")
     job["metadata"]["name"] = job["metadata"]["name"].replace(run_id, "9b2f0f2e-8f4e-4f0c-9e55-0d7a8b1c2d3e")
     check(job)
     assert len(job["metadata"]["name"]) <= 50
-    assert words[words.index("--settled") + 1] == f"/work/settled/{run_id}"
+    assert words[words.index("--settled") + 1] == f"/state/settled/{run_id}"
     assert words[words.index("--keep") + 1] == "failed"
     assert "--processes" not in words
     executor, task = spec["deploymentSpec"]["executors"]["exec-train"]["container"], kubernetes(platform, "train")
     assert "accelerator" not in executor["resources"]
     assert executor["resources"]["resourceMemoryRequest"] == "512Mi"
     assert not {"nodeSelector", "tolerations", "activeDeadlineSeconds", "emptyDirMounts"} & set(task)
-    assert ("dier-work", "/work") in [(mount["constant"], mount["mountPath"]) for mount in task["pvcMount"]]
+    assert ("dier-work", "/state") in [(mount["constant"], mount["mountPath"]) for mount in task["pvcMount"]]
     one, _ = compile_with(**{**EVERYTHING, "trainjob": {"nodes": 1}})
     assert "--trainjob" not in task_words(one)
     assert executor["args"] == one["deploymentSpec"]["executors"]["exec-train"]["container"]["args"]
