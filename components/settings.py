@@ -128,6 +128,12 @@ class ModelSettings(Section):
     pool: Literal["mean", "flat"] = Field("mean", description="head over the tokens: their mean, or all of them flattened")
     embed_norm: bool = Field(True, description="layer-normalise v_t (no scale, no shift)")
     encoder_time: bool = Field(True, description="condition the encoder on t; false is the ablation")
+    schedule: Literal["linear", "cosine"] = Field(
+        "linear", description="how noise grows with t; cosine spends fewer steps on almost nothing but noise"
+    )
+    prediction: Literal["eps", "v", "x0"] = Field(
+        "eps", description="what the denoiser predicts: the noise, v (a mix of noise and image), or the clean image"
+    )
 
 
 class TrainSettings(Section):
@@ -141,6 +147,9 @@ class TrainSettings(Section):
     lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
     warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
     lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
+    loss_weight: Literal["uniform", "min_snr"] = Field(
+        "uniform", description="min_snr: the clean t count for less (the error in the image weighed by min(SNR, 5))"
+    )
     weight_decay: Float = Field(0.0, ge=0, description="AdamW's weight decay")
     ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")
     grad_clip: Float = Field(1.0, gt=0, description="largest global gradient norm")

@@ -91,6 +91,8 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
         embed_norm=settings.embed_norm,
         encoder_time=settings.encoder_time,
         init_seed=seed,
+        schedule=settings.schedule,
+        prediction=settings.prediction,
     )
 
 

@@ -26,6 +26,7 @@ class TrainConfig:
     checkpoint_minutes: float | None = None
     keep_checkpoints: int = 2
     micro_batch: int | None = None
+    loss_weight: str = "uniform"
 
 
 @dataclass

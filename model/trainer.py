@@ -16,15 +16,19 @@ from .config import NUM_TIMESTEPS, ModelConfig
 from .curve import Point, Rates, Window
 from .dier import DiER
 from .errors import CheckpointError, Stopped
-from .health import check_finite, check_point
+from .health import TRIVIAL_LOSS, check_finite, check_point
+from .objective import loss_weight, trivial_loss
 from .pixels import Images, to_tensor
 from .plan import TrainConfig, Watch, ema_decay, learning_rate
 from .processes import Processes
 from .randomness import generator, sample_order
 from .running import Running, hold, newest, save
+from .schedule import alpha_bar
 
 AGREE_EVERY = 20
 """Steps between the moments at which several processes agree on stopping."""
+SAMPLE = 256
+"""Images, evenly spaced over all, whose variance says what a trivial guess costs."""
 
 
 @dataclass
@@ -51,6 +55,10 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=self.device.type in ("cpu", "cuda")
         )
+        self.weight = loss_weight(self.config.loss_weight, self.model_config.prediction, alpha_bar(self.model_config.schedule))
+        if self.weight is not None:
+            self.weight = self.weight.to(self.device)  # (T,)
+        self.trivial = self._trivial()
         self.step = 0
         self.curve: list[Point] = []
         self.window = Window(self.device)
@@ -120,7 +128,10 @@ class Trainer:
             self.watch.step(self.step)
 
     def _backward(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Gradients of the global batch's mean loss, a micro-batch at a time; gives the losses of this process's images."""
+        """Gradients of the global batch's mean loss, a micro-batch at a time; gives the losses of this process's images.
+
+        `train.loss_weight` weighs the gradients only: the losses that are watched compare between weightings.
+        """
         scale = self.processes.count / self.config.batch_size  # gradients are averaged over processes
         pieces = list(zip(*(torch.split(part, self.config.micro_batch or len(x0)) for part in (x0, t, noise)), strict=True))
         losses = []
@@ -128,7 +139,8 @@ class Trainer:
             with self.processes.exchange(self.network, last=number == len(pieces)):
                 with self._autocast():
                     loss: Tensor = self.network(*piece)
-                torch.autograd.backward(loss.sum() * scale)
+                counted = loss if self.weight is None else loss * self.weight[piece[1]]
+                torch.autograd.backward(counted.sum() * scale)
             losses.append(loss.detach())
         return torch.cat(losses)
 
@@ -145,10 +157,17 @@ class Trainer:
         self.window.clear()
 
     def _tell(self, point: Point, rate: float) -> None:
-        check_point(point, self.step - self.config.warmup_steps, self.curve)
+        check_point(point, self.step - self.config.warmup_steps, self.curve, self.trivial)
         self.curve.append(point)
         self.rates.add(self.step, rate)
         self.watch.point(point, rate)
+
+    def _trivial(self) -> float:
+        if self.model_config.prediction == "eps":
+            return TRIVIAL_LOSS
+        images = self.images[np.linspace(0, len(self.images) - 1, min(len(self.images), SAMPLE)).astype(np.int64)]
+        variance = to_tensor(images).var(0, unbiased=False).mean().item()
+        return trivial_loss(self.model_config.prediction, alpha_bar(self.model_config.schedule), variance)
 
     def _point(self) -> Point:
         return self.window.point(self.step, learning_rate(self.config, self.step - 1))
