@@ -33,6 +33,11 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _off(value: Any) -> Any:
+    """YAML 1.1 reads off as a truth value."""
+    return "off" if value is False else value
+
+
 Float = Annotated[float, BeforeValidator(_number)]
 Int = Annotated[int, BeforeValidator(_whole)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
@@ -149,6 +154,19 @@ class TrainSettings(Section):
     lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
     loss_weight: Literal["uniform", "min_snr"] = Field(
         "uniform", description="min_snr: the clean t count for less (the error in the image weighed by min(SNR, 5))"
+    )
+    views: Annotated[Literal["off", "crop", "crop_flip"], BeforeValidator(_off)] = Field(
+        "off",
+        description="encoder and denoiser see different random crops of an image, mirrored or not with crop_flip: never on digits, text or what else a mirror changes",
+    )
+    mask_ratio: Float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="share of the encoder's tokens dropped while training; with pool flat zeros stand at their places",
+    )
+    condition_dropout: Float = Field(
+        0.0, ge=0, lt=1, description="share of the images whose v_t the denoiser gets as zeros while training"
     )
     weight_decay: Float = Field(0.0, ge=0, description="AdamW's weight decay")
     ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")

@@ -35,12 +35,22 @@ class DiER(nn.Module):
         self.encoder.initialise()
         self.denoiser.initialise()
 
-    def forward(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def forward(
+        self,
+        x0: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        seen: Tensor | None = None,
+        kept: Tensor | None = None,
+        told: Tensor | None = None,
+    ) -> Tensor:
         """The loss of each image, L_simple = mean |eps - eps_theta(x_t, t, v_t)|^2 over its pixels (or of what else is predicted).
 
-        x0 and noise (N, C, H, W), t (N,); gives (N,) float32.
+        x0 and noise (N, C, H, W), t (N,); gives (N,) float32. While training the encoder may see another view `seen` (N, C, H, W) of
+        the image, of its tokens only those `kept` (N, K), and where `told` (N,) is 0 and not 1 the denoiser gets zeros in place of v_t.
         """
-        return self.denoising_loss(x0, t, noise, self.encoder(x0, t))
+        v = self.encoder(x0 if seen is None else seen, t, kept)
+        return self.denoising_loss(x0, t, noise, v if told is None else v * told[:, None])
 
     def denoising_loss(self, x0: Tensor, t: Tensor, noise: Tensor, v: Tensor) -> Tensor:
         """As `forward`, for given embeddings v (N, embed_dim), which need not be those of x0."""

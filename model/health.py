@@ -17,7 +17,7 @@ FALLEN = 0.5
 PATIENCE = 300
 """Steps that a sign must last to count; a spike passes. Before so many after warm-up the loss may not have fallen yet."""
 SLOW_PATIENCE = 3000
-"""The latter where the noise is not what is predicted: copying x_t finds most of its noise, so that loss falls at once, others do not."""
+"""The latter where not the noise is predicted: copying x_t finds most of its noise, so that loss falls at once; others do not."""
 FADED = 0.25
 """An encoder's gradient norm below this share of what it was before makes one look whether v_t still does anything."""
 NO_EFFECT = 1.0005

@@ -24,6 +24,7 @@ from .processes import Processes
 from .randomness import generator, sample_order
 from .running import Running, hold, newest, save
 from .schedule import alpha_bar
+from .variation import vary
 
 AGREE_EVERY = 20
 """Steps between the moments at which several processes agree on stopping."""
@@ -114,7 +115,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward(x0, t, noise)  # (N,)
+        share = self.processes.share(self.config.batch_size)
+        given = vary(self.config, self.model_config.tokens, self.step, share, x0)
+        losses = self._backward(t=t, noise=noise, **given)  # (N,)
         norms = torch.stack([_gradient_norm(part) for part in (self.model.encoder, self.model.denoiser)])  # (2,)
         torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, norms.norm())
         self.optimizer.step()
@@ -127,19 +130,21 @@ class Trainer:
         with self.window.paused():
             self.watch.step(self.step)
 
-    def _backward(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def _backward(self, x0: Tensor, t: Tensor, noise: Tensor, **more: Tensor) -> Tensor:
         """Gradients of the global batch's mean loss, a micro-batch at a time; gives the losses of this process's images.
 
         `train.loss_weight` weighs the gradients only: the losses that are watched compare between weightings.
         """
         scale = self.processes.count / self.config.batch_size  # gradients are averaged over processes
-        pieces = list(zip(*(torch.split(part, self.config.micro_batch or len(x0)) for part in (x0, t, noise)), strict=True))
+        given = {"x0": x0, "t": t, "noise": noise} | more
+        split = (torch.split(part, self.config.micro_batch or len(x0)) for part in given.values())
+        pieces = [dict(zip(given, parts, strict=True)) for parts in zip(*split, strict=True)]
         losses = []
         for number, piece in enumerate(pieces, 1):
             with self.processes.exchange(self.network, last=number == len(pieces)):
                 with self._autocast():
-                    loss: Tensor = self.network(*piece)
-                counted = loss if self.weight is None else loss * self.weight[piece[1]]
+                    loss: Tensor = self.network(**piece)
+                counted = loss if self.weight is None else loss * self.weight[piece["t"]]
                 torch.autograd.backward(counted.sum() * scale)
             losses.append(loss.detach())
         return torch.cat(losses)
