@@ -179,6 +179,10 @@ class TrainSettings(Section):
     probe_every: Int = Field(
         0, ge=0, description="steps between looks at the embeddings on val (shuffled-v_t gap, small linear probe); 0 = none"
     )
+    keep: Literal["last", "best_probe"] = Field(
+        "last",
+        description="weights that are exported: the last step's, or those of the look (train.probe_every, and the last step) whose probe on val was best: labels choose then",
+    )
     checkpoint_minutes: Annotated[Float, Field(gt=0)] | None = Field(
         10.0, description="and one whenever the last is this old, in minutes; null = by steps alone"
     )
@@ -194,6 +198,10 @@ class TrainSettings(Section):
     def _consistent(self) -> "TrainSettings":
         if self.warmup_steps > self.steps:
             raise ValueError(f"train.warmup_steps {self.warmup_steps} is above train.steps {self.steps}: lower it")
+        if self.keep == "best_probe" and not self.probe_every:
+            raise ValueError(
+                "train.keep best_probe chooses among the looks of train.probe_every, which is 0: set it, for example to 500"
+            )
         return self
 
 

@@ -46,8 +46,8 @@ class DiER(nn.Module):
     ) -> Tensor:
         """The loss of each image, L_simple = mean |eps - eps_theta(x_t, t, v_t)|^2 over its pixels (or of what else is predicted).
 
-        x0 and noise (N, C, H, W), t (N,); gives (N,) float32. While training the encoder may see another view `seen` (N, C, H, W) of
-        the image, of its tokens only those `kept` (N, K), and where `told` (N,) is 0 and not 1 the denoiser gets zeros in place of v_t.
+        x0 and noise (N, C, H, W), t (N,); gives (N,) float32. While training the encoder may see another view `seen` (N, C, H, W),
+        of its tokens only those `kept` (N, K), and where `told` (N,) is 0 and not 1 the denoiser gets zeros in place of v_t.
         """
         v = self.encoder(x0 if seen is None else seen, t, kept)
         return self.denoising_loss(x0, t, noise, v if told is None else v * told[:, None])

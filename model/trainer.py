@@ -22,7 +22,7 @@ from .pixels import Images, to_tensor
 from .plan import TrainConfig, Watch, ema_decay, learning_rate
 from .processes import Processes
 from .randomness import generator, sample_order
-from .running import Running, hold, newest, save
+from .running import BEST, Running, hold, newest, save
 from .schedule import alpha_bar
 from .variation import vary
 
@@ -30,6 +30,15 @@ AGREE_EVERY = 20
 """Steps between the moments at which several processes agree on stopping."""
 SAMPLE = 256
 """Images, evenly spaced over all, whose variance says what a trivial guess costs."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The averaged weights, on the CPU, of the step that scored best so far."""
+
+    step: int
+    score: float
+    weights: Mapping[str, Tensor]
 
 
 @dataclass
@@ -62,6 +71,7 @@ class Trainer:
         self.trivial = self._trivial()
         self.step = 0
         self.curve: list[Point] = []
+        self.best: Best | None = None
         self.window = Window(self.device)
         self.rates = Rates(self.work / "rates.csv")
 
@@ -91,11 +101,17 @@ class Trainer:
         """The averaged weights by name: what is exported."""
         return {name: tensor for (name, _), tensor in zip(self.model.named_parameters(), self.ema, strict=True)}
 
-    def ema_model(self) -> DiER:
-        """The model with its averaged weights, in evaluation mode."""
+    def ema_model(self, weights: Mapping[str, Tensor] | None = None) -> DiER:
+        """The model with its averaged weights (or those given) in evaluation mode."""
         model = DiER(self.model_config).to(self.device)
-        model.load_state_dict(self.ema_weights())
+        model.load_state_dict(weights or self.ema_weights())
         return model.eval()
+
+    def offer(self, score: float) -> None:
+        """Keep the averaged weights of this step if `score`, higher = better, is the best so far; the first of equals stays."""
+        if self.best is None or score > self.best.score:
+            weights = {name: tensor.to("cpu", copy=True) for name, tensor in self.ema_weights().items()}
+            self.best = Best(self.step, score, weights)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """The images (N, C, H, W), timesteps (N,) and noise (N, C, H, W) of a step: this process's share of the global batch.
@@ -201,7 +217,10 @@ class Trainer:
             "ema": self.ema_weights(),
             "optimizer": optimizer_tensors(self.optimizer),
         }
-        state = {"curve": self.curve, "window": self.window.state()}
+        state: dict[str, Any] = {"curve": self.curve, "window": self.window.state()}
+        if self.best is not None:
+            tensors[BEST] = self.best.weights
+            state[BEST] = {"step": self.best.step, "score": self.best.score}
         save(self.work, Running(self.step, tensors, state, self.facts), self.config.keep_checkpoints)
 
     def _resume(self) -> None:
@@ -218,6 +237,8 @@ class Trainer:
             self.ema = [ema[name] for name, _ in self.model.named_parameters()]
             load_optimizer(self.optimizer, optimizer)
             self.step, self.curve = running.step, running.state["curve"]
+            if BEST in running.state:
+                self.best = Best(**running.state[BEST], weights=running.tensors[BEST])
             if self.processes.first:
                 self.window.restore(running.state["window"])
             self.watch.say(f"train: going on from the checkpoint of step {self.step}")

@@ -39,6 +39,7 @@ def test_every_preset_is_valid_and_complete(preset: Path) -> None:
         ({"train": {"steps": True}}, ["train.steps", "True"]),
         ({"train": {"lr": -1}}, ["train.lr", "-1"]),
         ({"train": {"steps": 10}}, ["train.warmup_steps 200", "train.steps 10"]),
+        ({"train": {"keep": "best_probe"}}, ["train.keep best_probe", "train.probe_every", "0"]),
         ({"train": {"mask_ratio": 0.95}}, ["train.mask_ratio", "0.95", "0.9"]),
         ({"train": {"condition_dropout": 1}}, ["train.condition_dropout", "less than 1"]),
         ({"train": {"views": "flip"}}, ["train.views", "'flip'", "crop_flip"]),
