@@ -18,6 +18,7 @@ from components.probing.sweep import Scored, Sweep, Tested, best_of
 from components.progress import say, track
 from components.settings import ProbeSettings
 from data.format import SPLITS, open_dataset
+from model.config import ModelConfig
 from model.schedule import log_snr
 
 COLUMNS = ["t", "log_snr", "representation", "split", "metric", "value", "low", "high", "c"]
@@ -40,16 +41,19 @@ def run(probe_settings: ProbeSettings, dataset: Path, model: Path, embeddings: P
     scored = [sweep.score(one) for one in track(found, len(found), "probe", "fits")]
     best = best_of(scored)
     tested = {name: sweep.test(one) for name, one in best.items()}
-    metrics = _metrics(sweep, scored, best, tested)
+    schedule = ModelConfig.load(model / "config.json").schedule
+    metrics = _metrics(sweep, schedule, scored, best, tested)
     for sentence in [metrics["peak"]["sentence"], *metrics["conclusions"]]:
         say(f"probe: {sentence}")
     with artifact.create(out, "probe", made_from | {"embeddings": embedded.fingerprint}) as folder:
         artifact.write_json(folder / "metrics.json", metrics)
-        _write_curve(folder / "curve.csv", scored, list(tested.values()))
+        _write_curve(folder / "curve.csv", schedule, scored, list(tested.values()))
         _write_predictions(folder, sweep, tested["dier"])
 
 
-def _metrics(sweep: Sweep, scored: list[Scored], best: dict[str, Scored], tested: dict[str, Tested]) -> dict[str, Any]:
+def _metrics(
+    sweep: Sweep, schedule: str, scored: list[Scored], best: dict[str, Scored], tested: dict[str, Tested]
+) -> dict[str, Any]:
     info, settings = sweep.dataset.info, sweep.settings
     dier, boot = tested["dier"], sweep.bootstraps["test"]
     differences = {name: boot.mean(dier.test_correct - other.test_correct) for name, other in tested.items() if name != "dier"}
@@ -59,7 +63,7 @@ def _metrics(sweep: Sweep, scored: list[Scored], best: dict[str, Scored], tested
         "task": info.task,
         "class_names": info.class_names,
         "representation": "dier",
-        "log_snr": log_snr(dier.scored.candidate.t or 0),
+        "log_snr": log_snr(dier.scored.candidate.t or 0, schedule),
         **_chosen(dier),
         "baselines": {name: _chosen(tested[name]) | {"difference": gain.row()} for name, gain in differences.items()},
         **_findings(sweep, curve, differences, best),
@@ -87,14 +91,15 @@ def _rows(estimates: dict[str, Estimate]) -> dict[str, dict[str, float | None]]:
     return {metric: estimate.row() for metric, estimate in estimates.items()}
 
 
-def _write_curve(file: Path, scored: Sequence[Scored], tested: Sequence[Tested]) -> None:
+def _write_curve(file: Path, schedule: str, scored: Sequence[Scored], tested: Sequence[Tested]) -> None:
     parts = [(one, "val", one.val) for one in scored] + [(one.scored, "test", one.test) for one in tested]
     with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, COLUMNS, lineterminator="\n")
         writer.writeheader()
         for one, split, estimates in parts:
             t = one.candidate.t
-            place = {"t": t, "log_snr": None if t is None else round(log_snr(t), 4), "representation": one.candidate.representation}
+            level = None if t is None else round(log_snr(t, schedule), 4)
+            place = {"t": t, "log_snr": level, "representation": one.candidate.representation}
             for metric, estimate in estimates.items():
                 writer.writerow({**place, "split": split, "metric": metric, **estimate.row(), "c": one.c})
 

@@ -33,6 +33,11 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _off(value: Any) -> Any:
+    """YAML 1.1 reads off as a truth value."""
+    return "off" if value is False else value
+
+
 Float = Annotated[float, BeforeValidator(_number)]
 Int = Annotated[int, BeforeValidator(_whole)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
@@ -128,6 +133,12 @@ class ModelSettings(Section):
     pool: Literal["mean", "flat"] = Field("mean", description="head over the tokens: their mean, or all of them flattened")
     embed_norm: bool = Field(True, description="layer-normalise v_t (no scale, no shift)")
     encoder_time: bool = Field(True, description="condition the encoder on t; false is the ablation")
+    schedule: Literal["linear", "cosine"] = Field(
+        "linear", description="how noise grows with t; cosine spends fewer steps on almost nothing but noise"
+    )
+    prediction: Literal["eps", "v", "x0"] = Field(
+        "eps", description="what the denoiser predicts: the noise, v (a mix of noise and image), or the clean image"
+    )
 
 
 class TrainSettings(Section):
@@ -141,6 +152,22 @@ class TrainSettings(Section):
     lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
     warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
     lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
+    loss_weight: Literal["uniform", "min_snr"] = Field(
+        "uniform", description="min_snr: the clean t count for less (the error in the image weighed by min(SNR, 5))"
+    )
+    views: Annotated[Literal["off", "crop", "crop_flip"], BeforeValidator(_off)] = Field(
+        "off",
+        description="encoder and denoiser see different random crops of an image, mirrored or not with crop_flip: never on digits, text or what else a mirror changes",
+    )
+    mask_ratio: Float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="share of the encoder's tokens dropped while training; with pool flat zeros stand at their places",
+    )
+    condition_dropout: Float = Field(
+        0.0, ge=0, lt=1, description="share of the images whose v_t the denoiser gets as zeros while training"
+    )
     weight_decay: Float = Field(0.0, ge=0, description="AdamW's weight decay")
     ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")
     grad_clip: Float = Field(1.0, gt=0, description="largest global gradient norm")
@@ -151,6 +178,10 @@ class TrainSettings(Section):
     checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
     probe_every: Int = Field(
         0, ge=0, description="steps between looks at the embeddings on val (shuffled-v_t gap, small linear probe); 0 = none"
+    )
+    keep: Literal["last", "best_probe"] = Field(
+        "last",
+        description="weights that are exported: the last step's, or those of the look (train.probe_every, and the last step) whose probe on val was best: labels choose then",
     )
     checkpoint_minutes: Float = Field(
         10.0, ge=0, description="and one whenever the last is this old, in minutes; 0 = by steps alone"
@@ -167,6 +198,10 @@ class TrainSettings(Section):
     def _consistent(self) -> "TrainSettings":
         if self.warmup_steps > self.steps:
             raise ValueError(f"train.warmup_steps {self.warmup_steps} is above train.steps {self.steps}: lower it")
+        if self.keep == "best_probe" and not self.probe_every:
+            raise ValueError(
+                "train.keep best_probe chooses among the looks of train.probe_every, which is 0: set it, for example to 500"
+            )
         return self
 
 

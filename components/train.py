@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import model
 from components import artifact
@@ -13,7 +14,7 @@ from components.live import LiveLog
 from components.progress import say
 from components.settings import ModelSettings, TrainSettings
 from components.stopping import stop_signals
-from components.train_watch import averaged, look_every, swapped, watch
+from components.train_watch import averaged, swapped, watch
 from data.errors import DataError
 from data.format import open_dataset
 from model.checkpoint import save_model
@@ -21,6 +22,7 @@ from model.config import SIZES, ModelConfig
 from model.curve import Point
 from model.deterministic import deterministic
 from model.device import pick_device
+from model.errors import TrainingError
 from model.health import check_encoder
 from model.plan import TrainConfig
 from model.processes import joined, local_device
@@ -28,6 +30,8 @@ from model.trainer import Trainer
 
 NOT_IN_KEY = {"device", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "probe_every", "deterministic", "min_gap"}
 """Settings that change neither weights nor curve, so that a run may go on with others. (On CUDA `deterministic` is in the key.)"""
+CHOOSING = ("watching.py", "probing/classifier.py", "probing/metrics.py")
+"""Code that the exported weights depend on where the probe chooses them."""
 
 
 def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: Path, verdict: Path, work: Path, out: Path) -> None:
@@ -64,14 +68,23 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             with LiveLog(key, trainer.work) as live:
                 trainer.watch = watch(trainer, live, stop, train_settings.min_gap)
                 if train_settings.probe_every:
-                    look_every(train_settings.probe_every, opened, trainer, live)
+                    from components.watching import look_every  # brings scikit-learn, which a training without it need not wait for
+
+                    best = train_settings.keep == "best_probe"
+                    look_every(train_settings.probe_every, opened, trainer, live, keep_best=best)
                 trainer.run()
-        gap = swapped(trainer, averaged(trainer))
+        weights, kept = _exported(trainer, train_settings.keep)
+        gap = swapped(trainer, averaged(trainer, weights))
     check_encoder(gap, train_settings.min_gap, trainer.curve)
     with artifact.create(out, "model", {"dataset": data.fingerprint, "verdict": checked.fingerprint}) as folder:
-        save_model(folder, trainer.model, trainer.ema_weights())
+        save_model(folder, trainer.model, weights)
         _write_curve(folder / "curve.csv", trainer.curve)
-        summary = {"steps": trainer.step, "parameters": _parameters(trainer), "gap": gap, "training_key": key}
+        summary: dict[str, Any] = {
+            "steps": trainer.step,
+            "parameters": _parameters(trainer),
+            "gap": gap,
+            "training_key": key,
+        } | kept
         artifact.write_json(folder / "summary.json", summary)
 
 
@@ -91,6 +104,8 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
         embed_norm=settings.embed_norm,
         encoder_time=settings.encoder_time,
         init_seed=seed,
+        schedule=settings.schedule,
+        prediction=settings.prediction,
     )
 
 
@@ -107,9 +122,27 @@ def training_facts(
         # Without it weights on CUDA differ from run to run: a finished training must not stand in for a deterministic one. On the
         # CPU both are one and the same.
         facts["train.deterministic"] = True
+    if train_settings.keep == "best_probe":
+        facts["train.probe_every"] = train_settings.probe_every
+        for name in CHOOSING:
+            facts[f"components/{name}"] = artifact.sha256(Path(__file__).parent / name)
     for source in sorted(Path(str(model.__file__)).parent.glob("*.py")):
         facts[f"model/{source.name}"] = artifact.sha256(source)
     return facts | {"dataset": dataset}
+
+
+def _exported(trainer: Trainer, keep: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights that become the artifact, and what its summary says of their choice."""
+    if keep == "last":
+        return trainer.ema_weights(), {}
+    if trainer.best is None:
+        raise TrainingError(
+            "train.keep best_probe: no look at the embeddings succeeded, so there is no best step (the lines above say why); "
+            "mend that and train again, or set train.keep to last"
+        )
+    best = trainer.best
+    say(f"train: keeping step {best.step}, whose probe on val was the best ({100 * best.score:.1f} %)")
+    return dict(best.weights), {"kept": {"step": best.step, "probe": best.score}}
 
 
 def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
@@ -122,7 +155,7 @@ def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
 
 
 def _train_config(settings: TrainSettings) -> TrainConfig:
-    values: dict[str, Any] = settings.model_dump(exclude={"device", "probe_every", "deterministic", "min_gap"})
+    values: dict[str, Any] = settings.model_dump(exclude={"device", "probe_every", "deterministic", "min_gap", "keep"})
     return TrainConfig(**values)
 
 

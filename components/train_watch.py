@@ -1,13 +1,13 @@
 """Who watches a training: progress for a person, points for MLflow, looks at the embeddings, an end to what is in vain."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from components.live import LiveLog
 from components.memory import peak_memory
 from components.progress import say, track
-from data.format import Dataset
 from model.curve import Point
 from model.dier import DiER
 from model.features import shuffled_gap
@@ -19,10 +19,10 @@ GAP_TIMESTEPS = [0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999]
 GAP_IMAGES = 500
 
 
-def averaged(trainer: Trainer) -> DiER:
-    """A copy with the averaged weights. Building it draws from the global generator, which is put back as it was."""
+def averaged(trainer: Trainer, weights: Mapping[str, Tensor] | None = None) -> DiER:
+    """A copy with the averaged weights, or those given. Building it draws from the global generator, which is put back after."""
     with torch.random.fork_rng(devices=[]):
-        return trainer.ema_model()
+        return trainer.ema_model(weights)
 
 
 def swapped(
@@ -55,18 +55,3 @@ def watch(trainer: Trainer, live: LiveLog, stop: Callable[[], int], min_gap: flo
                 check_encoder(gap, min_gap, trainer.curve)
 
     return Watch(point=point, step=step, say=say, stop=stop)
-
-
-def look_every(steps: int, dataset: Dataset, trainer: Trainer, live: LiveLog) -> None:
-    """Have the embeddings looked at every so many steps, after whatever else is done then."""
-    from components.watching import Watcher  # brings scikit-learn, which a training without it need not wait for
-
-    watcher = Watcher(dataset, trainer.config.seed, trainer.device, trainer.work / "watch.csv")
-    told = trainer.watch.step
-
-    def step(done: int) -> None:
-        told(done)
-        if done % steps == 0:
-            watcher.look(done, lambda: averaged(trainer), lambda at, found: live.log(at, found, prefix="watch/"))
-
-    trainer.watch.step = step

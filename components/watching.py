@@ -2,7 +2,7 @@
 
 It looks at a copy of the averaged weights and draws from generators of its own: weights and curve are the same with it and without.
 Labels are read for the probe, and reach nothing but the probe. What it finds goes to `watch.csv` in the work folder and to the live
-points, never into the artifact.
+points, never into the artifact. But under `train.keep: best_probe` the probe, and so labels, choose the step that is exported.
 """
 
 import csv
@@ -12,15 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from components.live import LiveLog
 from components.probing.classifier import Floats, Labels, fit_grid
 from components.probing.metrics import correct
 from components.progress import say
+from components.train_watch import averaged
 from data.errors import DataError
 from data.format import Dataset, SplitName
 from model.dier import DiER
 from model.features import embed, shuffled_gap
 from model.health import encoder_is_dead
 from model.pixels import Images
+from model.trainer import Trainer
 
 TIMESTEPS = [0, 100, 300, 600]
 GAP_IMAGES = 500
@@ -50,29 +53,30 @@ class Watcher:
             self._labels[opened.name] = np.asarray(opened.labels[chosen])
         multi_label = dataset.info.multi_label
         self._classes = 0 if multi_label else len(dataset.info.class_names)
-        self._labelled = multi_label or self._classes > 1
-        self._steps = self._mend()
+        self.labelled = multi_label or self._classes > 1
+        self._looks = self._mend()
 
-    def look(self, step: int, model: Callable[[], DiER], point: Callable[[int, dict[str, float]], None]) -> None:
+    def look(self, step: int, model: Callable[[], DiER], point: Callable[[int, dict[str, float]], None]) -> dict[str, float] | None:
         """Measure the model of this step, unless that was done before the training was stopped; `point` is told, then the file.
 
-        Whatever goes wrong here is said in one line and does not end the training.
+        Gives what was found, as the file has it, so that it is the same number before and after a restart. Whatever goes wrong here
+        is said in one line, gives None and does not end the training.
         """
-        if step in self._steps:
-            return
+        if step in self._looks:
+            return self._looks[step]
         try:
             with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
                 found = self._measure(model())
             point(step, found)
+            row = {name: f"{value:.6g}" for name, value in found.items()}
             with self._file.open("a", encoding="utf-8", newline="") as opened:
-                csv.DictWriter(opened, COLUMNS, lineterminator="\n").writerow(
-                    {"step": step} | {k: f"{v:.6g}" for k, v in found.items()}
-                )
+                csv.DictWriter(opened, COLUMNS, lineterminator="\n").writerow({"step": step} | row)
         except Exception as error:
             say(f"train: step {step}: could not look at the embeddings: {' '.join(str(error).split())}; training goes on")
-            return
-        self._steps.add(step)
+            return None
+        self._looks[step] = {name: float(text) for name, text in row.items()}
         self._tell(step, found)
+        return self._looks[step]
 
     def _measure(self, model: DiER) -> dict[str, float]:
         rows = shuffled_gap(model, self._images["val"][:GAP_IMAGES], TIMESTEPS, seed=self._seed, device=self._device)
@@ -80,7 +84,7 @@ class Watcher:
         for t in TIMESTEPS:
             v = {split: embed(model, images, t, device=self._device) for split, images in self._images.items()}
             found[f"spread_t{t:03d}"] = spread(v["val"])
-            if self._labelled:
+            if self.labelled:
                 _, probe = next(fit_grid(v["train"], self._labels["train"], self._classes, [C], MAX_ITER))
                 found[f"probe_t{t:03d}"] = float(correct(probe.scores(v["val"]), self._labels["val"]).mean())
         return found
@@ -89,7 +93,7 @@ class Watcher:
         gaps = {t: found[f"gap_t{t:03d}"] for t in TIMESTEPS}
         at = max(gaps, key=lambda t: gaps[t])
         line = f"train: step {step}: shuffling v_t raises the loss up to {gaps[at]:.3f} times (t = {at})"
-        if self._labelled:
+        if self.labelled:
             probes = {t: found[f"probe_t{t:03d}"] for t in TIMESTEPS}
             best = max(probes, key=lambda t: probes[t])
             line += f"; probe on val up to {100 * probes[best]:.1f} % (t = {best})"
@@ -97,8 +101,8 @@ class Watcher:
         if encoder_is_dead(gaps.values()):
             say(f"train: step {step}: so far the encoder is dead: v_t changes nothing at any t; if it stays so, lower train.lr")
 
-    def _mend(self) -> set[int]:
-        """The steps that the file holds; what was cut off, or has other columns, is dropped."""
+    def _mend(self) -> dict[int, dict[str, float]]:
+        """What the file holds, by step; what was cut off, or has other columns, is dropped."""
         lines = self._file.read_text("utf-8", errors="replace").splitlines(keepends=True) if self._file.is_file() else []
         rows = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(COLUMNS) - 1]
         if not lines or next(csv.reader(lines[:1])) != COLUMNS:
@@ -107,7 +111,29 @@ class Watcher:
         beside.parent.mkdir(parents=True, exist_ok=True)
         beside.write_text(",".join(COLUMNS) + "\n" + "".join(rows), "utf-8")
         beside.replace(self._file)
-        return {int(row.split(",", 1)[0]) for row in rows}
+        return {
+            int(row["step"]): {name: float(row[name]) for name in COLUMNS[1:] if row[name]} for row in csv.DictReader(rows, COLUMNS)
+        }
+
+
+def look_every(steps: int, dataset: Dataset, trainer: Trainer, live: LiveLog, *, keep_best: bool) -> None:
+    """Have the embeddings looked at every so many steps, after whatever else is done then; with `keep_best` at the last one too.
+
+    Then the trainer is offered each step's best validation probe. Raises DataError where there are no labels to probe with.
+    """
+    watcher = Watcher(dataset, trainer.config.seed, trainer.device, trainer.work / "watch.csv")
+    if keep_best and not watcher.labelled:
+        raise DataError(f"train.keep best_probe needs labels, and {dataset.path} has one class: set train.keep to last")
+    told = trainer.watch.step
+
+    def step(done: int) -> None:
+        told(done)
+        if done % steps == 0 or (keep_best and done == trainer.config.steps):
+            found = watcher.look(done, lambda: averaged(trainer), lambda at, found: live.log(at, found, prefix="watch/"))
+            if keep_best and found is not None:
+                trainer.offer(max(value for name, value in found.items() if name.startswith("probe_")))
+
+    trainer.watch.step = step
 
 
 def spread(v: Floats) -> float:

@@ -9,6 +9,10 @@ from .errors import ConfigError
 
 NUM_TIMESTEPS = 1000
 """T of the diffusion; t is in 0 .. T - 1."""
+SCHEDULES = ("linear", "cosine")
+"""How the noise grows with t: `model.schedule`."""
+PREDICTIONS = ("eps", "v", "x0")
+"""What the denoiser predicts: `model.objective`."""
 
 
 class Size(NamedTuple):
@@ -48,6 +52,8 @@ class ModelConfig:
     embed_norm: bool = True
     encoder_time: bool = True
     init_seed: int = 0
+    schedule: str = "linear"
+    prediction: str = "eps"
 
     def __post_init__(self) -> None:
         if self.height % self.patch_size or self.width % self.patch_size:
@@ -59,6 +65,10 @@ class ModelConfig:
             raise ConfigError(f"width {self.dim} must be a multiple of 4 and of the number of heads {self.heads}")
         if self.pool not in ("mean", "flat"):
             raise ConfigError(f"unknown model.pool {self.pool!r}: use mean or flat")
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"unknown model.schedule {self.schedule!r}: use {' or '.join(SCHEDULES)}")
+        if self.prediction not in PREDICTIONS:
+            raise ConfigError(f"unknown model.prediction {self.prediction!r}: use {', '.join(PREDICTIONS)}")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -81,7 +91,7 @@ class ModelConfig:
 
     @staticmethod
     def load(file: Path) -> "ModelConfig":
-        """Read what `save` wrote. Raises ConfigError where it does not parse."""
+        """Read what `save` wrote; what an older model does not name has its default. Raises ConfigError where it does not parse."""
         try:
             return ModelConfig(**json.loads(file.read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:

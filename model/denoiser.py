@@ -8,7 +8,7 @@ from .config import ModelConfig
 
 
 class Denoiser(nn.Module):
-    """Predicts the noise in x_t from x_t, t and the embedding v_t; the condition is c = t_emb + Linear(v_t)."""
+    """Predicts the noise in x_t (or `v`, or x0) from x_t, t and the embedding v_t; the condition is c = t_emb + Linear(v_t)."""
 
     position: Tensor
 
@@ -38,7 +38,7 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
-        """x_t (N, C, H, W), t (N,), v (N, embed_dim); gives the predicted noise (N, C, H, W)."""
+        """x_t (N, C, H, W), t (N,), v (N, embed_dim); gives the prediction (N, C, H, W)."""
         x, c = self._features(x_t, t, v, None)
         shift, scale = self.modulation(c)[:, None].chunk(2, dim=2)  # each (N, 1, D)
         patches = self.out(modulate(self.norm(x), shift, scale))  # (N, T, C * patch * patch)

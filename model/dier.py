@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from .config import ModelConfig
 from .denoiser import Denoiser
 from .encoder import Encoder
+from .objective import target
 from .randomness import generator
 from .schedule import add_noise, alpha_bar
 
@@ -21,7 +22,7 @@ class DiER(nn.Module):
         self.config = config
         self.encoder = Encoder(config)
         self.denoiser = Denoiser(config)
-        self.register_buffer("signal", alpha_bar().float(), persistent=False)  # (T,)
+        self.register_buffer("signal", alpha_bar(config.schedule).float(), persistent=False)  # (T,)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator(config.init_seed, "initialisation").initial_seed())
             self._initialise()
@@ -34,15 +35,26 @@ class DiER(nn.Module):
         self.encoder.initialise()
         self.denoiser.initialise()
 
-    def forward(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """The loss of each image, L_simple = mean |eps - eps_theta(x_t, t, v_t)|^2 over its pixels.
+    def forward(
+        self,
+        x0: Tensor,
+        t: Tensor,
+        noise: Tensor,
+        seen: Tensor | None = None,
+        kept: Tensor | None = None,
+        told: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of each image, L_simple = mean |eps - eps_theta(x_t, t, v_t)|^2 over its pixels (or of what else is predicted).
 
-        x0 and noise (N, C, H, W), t (N,); gives (N,) float32.
+        x0 and noise (N, C, H, W), t (N,); gives (N,) float32. While training the encoder may see another view `seen` (N, C, H, W),
+        of its tokens only those `kept` (N, K), and where `told` (N,) is 0 and not 1 the denoiser gets zeros in place of v_t.
         """
-        return self.denoising_loss(x0, t, noise, self.encoder(x0, t))
+        v = self.encoder(x0 if seen is None else seen, t, kept)
+        return self.denoising_loss(x0, t, noise, v if told is None else v * told[:, None])
 
     def denoising_loss(self, x0: Tensor, t: Tensor, noise: Tensor, v: Tensor) -> Tensor:
         """As `forward`, for given embeddings v (N, embed_dim), which need not be those of x0."""
-        x_t = add_noise(x0, noise, self.signal[t])
-        predicted = self.denoiser(x_t, t, v)
-        return F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2, 3))
+        signal = self.signal[t]
+        predicted = self.denoiser(add_noise(x0, noise, signal), t, v)
+        wanted = target(self.config.prediction, x0, noise, signal)
+        return F.mse_loss(predicted.float(), wanted, reduction="none").mean(dim=(1, 2, 3))

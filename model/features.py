@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from .dier import DiER
+from .objective import clean
 from .pixels import Images, to_images, to_tensor
 from .randomness import generator
-from .schedule import add_noise, log_snr, remove_noise
+from .schedule import add_noise, log_snr
 
 Floats = npt.NDArray[np.float32]
 
@@ -55,14 +56,14 @@ def denoiser_layers(
 def denoise(
     model: DiER, images: Images, t: int, *, seed: int, shuffle: bool = False, device: torch.device | str = "cpu"
 ) -> tuple[Images, Images]:
-    """x_t and the x0 that the predicted noise implies, both (N, H, W, C) uint8; `shuffle` gives each image another's v_t."""
+    """x_t and the x0 that the prediction implies, both (N, H, W, C) uint8; `shuffle` gives each image another's v_t."""
     x = to_tensor(images, device)
     times = _same_t(x, t)
     noise = _noise_like(x, seed, "denoise", t)
     v = model.encoder(x, times)
     x_t = add_noise(x, noise, model.signal[times])
     predicted = model.denoiser(x_t, times, v.roll(1, 0) if shuffle else v)
-    return to_images(x_t), to_images(remove_noise(x_t, predicted, model.signal[times]))
+    return to_images(x_t), to_images(clean(model.config.prediction, x_t, predicted, model.signal[times]))
 
 
 @torch.inference_mode()
@@ -79,5 +80,6 @@ def shuffled_gap(
             own += model.denoising_loss(x, times, noise, v).sum().item()
             shuffled += model.denoising_loss(x, times, noise, v.roll(1, 0)).sum().item()
         n = len(images)
-        rows.append({"t": t, "log_snr": log_snr(t), "loss": own / n, "loss_shuffled": shuffled / n, "ratio": shuffled / own})
+        level = log_snr(t, model.config.schedule)
+        rows.append({"t": t, "log_snr": level, "loss": own / n, "loss_shuffled": shuffled / n, "ratio": shuffled / own})
     return rows

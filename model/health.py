@@ -9,12 +9,15 @@ from .errors import TrainingError
 Curve = Sequence[Mapping[str, float]]
 """Points of the curve, the oldest first."""
 
-# Predicting no noise at all costs exactly 1 under L_simple, since the noise has unit variance.
+# Predicting no noise at all costs exactly 1 under L_simple, since the noise has unit variance; for what else may be predicted see
+# model.objective.trivial_loss.
 TRIVIAL_LOSS = 1.0
-FALLEN = 0.5 * TRIVIAL_LOSS
-"""A loss below this has been learnt: where it goes back to the trivial one, training collapsed."""
+FALLEN = 0.5
+"""A loss below this share of the trivial one has been learnt: where it goes back to that, training collapsed."""
 PATIENCE = 300
 """Steps that a sign must last to count; a spike passes. Before so many after warm-up the loss may not have fallen yet."""
+SLOW_PATIENCE = 3000
+"""The latter where not the noise is predicted: copying x_t finds most of its noise, so that loss falls at once; others do not."""
 FADED = 0.25
 """An encoder's gradient norm below this share of what it was before makes one look whether v_t still does anything."""
 NO_EFFECT = 1.0003
@@ -30,15 +33,18 @@ def check_finite(point: Mapping[str, float]) -> None:
         )
 
 
-def check_point(point: Mapping[str, float], steps_since_warmup: int, before: Curve = ()) -> None:
-    """Look at one point of the curve and those before it. Raises TrainingError on a non-finite loss or on collapse."""
+def check_point(point: Mapping[str, float], steps_since_warmup: int, before: Curve = (), trivial: float = TRIVIAL_LOSS) -> None:
+    """Look at one point of the curve and those before it. Raises TrainingError on a non-finite loss or on collapse.
+
+    `trivial` is the loss of a guess that does not look at the image.
+    """
     check_finite(point)
     step, lr = int(point["step"]), point["lr"]
     norms = point["grad_norm_encoder"], point["grad_norm_denoiser"]
     earlier, recent = _split([*before, point])
     if not recent:
         return
-    fell = [past for past in earlier if past["loss"] < FALLEN]
+    fell = [past for past in earlier if past["loss"] < FALLEN * trivial]
     if not fell and steps_since_warmup < PATIENCE:
         return
     if all(past["grad_norm_encoder"] + past["grad_norm_denoiser"] < 1e-7 for past in recent):
@@ -46,9 +52,12 @@ def check_point(point: Mapping[str, float], steps_since_warmup: int, before: Cur
             f"gradients collapsed by step {step}: norms {norms[0]:.1e} (encoder) and {norms[1]:.1e} (denoiser) at train.lr {lr:g}; "
             "lower train.lr (the paper saw this above 1e-4 on large sets)"
         )
-    if all(past["loss"] > 0.9 * TRIVIAL_LOSS for past in recent):
+    if not fell and trivial != TRIVIAL_LOSS and steps_since_warmup < SLOW_PATIENCE:
+        return
+    if all(past["loss"] > 0.9 * trivial for past in recent):
+        guess = "no noise (1.0)" if trivial == TRIVIAL_LOSS else f"the same for every image ({trivial:.3f})"
         raise TrainingError(
-            f"collapsed: by step {step} the loss {point['loss']:.3f} is {_how(fell)} that of predicting no noise (1.0), the "
+            f"collapsed: by step {step} the loss {point['loss']:.3f} is {_how(fell)} that of predicting {guess}, the "
             f"encoder's gradient norm is {norms[0]:.1e}, at train.lr {lr:g}; lower train.lr or lengthen train.warmup_steps"
         )
 

@@ -26,6 +26,10 @@ class TrainConfig:
     checkpoint_minutes: float = 0.0
     keep_checkpoints: int = 2
     micro_batch: int | None = None
+    loss_weight: str = "uniform"
+    views: str = "off"
+    mask_ratio: float = 0.0
+    condition_dropout: float = 0.0
 
 
 @dataclass

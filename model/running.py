@@ -23,6 +23,8 @@ from .errors import CheckpointError
 from .facts import Facts, differences, most_alike
 
 PARTS = ("weights", "ema", "optimizer")
+BEST = "best"
+"""A part that is there only where the best average so far is kept beside the newest."""
 PHASES = ("start", *PARTS, "state", "manifest", "rename", "prune")
 """What saving goes through, in this order."""
 
@@ -37,7 +39,7 @@ class Running:
 
     step: int
     tensors: Mapping[str, Mapping[str, Tensor]]
-    """By part (PARTS), then by name."""
+    """By part (PARTS, and perhaps BEST), then by name."""
     state: Mapping[str, Any]
     """The rest of what the trainer needs, as JSON."""
     facts: Facts = field(default_factory=dict)
@@ -91,11 +93,12 @@ def save(folder: Path, running: Running, keep: int) -> None:
 
 
 def _write(beside: Path, running: Running) -> None:
-    for part in PARTS:
+    for part in [BEST] * (BEST in running.tensors) + list(PARTS):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in running.tensors[part].items()}
         save_file(tensors, beside / f"{part}.safetensors")
         fsync(beside / f"{part}.safetensors")
-        phase(part)
+        if part in PARTS:
+            phase(part)
     write_json(beside / "state.json", {"step": running.step} | dict(running.state))
     write_json(beside / "facts.json", dict(running.facts))
     phase("state")
@@ -145,7 +148,8 @@ def _read(path: Path) -> Running:
     state = json.loads((path / "state.json").read_bytes())
     if path.name != f"step-{state['step']:09d}":
         raise ValueError(f"it is of step {state['step']}")
-    tensors = {part: load_file(path / f"{part}.safetensors") for part in PARTS}
+    parts = [*PARTS, BEST] if (path / f"{BEST}.safetensors").is_file() else PARTS  # one that was removed is missed by the manifest
+    tensors = {part: load_file(path / f"{part}.safetensors") for part in parts}
     return Running(state.pop("step"), tensors, state, json.loads((path / "facts.json").read_bytes()))
 
 

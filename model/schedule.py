@@ -1,4 +1,8 @@
-"""The noise schedule: linear betas from 1e-4 to 0.02 over T = 1000 steps (DDPM, arXiv 2006.11239, section 4)."""
+"""The noise schedule: how much of an image is left at each of the T = 1000 steps.
+
+`linear`: betas from 1e-4 to 0.02 (DDPM, arXiv 2006.11239, section 4). `cosine`: the share of signal falls along a squared cosine,
+so that fewer steps are almost nothing but noise (Improved DDPM, arXiv 2102.09672, equation 17).
+"""
 
 import math
 
@@ -7,15 +11,26 @@ from torch import Tensor
 
 from .config import NUM_TIMESTEPS
 
+OFFSET = 0.008
+"""s of the cosine schedule: keeps the first betas from being too small."""
+LARGEST_BETA = 0.999
+"""No step of the cosine schedule takes all that is left."""
 
-def alpha_bar() -> Tensor:
+
+def alpha_bar(schedule: str = "linear") -> Tensor:
     """(T,) float64: the share of signal power left at each t, the product of 1 - beta up to t."""
-    return torch.cumprod(1 - torch.linspace(1e-4, 0.02, NUM_TIMESTEPS, dtype=torch.float64), 0)
+    if schedule == "cosine":
+        places = torch.arange(NUM_TIMESTEPS + 1, dtype=torch.float64) / NUM_TIMESTEPS
+        wanted = torch.cos((places + OFFSET) / (1 + OFFSET) * math.pi / 2) ** 2  # (T + 1,)
+        betas = (1 - wanted[1:] / wanted[:-1]).clamp(max=LARGEST_BETA)
+    else:
+        betas = torch.linspace(1e-4, 0.02, NUM_TIMESTEPS, dtype=torch.float64)
+    return torch.cumprod(1 - betas, 0)
 
 
-def log_snr(t: int) -> float:
-    """Natural log of signal power over noise power at t: about 9.2 at t = 0, -10.1 at t = 999."""
-    signal = alpha_bar()[t].item()
+def log_snr(t: int, schedule: str = "linear") -> float:
+    """Natural log of signal power over noise power at t: linear 9.2 at t = 0 and -10.1 at t = 999, cosine 10.1 and -19.8."""
+    signal = alpha_bar(schedule)[t].item()
     return math.log(signal / (1 - signal))
 
 

@@ -16,15 +16,29 @@ from .config import NUM_TIMESTEPS, ModelConfig
 from .curve import Point, Rates, Window
 from .dier import DiER
 from .errors import CheckpointError, Stopped
-from .health import check_finite, check_point
+from .health import TRIVIAL_LOSS, check_finite, check_point
+from .objective import loss_weight, trivial_loss
 from .pixels import Images, to_tensor
 from .plan import TrainConfig, Watch, ema_decay, learning_rate
 from .processes import Processes
 from .randomness import generator, sample_order
-from .running import Running, hold, newest, save
+from .running import BEST, Running, hold, newest, save
+from .schedule import alpha_bar
+from .variation import vary
 
 AGREE_EVERY = 20
 """Steps between the moments at which several processes agree on stopping."""
+SAMPLE = 256
+"""Images, evenly spaced over all, whose variance says what a trivial guess costs."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The averaged weights, on the CPU, of the step that scored best so far."""
+
+    step: int
+    score: float
+    weights: Mapping[str, Tensor]
 
 
 @dataclass
@@ -51,8 +65,13 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=self.device.type in ("cpu", "cuda")
         )
+        self.weight = loss_weight(self.config.loss_weight, self.model_config.prediction, alpha_bar(self.model_config.schedule))
+        if self.weight is not None:
+            self.weight = self.weight.to(self.device)  # (T,)
+        self.trivial = self._trivial()
         self.step = 0
         self.curve: list[Point] = []
+        self.best: Best | None = None
         self.window = Window(self.device)
         self.rates = Rates(self.work / "rates.csv")
 
@@ -82,11 +101,17 @@ class Trainer:
         """The averaged weights by name: what is exported."""
         return {name: tensor for (name, _), tensor in zip(self.model.named_parameters(), self.ema, strict=True)}
 
-    def ema_model(self) -> DiER:
-        """The model with its averaged weights, in evaluation mode."""
+    def ema_model(self, weights: Mapping[str, Tensor] | None = None) -> DiER:
+        """The model with its averaged weights (or those given) in evaluation mode."""
         model = DiER(self.model_config).to(self.device)
-        model.load_state_dict(self.ema_weights())
+        model.load_state_dict(weights or self.ema_weights())
         return model.eval()
+
+    def offer(self, score: float) -> None:
+        """Keep the averaged weights of this step if `score`, higher = better, is the best so far; the first of equals stays."""
+        if self.best is None or score > self.best.score:
+            weights = {name: tensor.to("cpu", copy=True) for name, tensor in self.ema_weights().items()}
+            self.best = Best(self.step, score, weights)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """The images (N, C, H, W), timesteps (N,) and noise (N, C, H, W) of a step: this process's share of the global batch.
@@ -106,7 +131,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        losses = self._backward(x0, t, noise)  # (N,)
+        share = self.processes.share(self.config.batch_size)
+        given = vary(self.config, self.model_config.tokens, self.step, share, x0)
+        losses = self._backward(t=t, noise=noise, **given)  # (N,)
         norms = torch.stack([_gradient_norm(part) for part in (self.model.encoder, self.model.denoiser)])  # (2,)
         torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, norms.norm())
         self.optimizer.step()
@@ -119,16 +146,22 @@ class Trainer:
         with self.window.paused():
             self.watch.step(self.step)
 
-    def _backward(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        """Gradients of the global batch's mean loss, a micro-batch at a time; gives the losses of this process's images."""
+    def _backward(self, x0: Tensor, t: Tensor, noise: Tensor, **more: Tensor) -> Tensor:
+        """Gradients of the global batch's mean loss, a micro-batch at a time; gives the losses of this process's images.
+
+        `train.loss_weight` weighs the gradients only: the losses that are watched compare between weightings.
+        """
         scale = self.processes.count / self.config.batch_size  # gradients are averaged over processes
-        pieces = list(zip(*(torch.split(part, self.config.micro_batch or len(x0)) for part in (x0, t, noise)), strict=True))
+        given = {"x0": x0, "t": t, "noise": noise} | more
+        split = (torch.split(part, self.config.micro_batch or len(x0)) for part in given.values())
+        pieces = [dict(zip(given, parts, strict=True)) for parts in zip(*split, strict=True)]
         losses = []
         for number, piece in enumerate(pieces, 1):
             with self.processes.exchange(self.network, last=number == len(pieces)):
                 with self._autocast():
-                    loss: Tensor = self.network(*piece)
-                torch.autograd.backward(loss.sum() * scale)
+                    loss: Tensor = self.network(**piece)
+                counted = loss if self.weight is None else loss * self.weight[piece["t"]]
+                torch.autograd.backward(counted.sum() * scale)
             losses.append(loss.detach())
         return torch.cat(losses)
 
@@ -145,10 +178,17 @@ class Trainer:
         self.window.clear()
 
     def _tell(self, point: Point, rate: float) -> None:
-        check_point(point, self.step - self.config.warmup_steps, self.curve)
+        check_point(point, self.step - self.config.warmup_steps, self.curve, self.trivial)
         self.curve.append(point)
         self.rates.add(self.step, rate)
         self.watch.point(point, rate)
+
+    def _trivial(self) -> float:
+        if self.model_config.prediction == "eps":
+            return TRIVIAL_LOSS
+        images = self.images[np.linspace(0, len(self.images) - 1, min(len(self.images), SAMPLE)).astype(np.int64)]
+        variance = to_tensor(images).var(0, unbiased=False).mean().item()
+        return trivial_loss(self.model_config.prediction, alpha_bar(self.model_config.schedule), variance)
 
     def _point(self) -> Point:
         return self.window.point(self.step, learning_rate(self.config, self.step - 1))
@@ -177,7 +217,10 @@ class Trainer:
             "ema": self.ema_weights(),
             "optimizer": optimizer_tensors(self.optimizer),
         }
-        state = {"curve": self.curve, "window": self.window.state()}
+        state: dict[str, Any] = {"curve": self.curve, "window": self.window.state()}
+        if self.best is not None:
+            tensors[BEST] = self.best.weights
+            state[BEST] = {"step": self.best.step, "score": self.best.score}
         save(self.work, Running(self.step, tensors, state, self.facts), self.config.keep_checkpoints)
 
     def _resume(self) -> None:
@@ -194,6 +237,8 @@ class Trainer:
             self.ema = [ema[name] for name, _ in self.model.named_parameters()]
             load_optimizer(self.optimizer, optimizer)
             self.step, self.curve = running.step, running.state["curve"]
+            if BEST in running.state:
+                self.best = Best(**running.state[BEST], weights=running.tensors[BEST])
             if self.processes.first:
                 self.window.restore(running.state["window"])
             self.watch.say(f"train: going on from the checkpoint of step {self.step}")

@@ -17,10 +17,10 @@ LOADED_BY_NAME = {"prepare": ["data.sources"], "register": ["components.served_m
 NEVER = {"components/settings.py", "components/__init__.py", "data/__init__.py", "model/__init__.py"}
 """The settings' values are params: were the schema a dependency too, a new setting of one step would retrain."""
 NOT_IN_THE_ARTIFACT = {
-    # what only tells MLflow, or a person, about a training while it runs, or stops it; a change there must not retrain
+    # what only tells MLflow, or a person, about a training while it runs, or stops it; a change there must not retrain.
+    # watching.py is no such: its probe may choose the weights
     "train": {*NEVER - {"model/__init__.py"}}
-    | {f"components/{name}.py" for name in ("live", "memory", "points", "spool", "stopping", "tracking", "train_watch", "watching")}
-    | {f"components/probing/{name}.py" for name in ("__init__", "classifier", "metrics")},
+    | {f"components/{name}.py" for name in ("live", "memory", "points", "spool", "stopping", "tracking", "train_watch")},
     "register": NEVER - {"model/__init__.py"},
 }
 

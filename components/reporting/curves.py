@@ -43,7 +43,7 @@ def _loss(axes: Axes, curve: pd.DataFrame) -> None:
         low, high = name.removeprefix("loss_t").split("_")
         axes.plot(curve["step"], curve[name], color=colour, lw=1.2, label=f"t {int(low)} to {int(high)}")
     axes.plot(curve["step"], curve["loss"], color=INK, lw=2.4, label="all t")
-    axes.set(title="Loss (squared error of the predicted noise)", xlabel="step")
+    axes.set(title="Loss (squared error of the prediction)", xlabel="step")
     plain_numbers(axes, log=True)
 
 

@@ -62,6 +62,7 @@ def _model(inputs: Inputs) -> dict[str, Any]:
     timesteps, shown = gallery.denoised(inputs)
     return {
         "summary": summary,
+        "sought": words.SOUGHT[model.json("config.json").get("prediction", "eps")],
         "training": curves.training(pd.read_csv(model.path / "curve.csv")),
         "gap": curves.gap(summary["gap"]),
         "denoise_at": timesteps,

@@ -6,6 +6,8 @@ from typing import Any, cast
 Estimate = Mapping[str, float]
 """`{value, low, high}`: a figure and its 95 % interval."""
 
+SOUGHT = {"eps": "the noise", "v": "a mix of the noise and the clean image", "x0": "the clean image"}
+"""What the denoiser predicts, by `model.prediction`."""
 THIN = "\u202f"
 MINUS = "\u2212"
 

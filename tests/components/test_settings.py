@@ -39,6 +39,14 @@ def test_every_preset_is_valid_and_complete(preset: Path) -> None:
         ({"train": {"steps": True}}, ["train.steps", "True"]),
         ({"train": {"lr": -1}}, ["train.lr", "-1"]),
         ({"train": {"steps": 10}}, ["train.warmup_steps 200", "train.steps 10"]),
+        ({"train": {"keep": "best_probe"}}, ["train.keep best_probe", "train.probe_every", "0"]),
+        ({"train": {"mask_ratio": 0.95}}, ["train.mask_ratio", "0.95", "0.9"]),
+        ({"train": {"condition_dropout": 1}}, ["train.condition_dropout", "less than 1"]),
+        ({"train": {"views": "flip"}}, ["train.views", "'flip'", "crop_flip"]),
+        ({"train": {"views": True}}, ["train.views", "True"]),
+        ({"train": {"loss_weight": "snr"}}, ["train.loss_weight", "'snr'", "min_snr"]),
+        ({"model": {"schedule": "sigmoid"}}, ["model.schedule", "'sigmoid'", "cosine"]),
+        ({"model": {"prediction": "score"}}, ["model.prediction", "'score'", "x0"]),
         ({"model": {"size": "huge"}}, ["model.size", "'huge'", "tiny"]),
         ({"data": {"image_size": 10}, "model": {"patch_size": 4}}, ["data.image_size 10", "model.patch_size 4"]),
         ({"embed": {"timesteps": [0, 1000]}}, ["embed.timesteps", "1000"]),
@@ -64,6 +72,12 @@ def test_overrides_are_typed(tmp_path: Path) -> None:
     settings = load(tmp_path / "p.yaml", overrides)
     assert (settings.train.steps, settings.train.lr, settings.embed.timesteps) == (700, 1e-4, [0, 50])
     assert (settings.data.limit, settings.data.name) == (None, "x=y")
+
+
+def test_off_is_a_word_though_yaml_reads_it_as_a_truth_value(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("train: {views: off}\n")
+    assert load(tmp_path / "p.yaml").train.views == "off"
+    assert load(tmp_path / "p.yaml", ["train.views=crop"]).train.views == "crop"
 
 
 @pytest.mark.parametrize("override", ["train.steps", "steps=5", "=5", "train.=5", "train.steps=[", "train.nope=1"])

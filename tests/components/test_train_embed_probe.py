@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from components import artifact, embed, prepare, probe, train, train_watch
+from components import artifact, embed, prepare, probe, train, train_watch, watching
 from components.embeddings import read
 from components.errors import ArtifactError, SettingsError
 from components.settings import DataSettings, EmbedSettings, ModelSettings, ProbeSettings, TrainSettings
@@ -20,6 +21,8 @@ from data.format import open_dataset
 from model import features
 from model.checkpoint import load_model
 from model.errors import CheckpointError, ConfigError, TrainingError
+from model.schedule import log_snr
+from model.trainer import Trainer
 
 MODEL = ModelSettings(width=32, heads=2, embed_dim=16)
 TRAIN = TrainSettings(steps=30, warmup_steps=5, batch_size=32, log_every=10, checkpoint_every=10, min_gap=0)
@@ -66,6 +69,93 @@ def test_the_model_artifact_holds_what_the_contract_says(run: Path) -> None:
     assert "images_per_second" not in rows[0]
     rates = next((run / "work").glob("*/rates.csv")).read_text().splitlines()
     assert len(rates) == 3
+
+
+BEST = TRAIN.model_copy(update={"keep": "best_probe", "probe_every": 4})
+
+
+def looks(work: Path) -> dict[int, float]:
+    """The best probe of each look, by step."""
+    with next(work.glob("*/watch.csv")).open() as file:
+        return {int(row["step"]): max(float(v) for k, v in row.items() if k.startswith("probe_")) for row in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def best(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the model of the best probe."""
+    folder = tmp_path_factory.mktemp("best")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/mlflow.db")
+        train.run(MODEL, BEST, run / "dataset", run / "verdict", folder / "work", folder / "model")
+    return folder
+
+
+def test_the_look_with_the_best_probe_is_what_is_exported(run: Path, best: Path, tmp_path: Path) -> None:
+    scores = looks(best / "work")
+    assert sorted(scores) == [4, 8, 12, 16, 20, 24, 28, 30]  # and the last step
+    made = artifact.read(best / "model", "model").json("summary.json")
+    step = next(step for step, score in scores.items() if score == max(scores.values()))
+    assert made["kept"] == {"step": step, "probe": scores[step]}
+    assert made["steps"] == 30
+    curve = [(folder / "model" / "curve.csv").read_bytes() for folder in (run, best)]
+    assert curve[0] == curve[1]
+    work = next((best / "work").glob("*"))
+    newest = {part: load_file(work / "step-000000030" / f"{part}.safetensors") for part in ("best", "ema")}
+    exported = load_file(best / "model" / "model.safetensors")
+    assert all(torch.equal(exported[name], newest["best"][name]) for name in exported)
+    assert all(torch.equal(exported[name], newest["ema"][name]) for name in exported) is (step == 30)
+    plain = load_file(run / "model" / "model.safetensors")
+    assert all(torch.equal(plain[name], newest["ema"][name]) for name in plain)  # looking changed nothing
+
+
+@pytest.mark.parametrize("stopped", [5, 13, 22, 29])
+def test_a_stopped_run_chooses_the_same_step_with_the_same_bits(
+    run: Path, best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
+) -> None:
+    paths = (run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
+    ordinary = Trainer._train_step
+
+    def dies(self: Trainer) -> None:
+        if self.step == stopped:
+            raise KeyboardInterrupt
+        ordinary(self)
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////nowhere/mlflow.db")
+    monkeypatch.setattr(Trainer, "_train_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(MODEL, BEST, *paths)
+    monkeypatch.setattr(Trainer, "_train_step", ordinary)
+    train.run(MODEL, BEST, *paths)
+    assert artifact.read(tmp_path / "model", "model").fingerprint == artifact.read(best / "model", "model").fingerprint
+    assert looks(tmp_path / "work") == looks(best / "work")
+
+
+def test_looks_that_all_fail_leave_nothing_to_keep(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr("components.watching.shuffled_gap", fails)
+    with pytest.raises(TrainingError, match=r"train\.keep best_probe: no look .* set train\.keep to last"):
+        train.run(MODEL, BEST, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_every_option_at_once_goes_through_to_the_probe(run: Path, tmp_path: Path) -> None:
+    """And the curve is over the model's own log-SNR."""
+    changed = {"views": "crop", "mask_ratio": 0.5, "loss_weight": "min_snr", "condition_dropout": 0.2}
+    settings = MODEL.model_copy(update={"schedule": "cosine", "prediction": "v", "pool": "flat"}), BEST.model_copy(update=changed)
+    train.run(*settings, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert (config["schedule"], config["prediction"]) == ("cosine", "v")
+    embed.run(EMBED, run / "dataset", tmp_path / "model", tmp_path / "embeddings")
+    probe.run(PROBE, run / "dataset", tmp_path / "model", tmp_path / "embeddings", tmp_path / "probe")
+    with (tmp_path / "probe" / "curve.csv").open() as file:
+        levels = {int(row["t"]): float(row["log_snr"]) for row in csv.DictReader(file) if row["representation"] == "dier"}
+    assert levels == {t: round(log_snr(t, "cosine"), 4) for t in (0, 400, 999)}
+    summary = artifact.read(tmp_path / "model", "model").json("summary.json")
+    assert [row["log_snr"] for row in summary["gap"]] == [log_snr(t, "cosine") for t in train_watch.GAP_TIMESTEPS]
+    metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
+    assert metrics["log_snr"] == log_snr(metrics["t"], "cosine")
 
 
 def test_no_label_is_read_while_training(run: Path, tmp_path: Path) -> None:
@@ -127,6 +217,8 @@ def test_images_without_labels_are_embedded_and_the_probe_says_that_it_says_noth
     train.run(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "model")
     embed.run(EMBED, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings")
     probe.run(PROBE, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings", tmp_path / "probe")
+    with pytest.raises(DataError, match=r"train\.keep best_probe needs labels"):
+        train.run(MODEL, BEST, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "again")
     metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
     assert "single class" in metrics["peak"]["sentence"]
     assert metrics["conclusions"] == []
@@ -174,6 +266,11 @@ def test_the_training_key_follows_what_the_weights_depend_on() -> None:
 
     free = {"device": "cpu", "checkpoint_every": 7, "checkpoint_minutes": 1.5, "keep_checkpoints": 9, "min_gap": 2.0}
     assert key() == key(**free) == key(on_cuda=True) == key(deterministic=True)
+    best = {"keep": "best_probe", "probe_every": 5}
+    assert key() == key(probe_every=5)
+    assert len({key(), key(**best), key(**best | {"probe_every": 7})}) == 3
+    facts = train.training_facts("data", MODEL, TRAIN.model_copy(update=best))
+    assert facts["components/watching.py"] == artifact.sha256(Path(str(watching.__file__)))
     assert len({key(), key("other"), key(model={"pool": "flat"}), key(lr=1e-4), key(deterministic=True, on_cuda=True)}) == 5
 
 

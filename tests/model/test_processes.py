@@ -70,6 +70,15 @@ def test_losses_gradients_and_weights_are_equal_to_float_tolerance(runs: dict[in
 
 
 @pytest.mark.slow
+def test_what_varies_images_tokens_and_embeddings_does_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
+    for count, more in ((1, []), (3, ["--micro", "4"])):
+        (tmp_path / str(count)).mkdir()
+        done = torchrun(count, tmp_path / str(count), "--varied", *more)
+        assert done.returncode == 0, done.stderr[-3000:]
+    np.testing.assert_allclose(curve(tmp_path / "3", 3), curve(tmp_path / "1", 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_death_ends_the_job_and_the_resumed_one_goes_on_in_another_number(runs: dict[int, Path], tmp_path: Path) -> None:
     start = time.monotonic()
     died = torchrun(4, tmp_path, "--die", "2:6")

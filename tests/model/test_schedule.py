@@ -13,6 +13,25 @@ def test_alpha_bar_is_the_product_of_one_minus_linear_betas() -> None:
     np.testing.assert_allclose(alpha_bar().numpy(), expected, rtol=1e-12)
 
 
+def test_the_cosine_schedule_follows_its_closed_form_until_its_last_step() -> None:
+    """cos^2((t / T + s) / (1 + s) * pi / 2), with the last beta capped at 0.999, where it would be 1."""
+    places = (np.arange(NUM_TIMESTEPS) + 1) / NUM_TIMESTEPS
+    wanted = np.cos((places + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
+    found = alpha_bar("cosine").numpy()
+    np.testing.assert_allclose(found[:-1], wanted[:-1], rtol=1e-9)
+    assert wanted[-1] < 1e-30
+    assert found[-1] == pytest.approx(found[-2] * 0.001)
+
+
+def test_the_cosine_schedules_log_snr_falls_and_is_its_own() -> None:
+    values = [log_snr(t, "cosine") for t in range(0, NUM_TIMESTEPS, 37)]
+    assert values == sorted(values, reverse=True)
+    assert log_snr(0, "cosine") == pytest.approx(10.1, abs=0.05)
+    assert log_snr(999, "cosine") == pytest.approx(-19.8, abs=0.1)
+    assert log_snr(500, "cosine") == pytest.approx(0.0, abs=0.05)  # half way, signal and noise are about even
+    assert log_snr(500) < -2
+
+
 @pytest.mark.parametrize("t", [0, 100, 500, 999])
 def test_log_snr_is_signal_over_noise(t: int) -> None:
     signal = float(np.prod(1 - np.linspace(1e-4, 0.02, NUM_TIMESTEPS)[: t + 1]))

@@ -92,6 +92,65 @@ def test_a_damaged_newest_checkpoint_falls_back_and_ends_with_the_same_bits(
     assert said[1:] == ["train: going on from the checkpoint of step 8"]
 
 
+SCORES = {2: 0.3, 4: 0.5, 6: 0.5, 8: 0.4, 10: 0.2, 12: 0.5}
+"""The first of the best is step 4's."""
+
+
+def offering(images: np.ndarray, work: Path, scores: dict[int, float], stopped: int = 0) -> Trainer:
+    """A trainer that is offered made-up scores, and stopped after a step."""
+    trainer = make_trainer(images, work)
+
+    def step(done: int) -> None:
+        if done in scores:
+            trainer.offer(scores[done])
+        if done == stopped:
+            raise StoppedError
+
+    trainer.watch = Watch(step=step)
+    return trainer
+
+
+@pytest.mark.parametrize("stopped", [0, 3, 4, 5, 7, 8, 9, 11])
+def test_the_best_average_is_kept_bit_for_bit_through_stops_and_does_not_change_training(
+    images: np.ndarray, tmp_path, stopped: int
+) -> None:
+    plain = make_trainer(images, tmp_path / "plain")
+    plain.run()
+    until = make_trainer(images, tmp_path / "until", stop_at(4))
+    with pytest.raises(StoppedError):
+        until.run()
+    if stopped:
+        with pytest.raises(StoppedError):
+            offering(images, tmp_path / "work", SCORES, stopped).run()
+    trainer = offering(images, tmp_path / "work", SCORES)
+    trainer.run()
+    again = make_trainer(images, tmp_path / "work")  # it is over: nothing is offered any more
+    again.run()
+    for one in (trainer, again):
+        assert one.best is not None
+        assert (one.best.step, one.best.score) == (4, 0.5)
+        assert all(torch.equal(value, one.best.weights[name]) for name, value in until.ema_weights().items())
+        assert same(one, plain)
+
+
+@pytest.mark.parametrize("kind", ["flipped", "removed"])
+def test_a_damaged_best_average_makes_the_checkpoint_a_damaged_one(images: np.ndarray, tmp_path, kind: str) -> None:
+    offering(images, tmp_path, {2: 0.3, 10: 0.6}).run()
+    file = tmp_path / "step-000000012" / "best.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    if kind == "removed":
+        file.unlink()
+    resumed = offering(images, tmp_path, {10: 0.6})
+    said: list[str] = []
+    resumed.watch.say = said.append
+    resumed.run()
+    assert "best.safetensors" in said[0]
+    assert resumed.best is not None
+    assert (resumed.best.step, resumed.best.score) == (10, 0.6)
+
+
 def test_a_wish_to_stop_is_granted_after_the_step_and_saved(images: np.ndarray, tmp_path) -> None:
     whole = make_trainer(images, tmp_path / "whole")
     whole.run()

@@ -1,6 +1,6 @@
 """Test harness, run by torchrun: train on digits in as many processes as there are; write down what each drew and got.
 
-usage: train_in_processes.py FOLDER [--stop STEP] [--die RANK:STEP] [--micro N]
+usage: train_in_processes.py FOLDER [--stop STEP] [--die RANK:STEP] [--micro N] [--varied]
 """
 
 import argparse
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--stop", type=int, default=0)
     parser.add_argument("--die", default="")
     parser.add_argument("--micro", type=int)
+    parser.add_argument("--varied", action="store_true", help="with views, masked tokens, withheld embeddings and weighted losses")
     asked = parser.parse_args()
     images = (load_digits().images[:300] * 255 / 16).round().astype(np.uint8)[..., None]
     with joined(torch.device("cpu")) as processes:
@@ -59,7 +60,10 @@ def main() -> None:
 
 
 def make(images: np.ndarray, asked: argparse.Namespace, processes: object) -> Trainer:
-    config: TrainConfig = train_config(steps=STEPS, log_every=1, checkpoint_every=4, batch_size=20, micro_batch=asked.micro)
+    varied = {"views": "crop_flip", "mask_ratio": 0.5, "condition_dropout": 0.3, "loss_weight": "min_snr"} if asked.varied else {}
+    config: TrainConfig = train_config(
+        steps=STEPS, log_every=1, checkpoint_every=4, batch_size=20, micro_batch=asked.micro, **varied
+    )
     return Trainer(small_model(), config, images, asked.folder / "work", torch.device("cpu"), processes=processes)  # type: ignore[arg-type]
 
 
