@@ -43,7 +43,7 @@ image:
 
 # On the engine of DOCKER_HOST, with the image that make image built, compared with artifacts/ of make run.
 test-containers: setup
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/containers -rs -s --durations 8
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/containers -rs -s --durations 8 $(ONLY)
 
 clean:
 	rm -rf artifacts .work dvc_plots
