@@ -174,6 +174,10 @@ class TrainSettings(Section):
     seed: Int = Field(0, ge=0, description="seed of initialisation, order, timesteps and noise")
     precision: Literal["float32", "bf16"] = Field("float32", description="bf16 = autocast with float32 weights")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="torch.compile of the blocks; auto = where a compiler is installed and the run is long enough to repay it",
+    )
     log_every: Int = Field(100, ge=1, description="steps between points of the training curve")
     checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
     probe_every: Int = Field(

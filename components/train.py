@@ -18,6 +18,7 @@ from components.train_watch import averaged, swapped, watch
 from data.errors import DataError
 from data.format import open_dataset
 from model.checkpoint import save_model
+from model.compiling import choose_compile, training_work
 from model.config import SIZES, ModelConfig
 from model.curve import Point
 from model.deterministic import deterministic
@@ -53,6 +54,11 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     height, width, channels = images.shape[1:]
     config = model_config(model_settings, height, width, channels, train_settings.seed)
     device = local_device(pick_device(train_settings.device))
+    compiled, why = choose_compile(
+        train_settings.compile, device, training_work(config, train_settings.steps * train_settings.batch_size)
+    )
+    # compiled arithmetic rounds differently: what was decided belongs to the key, not what was asked for
+    train_settings = train_settings.model_copy(update={"compile": "on" if compiled else "off"})
     with deterministic(train_settings.deterministic), joined(device) as processes:
         facts = training_facts(data.fingerprint, model_settings, train_settings, on_cuda=device.type == "cuda")
         key = artifact.digest(facts)
@@ -65,6 +71,7 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             many = f", {processes.count} processes" if processes.count > 1 else ""
             shape = f"{len(images)} images of {height}x{width}x{channels}"
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
+            say(f"train: {why}")
             with LiveLog(key, trainer.work) as live:
                 trainer.watch = watch(trainer, live, stop, train_settings.min_gap)
                 if train_settings.probe_every:
@@ -156,7 +163,7 @@ def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
 
 def _train_config(settings: TrainSettings) -> TrainConfig:
     values: dict[str, Any] = settings.model_dump(exclude={"device", "probe_every", "deterministic", "min_gap", "keep"})
-    return TrainConfig(**values)
+    return TrainConfig(**(values | {"compile": settings.compile == "on"}))
 
 
 def _write_curve(file: Path, curve: list[Point]) -> None:

@@ -70,8 +70,8 @@ class Block(nn.Module):
             self.modulation.bias[5 * dim :] = gate
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (N, T, D), c (N, D) after its non-linearity; gives (N, T, D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)[:, None].chunk(6, dim=2)  # each (N, 1, D)
+        """x (N, T, D), c (N, D) or (1, D) after its non-linearity; gives (N, T, D)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)[:, None].chunk(6, dim=2)  # each (N, 1, D) or (1, 1, D)
         x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1))
         out: Tensor = x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
         return out

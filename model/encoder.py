@@ -32,7 +32,7 @@ class Encoder(nn.Module):
             block.start_with_gates(1.0, std=0.0)
 
     def forward(self, x0: Tensor, t: Tensor, kept: Tensor | None = None) -> Tensor:
-        """x0 (N, C, H, W) in -1 .. 1, t (N,) in 0 .. T - 1; gives v_t (N, embed_dim).
+        """x0 (N, C, H, W) in -1 .. 1, t (N,) in 0 .. T - 1, or (1,) for one t for all; gives v_t (N, embed_dim).
 
         Of the tokens only `kept` (N, K), places without repetition, go through the network; None = all.
         """
@@ -40,7 +40,7 @@ class Encoder(nn.Module):
         if kept is not None:
             x = x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[2]))  # (N, K, D)
         # the ablation sees the same t for every image, so that the two networks have equal size
-        c = F.silu(self.timestep(t if self.config.encoder_time else t * 0))  # (N, D)
+        c = F.silu(self.timestep(t if self.config.encoder_time else t * 0))  # (N, D) or (1, D)
         for block in self.blocks:
             x = block(x, c)
         x = self.norm(x)

@@ -33,8 +33,9 @@ def _noise_like(x: Tensor, seed: int, *what: str | int) -> Tensor:
 def embed(model: DiER, images: Images, t: int, *, batch_size: int = 500, device: torch.device | str = "cpu") -> Floats:
     """The embeddings v_t of images (N, H, W, C) uint8 at one timestep: (N, embed_dim) float32. The model must be on `device`."""
     out = np.empty((len(images), model.config.embed_dim), np.float32)
+    at = torch.tensor([t], device=device)  # one row: what depends on t alone is computed once a batch, not once an image
     for start, x in _batches(images, batch_size, device):
-        out[start : start + len(x)] = model.encoder(x, _same_t(x, t)).float().cpu().numpy()
+        out[start : start + len(x)] = model.encoder(x, at).float().cpu().numpy()
     return out
 
 

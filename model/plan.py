@@ -26,6 +26,7 @@ class TrainConfig:
     checkpoint_minutes: float = 0.0
     keep_checkpoints: int = 2
     micro_batch: int | None = None
+    compile: bool = False
     loss_weight: str = "uniform"
     views: str = "off"
     mask_ratio: float = 0.0

@@ -20,6 +20,7 @@ from .health import TRIVIAL_LOSS, check_finite, check_point
 from .objective import loss_weight, trivial_loss
 from .pixels import Images, to_tensor
 from .plan import TrainConfig, Watch, ema_decay, learning_rate
+from .prefetch import Ahead
 from .processes import Processes
 from .randomness import generator, sample_order
 from .running import BEST, Running, hold, newest, save
@@ -59,6 +60,8 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.model = DiER(self.model_config).to(self.device)
+        if self.config.compile:
+            self.model.compile_blocks()
         self.network = self.processes.wrap(self.model, self.device)
         self.parameters = list(self.model.parameters())
         self.ema = [p.detach().clone() for p in self.parameters]
@@ -74,6 +77,7 @@ class Trainer:
         self.best: Best | None = None
         self.window = Window(self.device)
         self.rates = Rates(self.work / "rates.csv")
+        self.batches = Ahead(self.batch)
 
     def run(self) -> None:
         """Train from the newest checkpoint to the last step.
@@ -126,7 +130,7 @@ class Trainer:
         return x0, t[share].to(self.device), noise[share].to(self.device)
 
     def _train_step(self) -> None:
-        x0, t, noise = self.batch(self.step)
+        x0, t, noise = self.batches.take(self.step)
         lr = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
