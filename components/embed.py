@@ -14,7 +14,7 @@ from components.progress import track
 from components.settings import EmbedSettings
 from data.format import Split, open_dataset
 from model.checkpoint import load_model
-from model.device import pick_device
+from model.device import keep_freed_memory, pick_device
 from model.dier import DiER
 from model.features import embed
 
@@ -31,6 +31,7 @@ def run(embed_settings: EmbedSettings, dataset: Path, model: Path, out: Path) ->
             f"the model {model} takes images of {config.height}x{config.width}x{config.channels}, the dataset {dataset} has "
             f"{'x'.join(map(str, opened.info.image_shape))}: embed the dataset it was trained on, or prepare one of its shape"
         )
+    keep_freed_memory()
     device = pick_device(embed_settings.device)
     network.to(device)
     splits = [opened.split(name) for name in embed_settings.splits]

@@ -22,7 +22,7 @@ from model.compiling import choose_compile, training_work
 from model.config import SIZES, ModelConfig
 from model.curve import Point
 from model.deterministic import deterministic
-from model.device import pick_device
+from model.device import keep_freed_memory, pick_device
 from model.errors import TrainingError
 from model.health import check_encoder
 from model.plan import TrainConfig
@@ -53,6 +53,7 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
 
     height, width, channels = images.shape[1:]
     config = model_config(model_settings, height, width, channels, train_settings.seed)
+    keep_freed_memory()
     device = local_device(pick_device(train_settings.device))
     compiled, why = choose_compile(
         train_settings.compile, device, training_work(config, train_settings.steps * train_settings.batch_size)

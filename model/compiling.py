@@ -11,8 +11,7 @@ from .config import ModelConfig
 from .errors import ConfigError
 
 LEAST_WORK = 1e14
-"""Floating-point operations of a training on a CPU from which compiling pays: some 12 minutes of two cores, of which it saves 3 %, twice
-what it costs."""
+"""Floating-point operations of a training on a CPU from which compiling repays itself twice: some 12 minutes of two cores."""
 
 
 def training_work(config: ModelConfig, images: int) -> float:

@@ -61,3 +61,10 @@ def test_timestep_sinusoids_have_the_closed_form() -> None:
     torch.testing.assert_close(out[0], torch.cat([torch.ones(128), torch.zeros(128)]))
     rates = 10_000 ** (-torch.arange(128) / 128)
     torch.testing.assert_close(out[1], torch.cat([(10 * rates).cos(), (10 * rates).sin()]), rtol=1e-4, atol=1e-5)
+
+
+def test_one_condition_for_all_images_is_the_same_as_one_each() -> None:
+    block = Block(24, 3)
+    block.start_with_gates(1.0, std=0.5)
+    x, c = torch.randn(4, 9, 24), torch.randn(1, 24)
+    torch.testing.assert_close(block(x, c), block(x, c.expand(4, 24)), rtol=1e-4, atol=1e-5)
