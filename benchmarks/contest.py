@@ -6,6 +6,16 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
+from typing import Protocol
+
+
+class Steps(Protocol):
+    """A training, step by step."""
+
+    step: int
+
+    def _train_step(self) -> None: ...
+
 
 Times = dict[str, list[tuple[float, float]]]
 """Per contestant and round: seconds by the wall clock, and of its process's processors."""

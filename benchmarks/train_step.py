@@ -21,8 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.contest import load, rate, ratio, take_turns
-from benchmarks.diffusers_dit import PeerTrainer
+from benchmarks.contest import Steps, load, rate, ratio, take_turns
 from model.config import SIZES, ModelConfig
 from model.device import keep_freed_memory
 from model.plan import TrainConfig
@@ -56,6 +55,8 @@ def our_step(side: int, threads: int, folder: Path, compiled: bool) -> Callable[
 def diffusers_step(side: int, threads: int, folder: Path, kept: bool) -> Callable[[], None]:
     """A step of diffusers' DiT; `kept`: with our handling of freed memory."""
     torch.set_num_threads(threads)
+    from benchmarks.diffusers_dit import PeerTrainer  # the one that needs diffusers
+
     if kept:
         keep_freed_memory()
     return step_of(PeerTrainer(make_trainer(side, folder, compiled=False)))
@@ -67,7 +68,7 @@ def products(side: int, threads: int, folder: Path, shared: bool) -> Callable[[]
     return bare_products(products_of(make_trainer(side, folder, compiled=False)), shared)
 
 
-def step_of(trainer: Trainer | PeerTrainer) -> Callable[[], None]:
+def step_of(trainer: Steps) -> Callable[[], None]:
     """One step of training."""
 
     def step() -> None:
