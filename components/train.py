@@ -29,7 +29,16 @@ from model.plan import TrainConfig
 from model.processes import joined, local_device
 from model.trainer import Trainer
 
-NOT_IN_KEY = {"device", "checkpoint_every", "checkpoint_minutes", "keep_checkpoints", "probe_every", "deterministic", "min_gap"}
+NOT_IN_KEY = {
+    "device",
+    "compile",
+    "checkpoint_every",
+    "checkpoint_minutes",
+    "keep_checkpoints",
+    "probe_every",
+    "deterministic",
+    "min_gap",
+}
 """Settings that change neither weights nor curve, so that a run may go on with others. (On CUDA `deterministic` is in the key.)"""
 CHOOSING = ("watching.py", "probing/classifier.py", "probing/metrics.py")
 """Code that the exported weights depend on where the probe chooses them."""
@@ -58,12 +67,12 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     compiled, why = choose_compile(
         train_settings.compile, device, training_work(config, train_settings.steps * train_settings.batch_size)
     )
-    # compiled arithmetic rounds differently: what was decided belongs to the key, not what was asked for
-    train_settings = train_settings.model_copy(update={"compile": "on" if compiled else "off"})
     with deterministic(train_settings.deterministic), joined(device) as processes:
-        facts = training_facts(data.fingerprint, model_settings, train_settings, on_cuda=device.type == "cuda")
+        facts = training_facts(data.fingerprint, model_settings, train_settings, on_cuda=device.type == "cuda", compiled=compiled)
         key = artifact.digest(facts)
-        trainer = Trainer(config, _train_config(train_settings), images, work / key[:16], device, facts=facts, processes=processes)
+        trainer = Trainer(
+            config, _train_config(train_settings, compiled), images, work / key[:16], device, facts=facts, processes=processes
+        )
         with stop_signals() as stop:
             trainer.watch.stop = stop
             if not processes.first:  # of several processes one talks and writes
@@ -118,7 +127,7 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
 
 
 def training_facts(
-    dataset: str, model_settings: ModelSettings, train_settings: TrainSettings, *, on_cuda: bool = False
+    dataset: str, model_settings: ModelSettings, train_settings: TrainSettings, *, on_cuda: bool = False, compiled: bool = False
 ) -> dict[str, Any]:
     """All that the weights depend on, by name: the data's fingerprint, settings, and digests of the code of `model/`.
 
@@ -130,6 +139,8 @@ def training_facts(
         # Without it weights on CUDA differ from run to run: a finished training must not stand in for a deterministic one. On the
         # CPU both are one and the same.
         facts["train.deterministic"] = True
+    if compiled:
+        facts["train.compile"] = "on"  # it rounds differently: what was decided counts, not what was asked for
     if train_settings.keep == "best_probe":
         facts["train.probe_every"] = train_settings.probe_every
         for name in CHOOSING:
@@ -162,9 +173,9 @@ def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
         )
 
 
-def _train_config(settings: TrainSettings) -> TrainConfig:
+def _train_config(settings: TrainSettings, compiled: bool) -> TrainConfig:
     values: dict[str, Any] = settings.model_dump(exclude={"device", "probe_every", "deterministic", "min_gap", "keep"})
-    return TrainConfig(**(values | {"compile": settings.compile == "on"}))
+    return TrainConfig(**(values | {"compile": compiled}))
 
 
 def _write_curve(file: Path, curve: list[Point]) -> None:

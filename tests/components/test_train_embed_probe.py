@@ -260,12 +260,15 @@ def test_a_dead_encoder_ends_with_one_line_and_no_model(run: Path, tmp_path: Pat
 
 
 def test_the_training_key_follows_what_the_weights_depend_on() -> None:
-    def key(dataset: str = "data", model: dict | None = None, *, on_cuda: bool = False, **changes: object) -> str:
+    def key(
+        dataset: str = "data", model: dict | None = None, *, on_cuda: bool = False, compiled: bool = False, **changes: object
+    ) -> str:
         settings = MODEL.model_copy(update=model or {}), TRAIN.model_copy(update=changes)
-        return artifact.digest(train.training_facts(dataset, *settings, on_cuda=on_cuda))
+        return artifact.digest(train.training_facts(dataset, *settings, on_cuda=on_cuda, compiled=compiled))
 
     free = {"device": "cpu", "checkpoint_every": 7, "checkpoint_minutes": 1.5, "keep_checkpoints": 9, "min_gap": 2.0}
     assert key() == key(**free) == key(on_cuda=True) == key(deterministic=True)
+    assert key() == key(compile="off") != key(compiled=True)
     best = {"keep": "best_probe", "probe_every": 5}
     assert key() == key(probe_every=5)
     assert len({key(), key(**best), key(**best | {"probe_every": 7})}) == 3
