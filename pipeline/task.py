@@ -4,7 +4,6 @@ Kubeflow hands a task one JSON document, the executor input, and reads one back,
 metadata, which is what the UI shows of metrics. Protocol: kfp's pipeline_spec.proto, ExecutorInput and ExecutorOutput.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -101,7 +100,7 @@ def _check_fingerprint(words: list[str], pair: str) -> None:
     manifest = Path(_flag(words, name)) / artifact.MANIFEST
     if not manifest.is_file():
         raise ArtifactError(f"no {name} artifact at {manifest.parent}: check the cluster file's dataset section and the volume")
-    found = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    found = artifact.sha256(manifest)
     if found != expected:
         raise ArtifactError(
             f"the {name} at {manifest.parent} has the fingerprint {found}, the cluster file expects {expected}: "
@@ -110,8 +109,7 @@ def _check_fingerprint(words: list[str], pair: str) -> None:
 
 
 def _tell(given: dict[str, Any], step: str, out: Path, show: Sequence[Sequence[str]]) -> None:
-    fingerprint = hashlib.sha256((out / artifact.MANIFEST).read_bytes()).hexdigest()
-    metadata = {_name_of(given, out): {"fingerprint": fingerprint, **shown.describe(step, out)}}
+    metadata = {_name_of(given, out): {"fingerprint": artifact.sha256(out / artifact.MANIFEST), **shown.describe(step, out)}}
     for name, place in show:
         metadata[name] = shown.show(step, name, out, Path(place))
     _write(given, metadata)
