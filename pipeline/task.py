@@ -15,6 +15,7 @@ from components.errors import ArtifactError, SettingsError
 from components.progress import say
 from pipeline import settled as remembered
 from pipeline import shown
+from pipeline.words import value
 
 
 def run_task(
@@ -47,7 +48,7 @@ def run_task(
         code = run_trainjob(trainjob, words, settled, keep)
     else:
         code = _run(words, processes)
-    out = Path(_flag(words, "out"))
+    out = Path(value(words, "out"))
     if (out / artifact.MANIFEST).is_file():
         _tell(given, words[0], out, [pair.split("=", 1) for pair in show])
     if settled is not None:
@@ -89,15 +90,9 @@ def _parse(executor_input: str) -> dict[str, Any]:
     return dict(given)
 
 
-def _flag(words: list[str], name: str) -> str:
-    if f"--{name}" not in words[:-1]:
-        raise SettingsError(f"the step's command line {' '.join(words[:1])} has no --{name}")
-    return words[words.index(f"--{name}") + 1]
-
-
 def _check_fingerprint(words: list[str], pair: str) -> None:
     name, _, expected = pair.partition("=")
-    manifest = Path(_flag(words, name)) / artifact.MANIFEST
+    manifest = Path(value(words, name)) / artifact.MANIFEST
     if not manifest.is_file():
         raise ArtifactError(f"no {name} artifact at {manifest.parent}: check the cluster file's dataset section and the volume")
     found = artifact.sha256(manifest)
