@@ -5,7 +5,6 @@ metadata, which is what the UI shows of metrics. Protocol: kfp's pipeline_spec.p
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from components.errors import ArtifactError, SettingsError
 from components.progress import say
 from pipeline import settled as remembered
 from pipeline import shown
+from pipeline.files import write_whole
 from pipeline.words import value
 
 
@@ -119,13 +119,9 @@ def _name_of(given: dict[str, Any], out: Path) -> str:
 
 
 def _write(given: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """Write the executor output beside its place and rename it."""
+    """Write the executor output."""
     artifacts = {}
     for name, found in metadata.items():
         told = given["outputs"]["artifacts"][name]["artifacts"][0]
         artifacts[name] = {"artifacts": [{"name": told["name"], "uri": told["uri"], "metadata": found}]}
-    place = Path(given["outputs"]["outputFile"])
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f".{place.name}.partial-{os.getpid()}")
-    beside.write_text(json.dumps({"artifacts": artifacts}, allow_nan=False), "utf-8")
-    beside.rename(place)
+    write_whole(Path(given["outputs"]["outputFile"]), json.dumps({"artifacts": artifacts}, allow_nan=False))
