@@ -1,6 +1,7 @@
 """train: DiER on the training images, without labels, to a model artifact."""
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,7 @@ def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
 
 
 def _train_config(settings: TrainSettings) -> TrainConfig:
-    values: dict[str, Any] = settings.model_dump(exclude={"device", "probe_every", "deterministic", "min_gap", "keep"})
-    return TrainConfig(**values)
+    return TrainConfig(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(TrainConfig)})
 
 
 def _write_curve(file: Path, curve: list[Point]) -> None:
