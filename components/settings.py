@@ -296,17 +296,29 @@ def load(source: Path | str, overrides: list[str] | None = None) -> Settings:
     Raises SettingsError with one line.
     """
     path = "--params" if str(source).startswith("{") else source
-    try:
-        raw = yaml.safe_load(str(source) if path == "--params" else Path(source).read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the params file {path}: {error}; give one with --params") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}; mend it") from error
+    raw = parse_yaml(str(source), "--params") if path == "--params" else read_yaml(Path(source), "params")
     if not isinstance(raw, dict) or not all(isinstance(v, dict) for v in raw.values()):
         raise SettingsError(f"{path} must map sections ({', '.join(SECTIONS)}) to settings; see dier params")
     for text in overrides or []:
         override(raw, text)
     return parse(raw, str(path))
+
+
+def read_yaml(file: Path, what: str) -> Any:
+    """What a YAML file holds; `what` is its name to people and its option. Raises SettingsError with one line."""
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the {what} file {file}: {error}; give one with --{what}") from error
+    return parse_yaml(text, str(file))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What YAML text holds; `where` it stands is for people. Raises SettingsError with one line."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where} is not YAML: {' '.join(str(error).split())}; mend it") from error
 
 
 def parse(raw: dict[str, Any], where: str) -> Settings:

@@ -1,6 +1,7 @@
 """train: DiER on the training images, without labels, to a model artifact."""
 
 import csv
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
 
 
 def _train_config(settings: TrainSettings, compiled: bool) -> TrainConfig:
-    values: dict[str, Any] = settings.model_dump(exclude={"device", "probe_every", "deterministic", "min_gap", "keep"})
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(TrainConfig)}
     return TrainConfig(**(values | {"compile": compiled}))
 
 

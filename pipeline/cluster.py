@@ -4,11 +4,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from components.errors import SettingsError
-from components.settings import Float, Int, Section, first_problem
+from components.settings import Float, Int, Section, first_problem, read_yaml
 from pipeline.steps import STEPS
 
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
@@ -224,12 +223,7 @@ class Cluster(Section):
 
 def load(path: Path) -> Cluster:
     """Read cluster settings. Raises SettingsError with one line."""
-    try:
-        raw = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read the cluster file {path}: {error}; give one with --cluster") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}; mend it") from error
+    raw = read_yaml(path, "cluster")
     if not isinstance(raw, dict):
         raise SettingsError(f"{path} must map names to settings; see docs/kubeflow.md")
     try:

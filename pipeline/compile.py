@@ -2,13 +2,13 @@
 
 import contextlib
 import io
-import os
 import tempfile
 from pathlib import Path
 
 from components import settings
 from components.progress import say
 from pipeline import cluster as cluster_settings
+from pipeline.files import write_whole
 
 HEAD = "# Made by: dier compile. Change params.yaml, the cluster file or pipeline/kubeflow.py, and compile again.\n"
 
@@ -18,11 +18,7 @@ def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> No
     wanted, defaults = cluster_settings.load(cluster), settings.load(params)
     wanted.check_image(allow_tag)
     wanted.check_tracking()
-    text = compiled(defaults, wanted)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    beside.write_text(text, "utf-8")
-    beside.rename(out)
+    write_whole(out, compiled(defaults, wanted))
     say(f"compiled {out} (image {wanted.image})")
 
 

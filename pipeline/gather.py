@@ -1,6 +1,5 @@
 """Which artifacts a local Kubeflow run stands on: its own, and for steps that the cache spared, the very ones it went on from."""
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -48,7 +47,7 @@ def _earlier(runs: Path, step: str, name: str, fingerprint: str | None) -> list[
 
 def _fingerprint(place: Path) -> str | None:
     manifest = place / artifact.MANIFEST
-    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.is_file() else None
+    return artifact.sha256(manifest) if manifest.is_file() else None
 
 
 def link(found: dict[str, Path], folder: Path) -> None:

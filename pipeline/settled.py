@@ -1,8 +1,9 @@
 """A failure that no retry can cure, remembered in a file: the next try ends at once, in the same way."""
 
 import json
-import uuid
 from pathlib import Path
+
+from pipeline.files import write_whole
 
 CODES = (2, 3, 4)
 """Bad settings, bad data, a gate's no: the next try would end in the same way."""
@@ -12,12 +13,8 @@ VARIABLE = "DIER_SETTLED"
 
 def remember(file: Path, code: int) -> None:
     """Write `code` to `file` if it is one of `CODES`. Several processes may do so at once."""
-    if code not in CODES:
-        return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-    beside.write_text(json.dumps({"code": code}), "utf-8")
-    beside.replace(file)
+    if code in CODES:
+        write_whole(file, json.dumps({"code": code}))
 
 
 def recall(file: Path) -> int | None:

@@ -5,7 +5,6 @@ is told to look before asking again, since nobody else can know.
 """
 
 import copy
-import hashlib
 import json
 import os
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 import kfp_server_api as api
 
+from components import artifact
 from components.errors import SettingsError
 from components.progress import say
 from pipeline import package
@@ -78,7 +78,7 @@ def upload(
     """Store the compiled pipeline as a version of the pipeline `name`; what is missing is made. Raises as submit does."""
     compiled = package.read(pipeline)
     _check_images(compiled, allow_tag)
-    version = version_name or f"sha256-{hashlib.sha256(pipeline.read_bytes()).hexdigest()[:12]}"
+    version = version_name or f"sha256-{artifact.sha256(pipeline)[:12]}"
     client = Client(host, token_file, ca)
     client.check_namespace(namespace)
     pipeline_id = _pipeline(client, name, namespace)

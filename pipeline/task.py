@@ -4,9 +4,7 @@ Kubeflow hands a task one JSON document, the executor input, and reads one back,
 metadata, which is what the UI shows of metrics. Protocol: kfp's pipeline_spec.proto, ExecutorInput and ExecutorOutput.
 """
 
-import hashlib
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,8 @@ from components.errors import ArtifactError, SettingsError
 from components.progress import say
 from pipeline import settled as remembered
 from pipeline import shown
+from pipeline.files import write_whole
+from pipeline.words import value
 
 
 def run_task(
@@ -48,7 +48,7 @@ def run_task(
         code = run_trainjob(trainjob, words, settled, keep)
     else:
         code = _run(words, processes)
-    out = Path(_flag(words, "out"))
+    out = Path(value(words, "out"))
     if (out / artifact.MANIFEST).is_file():
         _tell(given, words[0], out, [pair.split("=", 1) for pair in show])
     if settled is not None:
@@ -90,18 +90,12 @@ def _parse(executor_input: str) -> dict[str, Any]:
     return dict(given)
 
 
-def _flag(words: list[str], name: str) -> str:
-    if f"--{name}" not in words[:-1]:
-        raise SettingsError(f"the step's command line {' '.join(words[:1])} has no --{name}")
-    return words[words.index(f"--{name}") + 1]
-
-
 def _check_fingerprint(words: list[str], pair: str) -> None:
     name, _, expected = pair.partition("=")
-    manifest = Path(_flag(words, name)) / artifact.MANIFEST
+    manifest = Path(value(words, name)) / artifact.MANIFEST
     if not manifest.is_file():
         raise ArtifactError(f"no {name} artifact at {manifest.parent}: check the cluster file's dataset section and the volume")
-    found = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    found = artifact.sha256(manifest)
     if found != expected:
         raise ArtifactError(
             f"the {name} at {manifest.parent} has the fingerprint {found}, the cluster file expects {expected}: "
@@ -110,8 +104,7 @@ def _check_fingerprint(words: list[str], pair: str) -> None:
 
 
 def _tell(given: dict[str, Any], step: str, out: Path, show: Sequence[Sequence[str]]) -> None:
-    fingerprint = hashlib.sha256((out / artifact.MANIFEST).read_bytes()).hexdigest()
-    metadata = {_name_of(given, out): {"fingerprint": fingerprint, **shown.describe(step, out)}}
+    metadata = {_name_of(given, out): {"fingerprint": artifact.sha256(out / artifact.MANIFEST), **shown.describe(step, out)}}
     for name, place in show:
         metadata[name] = shown.show(step, name, out, Path(place))
     _write(given, metadata)
@@ -126,13 +119,9 @@ def _name_of(given: dict[str, Any], out: Path) -> str:
 
 
 def _write(given: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """Write the executor output beside its place and rename it."""
+    """Write the executor output."""
     artifacts = {}
     for name, found in metadata.items():
         told = given["outputs"]["artifacts"][name]["artifacts"][0]
         artifacts[name] = {"artifacts": [{"name": told["name"], "uri": told["uri"], "metadata": found}]}
-    place = Path(given["outputs"]["outputFile"])
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.with_name(f".{place.name}.partial-{os.getpid()}")
-    beside.write_text(json.dumps({"artifacts": artifacts}, allow_nan=False), "utf-8")
-    beside.rename(place)
+    write_whole(Path(given["outputs"]["outputFile"]), json.dumps({"artifacts": artifacts}, allow_nan=False))

@@ -22,6 +22,7 @@ from components.settings import load as load_settings
 from pipeline import settled
 from pipeline.cluster import Cluster
 from pipeline.cluster import load as load_cluster
+from pipeline.files import write_whole
 from pipeline.placement import CA_FOLDER, CA_VARIABLES
 from pipeline.steps import STATE
 
@@ -82,7 +83,7 @@ def write(
     if file is None:
         print(made, end="")
         return
-    file.write_text(made, "utf-8")
+    write_whole(file, made)
     say(f"wrote {file} ({wanted.trainjob.nodes} nodes with {wanted.train_processes} processes each)")
 
 

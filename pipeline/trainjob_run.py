@@ -19,6 +19,7 @@ from pipeline.steps import STATE
 from pipeline.trainjob import LAUNCH, mount_paths
 from pipeline.trainjob_client import Jobs
 from pipeline.trainjob_watch import ended, patient, watch
+from pipeline.words import value, with_value
 
 SHARED = Path(STATE) / "trainjob"
 """Where the nodes find inputs and leave the model: on the claim that the task and its pods share."""
@@ -44,7 +45,7 @@ def run_trainjob(manifest: str, words: list[str], settled_file: Path | None, kee
         raise
     code = settled.recall(settled_file) if settled_file and failure else None
     if failure is None:
-        _copy(folder / "model", Path(_value(words, "out")), "model")
+        _copy(folder / "model", Path(value(words, "out")), "model")
         shutil.rmtree(folder)
     # one that is settled would only try the same again
     if keep == "never" or (keep == "failed" and (failure is None or code is not None)):
@@ -87,17 +88,11 @@ def _remove(jobs: Jobs, name: str) -> None:
 
 def _shared(words: list[str], folder: Path, mounted: list[str]) -> list[str]:
     """The step's command line as the pods run it: inputs copied to the claim unless the pods mount them, the model beside them."""
-    words = list(words)
     for flag in COPIED:
-        source = Path(_value(words, flag))
+        source = Path(value(words, flag))
         if not any(source.is_relative_to(path) for path in mounted):
-            words[words.index(f"--{flag}") + 1] = str(_copy(source, folder / flag, flag))
-    words[words.index("--out") + 1] = str(folder / "model")
-    return words
-
-
-def _value(words: list[str], flag: str) -> str:
-    return words[words.index(f"--{flag}") + 1]
+            words = with_value(words, flag, str(_copy(source, folder / flag, flag)))
+    return with_value(words, "out", str(folder / "model"))
 
 
 def _copy(source: Path, target: Path, kind: str) -> Path:
