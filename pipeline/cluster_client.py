@@ -16,10 +16,9 @@ import urllib3
 
 from components.errors import SettingsError
 from components.progress import say
+from pipeline import patience
 from pipeline.call_failed import is_object, no_json, refused, unanswered
 
-TIMEOUT_S = (10.0, 60.0)
-"""Seconds for a connection, and for each wait for an answer."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -58,14 +57,14 @@ class _Api(kfp_server_api.ApiClient):  # type: ignore[misc]
     """One request, one try, with a time limit."""
 
     def request(self, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-        kwargs["_request_timeout"] = TIMEOUT_S
+        kwargs["_request_timeout"] = patience.TIMEOUT_S
         token = self.configuration.api_key.get("authorization")
         try:
             answer = super().request(method, url, *args, **kwargs)
         except kfp_server_api.ApiException as error:  # its text holds the whole answer, headers and all: not to be shown
             raise refused(error, method, url, token) from None
         except urllib3.exceptions.HTTPError as error:
-            raise unanswered(error, method, url, TIMEOUT_S) from error
+            raise unanswered(error, method, url, patience.TIMEOUT_S) from error
         if not is_object(answer.data):
             raise no_json(method, url, token)
         return answer

@@ -4,6 +4,9 @@
 class ClusterError(Exception):
     """Kubeflow Pipelines did not answer, said no, or its answer was lost."""
 
+    passing = False
+    """Whether the same request may succeed later."""
+
 
 class EngineError(Exception):
     """No container engine, no image, or a step that ran and left nothing whole."""

@@ -10,14 +10,13 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
+from pipeline import patience
 from pipeline.errors import ClusterError
 from pipeline.trainjob import GROUP, PLURAL, VERSION
 
 INSIDE = "KUBERNETES_SERVICE_HOST"
 """Set in every pod."""
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-TIMEOUT_S = (10.0, 60.0)
-"""Seconds for a connection, and for each wait for an answer."""
 ROLE = "give the run's service account the rights of pipeline/trainjob-role.yaml"
 
 
@@ -53,7 +52,7 @@ class Jobs:
         """The TrainJob; None where there is none."""
         try:
             with self._said("get", name):
-                answer = self._custom.get_namespaced_custom_object(*self._where(), name, _request_timeout=TIMEOUT_S)
+                answer = self._custom.get_namespaced_custom_object(*self._where(), name, _request_timeout=patience.TIMEOUT_S)
         except JobError as error:
             if error.status == 404:
                 return None
@@ -65,7 +64,7 @@ class Jobs:
         try:
             with self._said("create", manifest["metadata"]["name"]):
                 self._custom.create_namespaced_custom_object(
-                    *self._where(), manifest, field_validation="Strict", _request_timeout=TIMEOUT_S
+                    *self._where(), manifest, field_validation="Strict", _request_timeout=patience.TIMEOUT_S
                 )
         except JobError as error:
             if error.status == 409:
@@ -78,7 +77,7 @@ class Jobs:
         try:
             with self._said("delete", name):
                 self._custom.delete_namespaced_custom_object(
-                    *self._where(), name, propagation_policy="Foreground", _request_timeout=TIMEOUT_S
+                    *self._where(), name, propagation_policy="Foreground", _request_timeout=patience.TIMEOUT_S
                 )
         except JobError as error:
             if error.status != 404:
@@ -88,13 +87,15 @@ class Jobs:
         """Its pods."""
         with self._said("list the pods of", name):
             label = f"jobset.sigs.k8s.io/jobset-name={name}"
-            return list(self._core.list_namespaced_pod(self.namespace, label_selector=label, _request_timeout=TIMEOUT_S).items)
+            return list(
+                self._core.list_namespaced_pod(self.namespace, label_selector=label, _request_timeout=patience.TIMEOUT_S).items
+            )
 
     def log(self, pod: str, container: str, lines: int, previous: bool) -> str:
         """The last `lines` of a pod's log, or of the container before its restart."""
         with self._said("read the log of", pod):
             answer = self._core.read_namespaced_pod_log(
-                pod, self.namespace, container=container, tail_lines=lines, previous=previous, _request_timeout=TIMEOUT_S
+                pod, self.namespace, container=container, tail_lines=lines, previous=previous, _request_timeout=patience.TIMEOUT_S
             )
         return str(answer)
 

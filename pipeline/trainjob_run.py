@@ -13,12 +13,13 @@ from typing import Any
 
 from components import artifact
 from components.progress import say
-from pipeline import settled, trainjob_watch
+from pipeline import patience, settled
 from pipeline.errors import ClusterError
+from pipeline.patience import patient
 from pipeline.steps import STATE
 from pipeline.trainjob import LAUNCH, mount_paths
 from pipeline.trainjob_client import Jobs
-from pipeline.trainjob_watch import ended, patient, watch
+from pipeline.trainjob_watch import ended, watch
 from pipeline.words import value, with_value
 
 SHARED = Path(STATE) / "trainjob"
@@ -83,7 +84,7 @@ def _remove(jobs: Jobs, name: str) -> None:
             raise ClusterError(
                 f"the TrainJob {name} is still there {GONE_S:.0f} s after it was deleted; see its finalizers and pods"
             )
-        time.sleep(trainjob_watch.POLL_S)
+        time.sleep(patience.POLL_S)
 
 
 def _shared(words: list[str], folder: Path, mounted: list[str]) -> list[str]:

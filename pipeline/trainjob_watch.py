@@ -1,24 +1,20 @@
-"""Watching a TrainJob until its end: a line for what changes, the last words of pods that failed, patience with the API."""
+"""Watching a TrainJob until its end: a line for what changes, the last words of pods that failed."""
 
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from components.progress import say
+from pipeline import patience
 from pipeline.errors import ClusterError
+from pipeline.patience import patient
 from pipeline.trainjob import NODE
 from pipeline.trainjob_client import JobError, Jobs
 
-POLL_S = 10.0
-PATIENCE = 30
-"""Requests in a row that may fail, 5 minutes or more: an API server that is being replaced is away for less."""
-STILL_S = 300.0
-"""A line at least this often, so that a long training is not taken for a hung command."""
 LOG_LINES = 20
 LOGS = 8
 """Pods whose last lines are shown, over the whole time; after those the cause is known."""
-T = TypeVar("T")
 
 
 def watch(jobs: Jobs, name: str, settled: Callable[[], bool]) -> str | None:
@@ -33,7 +29,7 @@ def watch(jobs: Jobs, name: str, settled: Callable[[], bool]) -> str | None:
         if job is None:
             raise ClusterError(f"the TrainJob {name} is gone from {jobs.namespace}: somebody deleted it; run the task again")
         state, now = f"{conditions(job) or 'waiting'}{words.look()}", time.monotonic()
-        if state != shown or now - said >= STILL_S:
+        if state != shown or now - said >= patience.STILL_S:
             say(f"TrainJob {name}: {state} after {(now - start) / 60:.0f} min")
             shown, said = state, now
         if (end := ended(job)) is not None:
@@ -42,7 +38,7 @@ def watch(jobs: Jobs, name: str, settled: Callable[[], bool]) -> str | None:
             )
         if settled():
             return "a failure that no retry can cure"
-        time.sleep(POLL_S)
+        time.sleep(patience.POLL_S)
 
 
 def ended(job: dict[str, Any]) -> dict[str, Any] | None:
@@ -53,19 +49,6 @@ def ended(job: dict[str, Any]) -> dict[str, Any] | None:
 def conditions(job: dict[str, Any]) -> str:
     """The conditions that hold, such as Suspended."""
     return ", ".join(one["type"] for one in _true(job))
-
-
-def patient(ask: Callable[[], T], what: str) -> T:
-    """The answer, however often the API fails to give one within reason. What is asked must bear to be asked twice."""
-    for time_ in range(1, PATIENCE + 1):
-        try:
-            return ask()
-        except JobError as error:
-            if not error.passing:
-                raise
-            say(f"{what} ({time_} of {PATIENCE} times): {error}")
-        time.sleep(POLL_S)
-    return ask()
 
 
 def _true(job: dict[str, Any]) -> list[dict[str, Any]]:

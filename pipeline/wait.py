@@ -1,19 +1,15 @@
-"""Watching a run on a cluster until its end: a line for each step that changes its state, patience with an API that is away."""
+"""Watching a run on a cluster until its end: a line for each step that changes its state."""
 
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from components.progress import say
-from pipeline.call_failed import CallFailed
+from pipeline import patience
 from pipeline.cluster_client import Client
 from pipeline.errors import ClusterError
+from pipeline.patience import patient
 
-POLL_S = 10.0
-PATIENCE = 30
-"""Questions in a row that may fail, 5 minutes or more: an API server that is being replaced is away for less."""
-STILL_S = 300.0
-"""A line at least this often, so that a long step is not taken for a hung command."""
 ENDS = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "ERROR")
 
 
@@ -35,28 +31,20 @@ def wait_for(client: Client, run_id: str, steps: Sequence[str], url: str) -> Non
 def _watch(client: Client, run_id: str, steps: Sequence[str], start: float) -> Any:
     """Ask until the run has ended; say what changes."""
     shown: dict[str, str] = {}
-    away, said = 0, start
+    said = start
     while True:
-        try:
-            run = client.runs.run_service_get_run(run_id)
-            away = 0
-        except CallFailed as error:
-            away += 1
-            if not error.passing or away > PATIENCE:
-                raise
-            say(f"cannot see the run ({away} of {PATIENCE} times): {error}")
-        else:
-            states = {"run": run.state or "not scheduled yet", **_states(run, steps)}
-            changes = [f"{name}: {state}" for name, state in states.items() if shown.get(name) != state]
-            now = time.monotonic()
-            if changes or now - said >= STILL_S:
-                running = ", ".join(name for name in steps if states.get(name) == "RUNNING")
-                say("  ".join(changes) or f"run: still {states['run']} after {(now - start) / 60:.0f} min ({running or 'no step'})")
-                said = now
-            shown = states
-            if run.state in ENDS:
-                return run
-        time.sleep(POLL_S)
+        run = patient(lambda: client.runs.run_service_get_run(run_id), "cannot see the run")
+        states = {"run": run.state or "not scheduled yet", **_states(run, steps)}
+        changes = [f"{name}: {state}" for name, state in states.items() if shown.get(name) != state]
+        now = time.monotonic()
+        if changes or now - said >= patience.STILL_S:
+            running = ", ".join(name for name in steps if states.get(name) == "RUNNING")
+            say("  ".join(changes) or f"run: still {states['run']} after {(now - start) / 60:.0f} min ({running or 'no step'})")
+            said = now
+        shown = states
+        if run.state in ENDS:
+            return run
+        time.sleep(patience.POLL_S)
 
 
 def _details(run: Any) -> list[Any]:

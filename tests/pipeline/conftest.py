@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.settings import Settings
-from pipeline import cluster_client, wait
+from pipeline import patience
 from pipeline.cli import main
 from pipeline.cluster import Cluster
 from pipeline.compile import compiled
@@ -55,8 +55,8 @@ def token(tmp_path: Path) -> Path:
 def quick_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short waits, and no cluster from whoever runs the tests."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(wait, "POLL_S", 0.01)
-    monkeypatch.setattr(cluster_client, "TIMEOUT_S", (5.0, 0.5))
+    monkeypatch.setattr(patience, "POLL_S", 0.01)
+    monkeypatch.setattr(patience, "TIMEOUT_S", (5.0, 0.5))
     for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from components import artifact
-from pipeline import cli, trainjob_client, trainjob_run, trainjob_watch
+from pipeline import cli, patience, trainjob_client, trainjob_run
 from pipeline.cluster import Cluster
 from pipeline.trainjob import manifest
 from tests.pipeline import kubernetes_standin as standin
@@ -61,7 +61,7 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         # the client reads KUBECONFIG once, when it is imported
         monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
         monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        monkeypatch.setattr(trainjob_watch, "POLL_S", 0.01)
+        monkeypatch.setattr(patience, "POLL_S", 0.01)
         yield running
 
 
@@ -153,7 +153,7 @@ def test_a_failed_one_is_replaced_on_the_next_try_and_inputs_are_copied_once(tas
 
 def test_a_living_one_is_joined_and_never_doubled(task: Task, api: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(trainjob_watch, "PATIENCE", 1)
+        patch.setattr(patience, "PATIENCE", 1)
         api.faults = {"get trainjobs": [refusal(404, "none"), refusal(503, "away"), refusal(503, "away")]}
         assert task.run() == 1  # a task that made its TrainJob and ended
     assert list(api.jobs) == [NAME]
@@ -179,7 +179,7 @@ def test_an_api_that_is_away_for_a_while_is_waited_for(task: Task, api: StandIn)
 
 
 def test_an_api_that_stays_away_ends_the_task(task: Task, api: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainjob_watch, "PATIENCE", 3)
+    monkeypatch.setattr(patience, "PATIENCE", 3)
     api.faults = {"get trainjobs": [refusal(404, "none"), *[refusal(503, "away")] * 9]}
     assert task.run() == 1
     assert f"the TrainJob goes on: kubectl -n {NAMESPACE} delete trainjob {NAME} ends it" in task.err
@@ -259,7 +259,7 @@ def test_one_that_somebody_deleted_is_said(task: Task, api: StandIn) -> None:
 
 
 def test_nobody_there(task: Task, api: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainjob_watch, "PATIENCE", 2)
+    monkeypatch.setattr(patience, "PATIENCE", 2)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         (tmp_path / "kubeconfig").write_text(standin.kubeconfig(f"http://127.0.0.1:{closed.getsockname()[1]}"))

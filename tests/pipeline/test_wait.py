@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import wait
+from pipeline import patience
 from tests.pipeline import kfp_standin as standin
 from tests.pipeline.conftest import ROOT, TOKEN, Command
 from tests.pipeline.kfp_standin import DROP, HANG, HTML, Reply, StandIn, refusal
@@ -70,7 +70,7 @@ def test_an_api_that_is_away_for_a_while_is_waited_for(dier: Command, server: St
 
 
 def test_patience_is_for_failures_in_a_row(dier: Command, server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wait, "PATIENCE", 1)
+    monkeypatch.setattr(patience, "PATIENCE", 1)
     server.polls = [DROP, {"state": "RUNNING"}, DROP, {"state": "SUCCEEDED"}]
     assert dier("submit", "--host", server.url, "--wait").code == 0
 
@@ -79,7 +79,7 @@ def test_patience_is_for_failures_in_a_row(dier: Command, server: StandIn, monke
 def test_waiting_ends_when_it_is_no_use(
     dier: Command, server: StandIn, monkeypatch: pytest.MonkeyPatch, reply: Reply, polls: int
 ) -> None:
-    monkeypatch.setattr(wait, "PATIENCE", 3)
+    monkeypatch.setattr(patience, "PATIENCE", 3)
     server.polls = [reply]
     assert dier("submit", "--host", server.url, "--wait").code == 1
     assert server.calls().count("GET /runs/run-1") == polls
@@ -103,7 +103,7 @@ def test_a_token_that_is_replaced_while_waiting_is_used(dier: Command, server: S
 
 
 def test_a_long_step_is_heard_of(dier: Command, server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wait, "STILL_S", 0.0)
+    monkeypatch.setattr(patience, "STILL_S", 0.0)
     running = {"state": "RUNNING", **steps(train="RUNNING")}
     server.polls = [running, running, {"state": "SUCCEEDED"}]
     assert dier("submit", "--host", server.url, "--wait").code == 0
