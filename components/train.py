@@ -15,7 +15,7 @@ from components.live import LiveLog
 from components.progress import say
 from components.settings import ModelSettings, TrainSettings
 from components.stopping import stop_signals
-from components.train_watch import averaged, swapped, watch
+from components.train_watch import swapped, watch
 from data.errors import DataError
 from data.format import open_dataset
 from model.checkpoint import save_model
@@ -92,7 +92,7 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
                     look_every(train_settings.probe_every, opened, trainer, live, keep_best=best)
                 trainer.run()
         weights, kept = _exported(trainer, train_settings.keep)
-        gap = swapped(trainer, averaged(trainer, weights))
+        gap = swapped(trainer, trainer.ema_model(weights))
     check_encoder(gap, train_settings.min_gap, trainer.curve)
     with artifact.create(out, "model", {"dataset": data.fingerprint, "verdict": checked.fingerprint}) as folder:
         save_model(folder, trainer.model, weights)

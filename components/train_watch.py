@@ -1,9 +1,6 @@
 """Who watches a training: progress for a person, points for MLflow, looks at the embeddings, an end to what is in vain."""
 
-from collections.abc import Callable, Mapping, Sequence
-
-import torch
-from torch import Tensor
+from collections.abc import Callable, Sequence
 
 from components.live import LiveLog
 from components.memory import peak_memory
@@ -17,12 +14,6 @@ from model.trainer import Trainer
 
 GAP_TIMESTEPS = [0, 50, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999]
 GAP_IMAGES = 500
-
-
-def averaged(trainer: Trainer, weights: Mapping[str, Tensor] | None = None) -> DiER:
-    """A copy with the averaged weights, or those given. Building it draws from the global generator, which is put back after."""
-    with torch.random.fork_rng(devices=[]):
-        return trainer.ema_model(weights)
 
 
 def swapped(
@@ -50,7 +41,7 @@ def watch(trainer: Trainer, live: LiveLog, stop: Callable[[], int], min_gap: flo
         live.log(int(row["step"]), {**row, "images_per_second": rate, **peak_memory(trainer.device)})
         if min_gap and trainer.step >= 2 * looked and encoder_faded(trainer.curve):
             looked = trainer.step  # a healthy encoder's gradient falls as well, so this is asked seldom, and of few images
-            gap = swapped(trainer, averaged(trainer), images=GAP_IMAGES // 2, timesteps=GAP_TIMESTEPS[1::2])
+            gap = swapped(trainer, trainer.ema_model(), images=GAP_IMAGES // 2, timesteps=GAP_TIMESTEPS[1::2])
             if encoder_is_dead(row["ratio"] for row in gap):
                 check_encoder(gap, min_gap, trainer.curve)
 

@@ -16,7 +16,6 @@ from components.live import LiveLog
 from components.probing.classifier import Floats, Labels, fit_grid
 from components.probing.metrics import correct
 from components.progress import say
-from components.train_watch import averaged
 from data.errors import DataError
 from data.format import Dataset, SplitName
 from model.dier import DiER
@@ -65,8 +64,7 @@ class Watcher:
         if step in self._looks:
             return self._looks[step]
         try:
-            with torch.random.fork_rng(devices=[]):  # building a network draws from the global generator
-                found = self._measure(model())
+            found = self._measure(model())
             point(step, found)
             row = {name: f"{value:.6g}" for name, value in found.items()}
             with self._file.open("a", encoding="utf-8", newline="") as opened:
@@ -129,7 +127,7 @@ def look_every(steps: int, dataset: Dataset, trainer: Trainer, live: LiveLog, *,
     def step(done: int) -> None:
         told(done)
         if done % steps == 0 or (keep_best and done == trainer.config.steps):
-            found = watcher.look(done, lambda: averaged(trainer), lambda at, found: live.log(at, found, prefix="watch/"))
+            found = watcher.look(done, trainer.ema_model, lambda at, found: live.log(at, found, prefix="watch/"))
             if keep_best and found is not None:
                 trainer.offer(max(value for name, value in found.items() if name.startswith("probe_")))
 

@@ -20,10 +20,10 @@ class DiER(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = Encoder(config)
-        self.denoiser = Denoiser(config)
         self.register_buffer("signal", alpha_bar(config.schedule).float(), persistent=False)  # (T,)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator, which stays as it is
+            self.encoder = Encoder(config)
+            self.denoiser = Denoiser(config)
             torch.manual_seed(generator(config.init_seed, "initialisation").initial_seed())
             self._initialise()
 
