@@ -1,14 +1,14 @@
 """embed in parts, a timestep each: the settings of every part, and the parts joined into the artifact that one embed makes.
 
-The files of a part are those that the whole artifact has, so joining copies them and writes one manifest; nothing is decoded,
-and memory does not grow with the number of images.
+The files of a part are those that the whole artifact has (a file holds one split at one timestep), so joining copies them and
+writes one manifest; nothing is decoded, and memory does not grow with the number of images.
 """
 
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from components import artifact, embeddings
+from components import artifact
 from components.artifact import Artifact
 from components.errors import ArtifactError
 from components.progress import track
@@ -23,8 +23,8 @@ def split(embed_settings: EmbedSettings) -> list[EmbedSettings]:
 def join(embed_settings: EmbedSettings, parts: Sequence[Path], out: Path) -> None:
     """Write the embeddings artifact that `embed_settings` ask for, from embeddings artifacts that hold some of its timesteps.
 
-    It is bit for bit what one embed would have written. Raises ArtifactError where a part is missing, unfinished or damaged, was made
-    from another dataset or model or with other settings, or where a timestep is missing, there twice, or not asked for.
+    It is bit for bit what one embed would have written. Raises ArtifactError where a part is missing, unfinished or damaged, was
+    made from another dataset or model or with other settings, or where a timestep is missing, there twice, or not asked for.
     """
     read = [artifact.read(part, "embeddings") for part in parts]
     facts = [part.json("embeddings.json") for part in read]
@@ -34,11 +34,11 @@ def join(embed_settings: EmbedSettings, parts: Sequence[Path], out: Path) -> Non
     for part, fact in zip(read, facts, strict=True):
         _check_alike(part, fact, read[0], facts[0] | common)
     with artifact.create(out, "embeddings", read[0].made_from) as folder:
-        for part, fact in track(list(zip(read, facts, strict=True)), len(read), "join", "parts"):
-            for name in embed_settings.splits:
-                (folder / name).mkdir(exist_ok=True)
-                for t in fact["timesteps"]:
-                    shutil.copyfile(embeddings.file_of(part.path, name, t), embeddings.file_of(folder, name, t))
+        for part in track(read, len(read), "join", "parts"):
+            for file in part.path.glob("*/*.parquet"):
+                place = folder / file.relative_to(part.path)
+                place.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, place)
         artifact.write_json(folder / "embeddings.json", facts[0] | {"timesteps": embed_settings.timesteps})
 
 

@@ -26,21 +26,21 @@ def components(embed: BaseComponent, inputs: list[str], cluster: Cluster) -> dic
 
 def embeddings(parts: dict[str, BaseComponent], settings: Any, inputs: dict[str, Any], cluster: Cluster) -> Any:
     """Add the tasks that make the embeddings from the section `settings` and the artifacts `inputs`; give the joined artifact."""
-    sections = parts[SPLIT](settings=settings)
+    sections = parts[SPLIT](embed_settings=settings)
     place(sections, None, cluster)
-    return parts[LOOP](settings=settings, sections=sections.outputs["sections"], **inputs).output
+    return parts[LOOP](embed_settings=settings, sections=sections.outputs["sections"], **inputs).output
 
 
 def _loop(embed: BaseComponent, inputs: list[str], join: BaseComponent, cluster: Cluster) -> BaseComponent:
     """The loop and the join, as a pipeline of their own."""
     kinds = {"dataset_in": dsl.Input[dsl.Dataset], "model_in": dsl.Input[dsl.Model]}
-    annotations = {"settings": dict, "sections": list[dict], **{name: kinds[name] for name in inputs}}  # type: ignore[type-arg]
+    annotations = {"embed_settings": dict, "sections": list[dict], **{name: kinds[name] for name in inputs}}  # type: ignore[type-arg]
 
     def by_timestep(settings: Any, sections: Any, *artifacts: Any) -> Any:
         with dsl.ParallelFor(sections, name="timesteps", parallelism=cluster.embed.parallelism) as section:
             task = embed(embed_settings=section, **dict(zip(inputs, artifacts, strict=True)))
             place(task, "embed", cluster)
-        whole = join(settings=settings, parts=dsl.Collected(task.outputs["embeddings"]))
+        whole = join(embed_settings=settings, parts=dsl.Collected(task.outputs["embeddings"]))
         place(whole, None, cluster)
         return whole.outputs["embeddings"]
 
@@ -53,9 +53,9 @@ def _loop(embed: BaseComponent, inputs: list[str], join: BaseComponent, cluster:
 
 def _split_component(cluster: Cluster) -> BaseComponent:
     @dsl.container_component  # type: ignore[untyped-decorator]
-    def embed_split(settings: dict, sections: dsl.OutputPath(list[dict])) -> dsl.ContainerSpec:  # type: ignore[type-arg,valid-type]
+    def embed_split(embed_settings: dict, sections: dsl.OutputPath(list[dict])) -> dsl.ContainerSpec:  # type: ignore[type-arg,valid-type]
         """The settings of embed, once for each timestep."""
-        words = ["--params", f'{{"embed": {settings}}}', "--out", sections]
+        words = ["--params", f'{{"embed": {embed_settings}}}', "--out", sections]
         return dsl.ContainerSpec(image=cluster.image, command=["dier", SPLIT], args=words)
 
     return embed_split
@@ -64,13 +64,13 @@ def _split_component(cluster: Cluster) -> BaseComponent:
 def _join_component(cluster: Cluster) -> BaseComponent:
     @dsl.container_component  # type: ignore[untyped-decorator]
     def embed_join(
-        settings: dict,  # type: ignore[type-arg]
+        embed_settings: dict,  # type: ignore[type-arg]
         parts: dsl.Input[list[dsl.Dataset]],
         embeddings: dsl.Output[dsl.Dataset],
     ) -> dsl.ContainerSpec:
         """Make one artifact of the embeddings of every timestep."""
         task = ["dier", "task", "--executor-input", "{{$}}", "--list", "parts", "--"]
-        words = [JOIN, "--params", f'{{"embed": {settings}}}', "--out", embeddings.path]
+        words = [JOIN, "--params", f'{{"embed": {embed_settings}}}', "--out", embeddings.path]
         return dsl.ContainerSpec(image=cluster.image, command=task, args=words)
 
     return embed_join
