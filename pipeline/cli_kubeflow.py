@@ -1,6 +1,7 @@
-"""The commands around Kubeflow: compile, submit, upload, trainjob, run-local, and the two that run inside its containers."""
+"""The commands around Kubeflow: compile, submit, upload, trainjob, run-local, and those that run inside its containers alone."""
 
 import argparse
+import json
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ CLUSTER = Path("pipeline/cluster.yaml")
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> list[argparse.ArgumentParser]:
     """Add the parsers; give them back for what all commands share."""
     around = [_compile(commands), _submit(commands), _upload(commands), _trainjob(commands), _run_local(commands)]
-    return [*around, _task(commands), _outcome(commands)]
+    return [*around, _task(commands), _outcome(commands), _embed_split(commands), _embed_join(commands)]
 
 
 def _compile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
@@ -88,6 +89,7 @@ def _task(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> ar
     command.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow hands a task: {{$}}")
     command.add_argument("--show", action="append", default=[], metavar="NAME=PATH", help="an output for the UI (repeatable)")
     command.add_argument("--expect", action="append", default=[], metavar="INPUT=FINGERPRINT", help="refuse an input that differs")
+    command.add_argument("--list", action="append", default=[], metavar="INPUT", dest="lists", help="an input of many artifacts")
     command.add_argument("--settled", type=Path, metavar="FILE", help="where a failure that no retry can cure is remembered")
     command.add_argument("--processes", type=int, default=1, metavar="N", help="run the step in N processes (default: 1)")
     command.add_argument("--trainjob", metavar="JSON", help="run the step on many nodes: the manifest of a TrainJob")
@@ -103,6 +105,23 @@ def _outcome(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     command.add_argument("--status", required=True, metavar="JSON", help="how the steps ended, as Kubeflow says it")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the record goes")
     command.set_defaults(run=_run_outcome)
+    return command
+
+
+def _embed_split(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    command = commands.add_parser("embed-split", help="write the settings of embed once for each timestep, as a JSON list")
+    command.add_argument("--params", required=True, metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the list goes")
+    command.set_defaults(run=_run_embed_split)
+    return command
+
+
+def _embed_join(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
+    command = commands.add_parser("embed-join", help="join embeddings of single timesteps into what one embed makes")
+    command.add_argument("--params", required=True, metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
+    command.add_argument("--parts", type=Path, action="append", required=True, metavar="DIR", help="embeddings (repeatable)")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the artifact goes")
+    command.set_defaults(run=_run_embed_join)
     return command
 
 
@@ -203,6 +222,7 @@ def _run_task(args: argparse.Namespace) -> int:
         args.step,
         show=args.show,
         expect=args.expect,
+        lists=args.lists,
         settled=args.settled,
         processes=args.processes,
         trainjob=args.trainjob,
@@ -214,3 +234,19 @@ def _run_outcome(args: argparse.Namespace) -> None:
     from pipeline.task import record_outcome
 
     record_outcome(args.executor_input, args.status, args.out)
+
+
+def _run_embed_split(args: argparse.Namespace) -> None:
+    from components import settings
+    from components.embed_parts import split
+
+    sections = [part.model_dump(mode="json", exclude_none=True) for part in split(settings.load(args.params).embed)]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(sections), "utf-8")
+
+
+def _run_embed_join(args: argparse.Namespace) -> None:
+    from components import settings
+    from components.embed_parts import join
+
+    join(settings.load(args.params).embed, args.parts, args.out)

@@ -152,6 +152,13 @@ class TrainJob(Section):
     )
 
 
+class Embed(Section):
+    """embed as one task a timestep, for sets that keep one task busy for too long."""
+
+    fan_out: bool = Field(False, description="one task a timestep of embed.timesteps, and one that joins what they made")
+    parallelism: Int = Field(4, ge=1, le=1000, description="of these tasks at a time")
+
+
 class Cluster(Section):
     """The whole of `pipeline/cluster.yaml`."""
 
@@ -176,6 +183,7 @@ class Cluster(Section):
     time_limits: dict[StepName, Annotated[Int, Field(ge=1)]] = Field({}, description="seconds after which a step is ended")
     retry: Retry = Retry()
     trainjob: TrainJob = TrainJob()
+    embed: Embed = Embed()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Cluster":

@@ -20,7 +20,8 @@ def gather(runs: Path, run: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     wanted: dict[str, str] = {}
     for name, step in reversed(MADE_BY.items()):
-        places = [run / step / name] if (run / step).is_dir() else _earlier(runs, step, name, wanted.get(name))
+        left = [run / folder / name for folder in _folders(step) if (run / folder).is_dir()]
+        places = left or _earlier(runs, step, name, wanted.get(name))
         for place in places:
             try:
                 checked = artifact.read(place, name)
@@ -41,8 +42,13 @@ def outcome(run: Path) -> str | None:
 
 
 def _earlier(runs: Path, step: str, name: str, fingerprint: str | None) -> list[Path]:
-    places = sorted(runs.glob(f"*/{step}/{name}"), reverse=True)
+    places = sorted((place for folder in _folders(step) for place in runs.glob(f"*/{folder}/{name}")), reverse=True)
     return [place for place in places if fingerprint and _fingerprint(place) == fingerprint]
+
+
+def _folders(step: str) -> tuple[str, ...]:
+    """Where in a run a step's artifact may lie: embed may have run in parts, which another task joined (pipeline/fan_out.py)."""
+    return (step, "embed-join") if step == "embed" else (step,)
 
 
 def _fingerprint(place: Path) -> str | None:

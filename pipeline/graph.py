@@ -37,21 +37,47 @@ def order(pipeline: package.Package) -> list[str]:
     """The tasks in an order in which they can run: each after all that it depends on, a group after what is in it."""
     spec = pipeline.spec
     before: dict[str, set[str]] = {}
-    for dag in package.dags(spec):
+
+    def add(dag: dict[str, Any], groups: set[str]) -> None:
         for name, task in sorted(dag.items()):
             inside = spec["components"][task["componentRef"]["name"]].get("dag", {}).get("tasks", {})
-            before[name] = {*task.get("dependentTasks", []), *inside}
+            needs = groups | set(task.get("dependentTasks", []))
+            before[name] = needs | set(inside)
+            add(inside, needs)
+
+    add(spec["root"]["dag"]["tasks"], set())
     return [name for name in TopologicalSorter(before).static_order() if name in pipeline.steps]
 
 
 def edges(pipeline: package.Package) -> list[Edge]:
-    """Every artifact that a task takes from another."""
-    return [
-        Edge(chosen["taskOutputArtifact"]["producerTask"], name, chosen["taskOutputArtifact"]["outputArtifactKey"])
-        for dag in package.dags(pipeline.spec)
-        for name, task in sorted(dag.items())
-        for chosen in task.get("inputs", {}).get("artifacts", {}).values()
-    ]
+    """Every artifact that a task which runs a container takes from another such task."""
+    spec = pipeline.spec
+    found: list[Edge] = []
+
+    def add(dag: dict[str, Any], given: dict[str, tuple[str, str]]) -> None:
+        for name, task in sorted(dag.items()):
+            taken = {key: _source(spec, dag, given, chosen) for key, chosen in task.get("inputs", {}).get("artifacts", {}).items()}
+            inside = spec["components"][task["componentRef"]["name"]].get("dag")
+            if inside:
+                add(inside["tasks"], taken)
+            else:
+                found.extend(Edge(source, name, artifact) for source, artifact in taken.values())
+
+    add(spec["root"]["dag"]["tasks"], {})
+    return found
+
+
+def _source(
+    spec: dict[str, Any], dag: dict[str, Any], given: dict[str, tuple[str, str]], chosen: dict[str, Any]
+) -> tuple[str, str]:
+    """The task that made an artifact, and what it calls it: a group is given artifacts, and hands on those of tasks in it."""
+    if "componentInputArtifact" in chosen:
+        return given[chosen["componentInputArtifact"]]
+    maker, artifact = chosen["taskOutputArtifact"]["producerTask"], chosen["taskOutputArtifact"]["outputArtifactKey"]
+    while "dag" in (component := spec["components"][dag[maker]["componentRef"]["name"]]):
+        handed_on = component["dag"]["outputs"]["artifacts"][artifact]["artifactSelectors"][0]
+        dag, maker, artifact = component["dag"]["tasks"], handed_on["producerSubtask"], handed_on["outputArtifactKey"]
+    return maker, artifact
 
 
 def draw(pipeline: package.Package, picture: Path) -> None:

@@ -13,7 +13,7 @@ from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 from components.settings import SECTIONS, Settings
-from pipeline import trainjob
+from pipeline import fan_out, trainjob
 from pipeline.cluster import Cluster
 from pipeline.placement import place
 from pipeline.steps import OUTPUT, STATE, STEPS, Step
@@ -124,6 +124,10 @@ def build(settings: Settings, cluster: Cluster) -> BaseComponent:
     # Kubeflow takes no null inside a JSON parameter; every setting that may be null has null as its default, so it is left out
     default = {name: settings.section(name).model_dump(mode="json", exclude_none=True) for name in SECTIONS}
     parts = {step.name: component(step, cluster) for step in STEPS}
+    if cluster.embed.fan_out:
+        embed_step = next(step for step in STEPS if step.name == "embed")
+        inputs = [f"{name}_in" for name in _artifacts(embed_step, cluster)]
+        parts |= fan_out.components(parts["embed"], inputs, cluster)
 
     @dsl.pipeline(name="dier", description=DESCRIPTION)  # type: ignore[untyped-decorator]
     def dier(
@@ -156,6 +160,9 @@ def _tasks(parts: dict[str, BaseComponent], sections: dict[str, Any], cluster: C
             continue
         settings = {f"{section}_settings": sections[section] for section in step.sections}
         inputs = {f"{name}_in": made[name] for name in _artifacts(step, cluster)}
+        if step.name == "embed" and cluster.embed.fan_out:
+            made["embeddings"] = fan_out.embeddings(parts, settings["embed_settings"], inputs, cluster)
+            continue
         task = parts[step.name](**settings, **inputs)
         if step.name == "register":  # a registry is outside of what a cache can know
             task.set_caching_options(False)

@@ -14,7 +14,7 @@ CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 
 def place(task: dsl.PipelineTask, step: str | None, cluster: Cluster) -> None:
-    """Ask for what `step` needs; None is the task that records the outcome, which needs nothing beside its image."""
+    """Ask for what `step` needs; None is a task around the steps, which needs nothing beside its image."""
     _pod(task, cluster)
     if step is None:
         return

@@ -123,6 +123,7 @@ _DESCRIBED: Mapping[str, Callable[[Path], Metadata]] = {
     "validate": _verdict,
     "train": _model,
     "embed": _embeddings,
+    "embed-join": _embeddings,
     "probe": _probe,
     "register": _registration,
 }

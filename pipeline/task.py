@@ -24,6 +24,7 @@ def run_task(
     *,
     show: Sequence[str] = (),
     expect: Sequence[str] = (),
+    lists: Sequence[str] = (),
     settled: Path | None = None,
     processes: int = 1,
     trainjob: str | None = None,
@@ -31,12 +32,14 @@ def run_task(
 ) -> int:
     """Run the step `words` and write the executor output; return the step's exit code.
 
-    `show` lists `NAME=PATH` of outputs for the UI, `expect` lists `INPUT=FINGERPRINT` that an input artifact must have. Where
+    `show` lists `NAME=PATH` of outputs for the UI, `expect` lists `INPUT=FINGERPRINT` that an input artifact must have, `lists`
+    inputs that are several artifacts, each of which is added to `words` as `--NAME PATH`. Where
     `settled` names a file, a failure that no retry can cure is remembered there and repeated at once on the next try. The step
     runs here, in as many `processes`, or on many nodes as the TrainJob whose manifest (JSON) is given; `keep`: which of those stay.
     """
     given = _parse(executor_input)
     words = list(words[1:] if words[:1] == ["--"] else words)
+    words += [word for name in lists for path in _listed(given, name) for word in (f"--{name}", path)]
     if settled is not None and (code := remembered.recall(settled)) is not None:
         say(f"an earlier try of this run ended with exit code {code}, which a retry cannot cure: see the log of the first try")
         return code
@@ -88,6 +91,17 @@ def _parse(executor_input: str) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError) as error:
         raise SettingsError(f"--executor-input is no executor input ({error!r}); dier task runs inside Kubeflow") from error
     return dict(given)
+
+
+def _listed(given: dict[str, Any], name: str) -> list[str]:
+    """Where the artifacts of an input lie that is a list of them: no placeholder of Kubeflow gives their paths."""
+    from kfp import dsl
+
+    try:
+        found = given["inputs"]["artifacts"][name]["artifacts"]
+        return [str(dsl.Artifact(uri=one["uri"], metadata=one.get("metadata", {})).path) for one in found]
+    except (KeyError, TypeError) as error:
+        raise SettingsError(f"the executor input has no input artifacts {name} ({error!r})") from error
 
 
 def _check_fingerprint(words: list[str], pair: str) -> None:
