@@ -77,7 +77,8 @@ class Trainer:
         self.best: Best | None = None
         self.window = Window(self.device)
         self.rates = Rates(self.work / "rates.csv")
-        self.batches = Ahead(self.batch)
+        # on a CPU the thread's work would take the cores from the step itself (docs/performance.md)
+        self.take = Ahead(self.batch).take if self.device.type == "cuda" else self.batch
 
     def run(self) -> None:
         """Train from the newest checkpoint to the last step.
@@ -130,7 +131,7 @@ class Trainer:
         return x0, t[share].to(self.device), noise[share].to(self.device)
 
     def _train_step(self) -> None:
-        x0, t, noise = self.batches.take(self.step)
+        x0, t, noise = self.take(self.step)
         lr = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr

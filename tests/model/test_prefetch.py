@@ -1,8 +1,12 @@
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from model.prefetch import Ahead
+from tests.model.conftest import make_trainer
+from tests.model.test_trainer import same
 
 
 def test_steps_come_in_order_and_each_is_made_once() -> None:
@@ -46,3 +50,12 @@ def test_an_error_comes_out_where_the_step_is_taken() -> None:
     assert ahead.take(0) == 0
     with pytest.raises(OSError, match="went away"):
         ahead.take(1)
+
+
+def test_a_training_whose_batches_are_made_ahead_is_the_same(images: np.ndarray, tmp_path: Path) -> None:
+    """As on CUDA, where they are."""
+    plain, ahead = (make_trainer(images, tmp_path / name) for name in ("plain", "ahead"))
+    ahead.take = Ahead(ahead.batch).take
+    plain.run()
+    ahead.run()
+    assert same(plain, ahead)
