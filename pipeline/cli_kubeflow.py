@@ -29,7 +29,7 @@ def _compile(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _submit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     command = commands.add_parser("submit", help="start a run of the compiled pipeline on a cluster")
-    _cluster(command)
+    _connection(command)
     command.add_argument("--experiment", default="dier", metavar="E", help="experiment, made where there is none (default: dier)")
     command.add_argument("--run-name", metavar="R", help="name of the run (default: dier and the time)")
     command.add_argument(
@@ -45,7 +45,7 @@ def _submit(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
 
 def _upload(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     command = commands.add_parser("upload", help="store the compiled pipeline on a cluster, as a new version where it is known")
-    _cluster(command)
+    _connection(command)
     command.add_argument("--name", default="dier", metavar="P", help="name of the pipeline (default: dier)")
     command.add_argument("--version-name", metavar="V", help="name of the version (default: the file's digest)")
     _allow_tag(command)
@@ -86,7 +86,7 @@ def _run_local(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _task(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     command = commands.add_parser("task", help="run one step inside a Kubeflow task, and tell Kubeflow what it made")
-    command.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow hands a task: {{$}}")
+    _executor_input(command)
     command.add_argument("--show", action="append", default=[], metavar="NAME=PATH", help="an output for the UI (repeatable)")
     command.add_argument("--expect", action="append", default=[], metavar="INPUT=FINGERPRINT", help="refuse an input that differs")
     command.add_argument("--list", action="append", default=[], metavar="INPUT", dest="lists", help="an input of many artifacts")
@@ -101,7 +101,7 @@ def _task(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> ar
 
 def _outcome(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     command = commands.add_parser("outcome", help="record how a Kubeflow run ended")
-    command.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow hands a task: {{$}}")
+    _executor_input(command)
     command.add_argument("--status", required=True, metavar="JSON", help="how the steps ended, as Kubeflow says it")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the record goes")
     command.set_defaults(run=_run_outcome)
@@ -110,7 +110,7 @@ def _outcome(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 
 def _embed_split(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     command = commands.add_parser("embed-split", help="write the settings of embed once for each timestep, as a JSON list")
-    command.add_argument("--params", required=True, metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
+    _params(command)
     command.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the list goes")
     command.set_defaults(run=_run_embed_split)
     return command
@@ -118,18 +118,26 @@ def _embed_split(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 def _embed_join(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> argparse.ArgumentParser:
     command = commands.add_parser("embed-join", help="join embeddings of single timesteps into what one embed makes")
-    command.add_argument("--params", required=True, metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
+    _params(command)
     command.add_argument("--parts", type=Path, action="append", required=True, metavar="DIR", help="embeddings (repeatable)")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the artifact goes")
     command.set_defaults(run=_run_embed_join)
     return command
 
 
+def _params(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--params", required=True, metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
+
+
+def _executor_input(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--executor-input", required=True, metavar="JSON", help="what Kubeflow hands a task: {{$}}")
+
+
 def _pipeline(command: argparse.ArgumentParser) -> None:
     command.add_argument("--pipeline", type=Path, default=COMPILED, metavar="FILE", help=f"compiled pipeline (default: {COMPILED})")
 
 
-def _cluster(command: argparse.ArgumentParser) -> None:
+def _connection(command: argparse.ArgumentParser) -> None:
     _pipeline(command)
     command.add_argument(
         "--host",
@@ -239,10 +247,10 @@ def _run_outcome(args: argparse.Namespace) -> None:
 def _run_embed_split(args: argparse.Namespace) -> None:
     from components import settings
     from components.embed_parts import split
+    from pipeline.files import write_whole
 
     sections = [part.model_dump(mode="json", exclude_none=True) for part in split(settings.load(args.params).embed)]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(sections), "utf-8")
+    write_whole(args.out, json.dumps(sections))
 
 
 def _run_embed_join(args: argparse.Namespace) -> None:
