@@ -19,8 +19,8 @@ $(STAMP): constraints.txt pyproject.toml
 	touch $@
 
 # DVC's plots page loads Vega from a CDN; this one carries it.
-.dvc/plots.html: $(STAMP) pipeline/plots_page.py
-	$(BIN)/python -m pipeline.plots_page $@
+.dvc/plots.html: $(STAMP) tools/plots_page.py
+	$(BIN)/python -m tools.plots_page $@
 
 run: setup
 	rm -f $(DIER_TIMINGS)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from diffusers import DiTTransformer2DModel
 from torch import Tensor, nn
 
-from model.plan import ema_decay, learning_rate
-from model.trainer import Trainer
+from model.training.options import ema_decay, learning_rate
+from model.training.trainer import Trainer
 
 if TYPE_CHECKING:
     from model.config import ModelConfig

@@ -20,14 +20,15 @@ import numpy as np
 import torch
 
 from benchmarks.contest import load, rate, ratio, take_turns
-from components import artifact, embed
-from components.settings import EmbedSettings
+from components import embed
+from components.common import artifact
+from components.common.settings import EmbedSettings
 from data.format import DatasetInfo, write_info
-from model.checkpoint import load_model, save_model
 from model.config import SIZES, ModelConfig
 from model.device import keep_freed_memory
 from model.dier import DiER
-from model.pixels import to_tensor
+from model.images import to_tensor
+from model.weights import load_model, save_model
 
 BATCH = 500
 T = 300

@@ -3,7 +3,7 @@
     python benchmarks/kill_matrix.py --kills 400 --plain 20       # the long version: four minutes
     python benchmarks/kill_matrix.py --kills 48 --plain 2         # the short one, which the tests run
 
-Every other kill comes at a random moment, the others inside saving, at each phase of `model.running.PHASES` in turn. After some
+Every other kill comes at a random moment, the others inside saving, at each phase of `PHASES` in turn. After some
 kills one file of the newest checkpoint is truncated, flipped in one bit or removed as well, where there is an older one to fall
 back to. A training is killed up to five times and then runs to its end. Its last checkpoints (weights, EMA, optimizer, step, curve)
 must have the very bytes, and rates.csv the very steps, of the undisturbed training. One that goes on from before the last
@@ -11,7 +11,7 @@ checkpoint that was saved counts as lost.
 
 So that a kill does not cost the import of PyTorch, most trainings are forks of this process, which has imported it, has one thread
 and never computes; `--plain N` of the kills hit fresh interpreters, as does the undisturbed training. This is a test harness: it
-puts a hook in the place of `model.running.phase`.
+puts a hook in the place of `model.training.checkpoint.phase`.
 """
 
 import argparse
@@ -35,10 +35,10 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch._dynamo  # noqa: E402  making an optimizer imports it, which takes longer than the training
 
-from model import running  # noqa: E402
 from model.config import ModelConfig  # noqa: E402
-from model.plan import TrainConfig, Watch  # noqa: E402
-from model.trainer import Trainer  # noqa: E402
+from model.training import checkpoint  # noqa: E402
+from model.training.options import TrainConfig, Watch  # noqa: E402
+from model.training.trainer import Trainer  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -98,7 +98,7 @@ def train(work: Path, plan: Plan, seed: int, out: int) -> None:
         if name == plan.phase and passed == plan.nth:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    running.phase = phase
+    checkpoint.phase = phase
     images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), dtype=np.uint8)
     config = TrainConfig(STEPS, 8, 1e-3, 4, "cosine", 0.01, 0.99, 1.0, seed, "float32", 5, EVERY, keep_checkpoints=KEEP)
     tell("ready")
@@ -183,7 +183,7 @@ def live(work: Path, reference: dict[str, bytes], seconds: float, chance: random
     at_least, name = 0, work.name
     for _ in range(chance.randint(1, MOST_KILLS)):
         total = counts.kills.total()
-        phase = "random" if total % 2 else running.PHASES[total // 2 % len(running.PHASES)]
+        phase = "random" if total % 2 else checkpoint.PHASES[total // 2 % len(checkpoint.PHASES)]
         moment = seconds * (1 - at_least / STEPS) * chance.random()
         fresh = counts.plain < plain
         outcome = attempt(work, Plan(phase, chance.randint(1, 3), moment), plain=fresh)
@@ -227,7 +227,7 @@ def matrix(kills: int, plain: int, seed: int, folder: Path) -> dict[str, object]
         live(folder / f"training-{counts.trainings:03d}", reference, seconds, chance, counts, plain)
     return {
         "kills": counts.kills.total(),
-        "kills by phase": {phase: counts.kills[phase] for phase in ("random", *running.PHASES)},
+        "kills by phase": {phase: counts.kills[phase] for phase in ("random", *checkpoint.PHASES)},
         "of fresh interpreters": counts.plain,
         "newest checkpoint damaged as well": counts.damaged,
         "trainings": counts.trainings,

@@ -26,9 +26,9 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
-from components.live import LiveLog
+from components.tracking.live import LiveLog
 from model.config import ModelConfig
-from model.trainer import TrainConfig, Trainer, Watch
+from model.training.trainer import TrainConfig, Trainer, Watch
 
 BLOCK = 20
 MODEL = ModelConfig(depth=2, dim=32, heads=2, height=8, width=8, channels=1, patch_size=2, embed_dim=16, pool="mean")

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from data import near_duplicates
 from data.format import Split, open_dataset
+from data.quality import near_duplicates
 
 Images = npt.NDArray[np.uint8]
 DISTANCES = (0.04, 0.06, 0.08, 0.10, 0.12, 0.15)

@@ -22,12 +22,13 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from components import artifact, prepare, train, validate
+from components import prepare, train, validate
+from components.common import artifact
+from components.common.settings import Settings, parse
 from components.probing.classifier import fit_grid
-from components.settings import Settings, parse
 from data.format import Dataset, open_dataset
-from model.checkpoint import load_model
 from model.features import embed
+from model.weights import load_model
 
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "default": {},

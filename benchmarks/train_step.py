@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from benchmarks.contest import Steps, load, rate, ratio, take_turns
 from model.config import SIZES, ModelConfig
 from model.device import keep_freed_memory
-from model.plan import TrainConfig
-from model.trainer import Trainer
+from model.training.options import TrainConfig
+from model.training.trainer import Trainer
 
 BATCH = 64
 EMBED_DIM = 256

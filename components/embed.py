@@ -8,15 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from components import artifact, embeddings
-from components.errors import ArtifactError
-from components.progress import track
-from components.settings import EmbedSettings
+from components.common import artifact
+from components.common.errors import ArtifactError
+from components.common.progress import track
+from components.common.settings import EmbedSettings
+from components.embedding import store
 from data.format import Split, open_dataset
-from model.checkpoint import load_model
 from model.device import keep_freed_memory, pick_device
 from model.dier import DiER
 from model.features import embed
+from model.weights import load_model
 
 
 def run(embed_settings: EmbedSettings, dataset: Path, model: Path, out: Path) -> None:
@@ -46,7 +47,7 @@ def run(embed_settings: EmbedSettings, dataset: Path, model: Path, out: Path) ->
     with artifact.create(out, "embeddings", {"dataset": data.fingerprint, "model": trained.fingerprint}) as folder:
         for split, t in track(work, len(work), "embed", "files"):
             pieces = _pieces(network, split, t, embed_settings.batch_size, device)
-            embeddings.write(embeddings.file_of(folder, split.name, t), split.labels, pieces, embed_settings.dtype)
+            store.write(store.file_of(folder, split.name, t), split.labels, pieces, embed_settings.dtype)
         artifact.write_json(folder / "embeddings.json", facts)
 
 

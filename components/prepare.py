@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from components import artifact
-from components.errors import SettingsError
-from components.progress import say, track
-from components.settings import DataSettings
-from data import sources, splits, stream
+from components.common import artifact
+from components.common.errors import SettingsError
+from components.common.progress import say, track
+from components.common.settings import DataSettings
+from data import npy_stream, sources, splits
 from data.errors import DataError
 from data.format import SPLITS, DatasetInfo, SplitName, write_info
 from data.transform import fit
@@ -39,7 +39,7 @@ def run(data_settings: DataSettings, out: Path) -> None:
             choice, part = chosen[name], found.parts[chosen[name].part]
             (folder / name).mkdir()
             images = track(_picked(part, choice.rows, data_settings), len(choice.rows), f"prepare: {name}", "images")
-            shapes[name] = stream.write(folder / name / "images.npy", images, len(choice.rows))
+            shapes[name] = npy_stream.write(folder / name / "images.npy", images, len(choice.rows))
             np.save(folder / name / "labels.npy", part.labels[choice.rows], allow_pickle=False)
         _check_equal(shapes)
         write_info(

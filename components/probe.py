@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save_file
 
-from components import artifact
-from components.errors import ArtifactError, SettingsError
+from components.common import artifact
+from components.common.errors import ArtifactError, SettingsError
+from components.common.progress import say, track
+from components.common.settings import ProbeSettings
 from components.probing.conclusions import ONE_CLASS, comparisons, peak, warnings
 from components.probing.metrics import Estimate, predicted
 from components.probing.representations import candidates
 from components.probing.sweep import Scored, Sweep, Tested, best_of
-from components.progress import say, track
-from components.settings import ProbeSettings
 from data.format import SPLITS, open_dataset
 from model.config import ModelConfig
 from model.schedule import log_snr

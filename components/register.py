@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from components import artifact, packaging, registry
-from components.complete_run import complete_run
-from components.errors import ArtifactError, GateRefused
-from components.gate import Champion, Gate, Predictions, decide
-from components.progress import say
-from components.provenance import provenance
-from components.settings import RegisterSettings
-from components.tracking import connect, one_line_errors, training_run
+from components.common import artifact
+from components.common.errors import ArtifactError, GateRefused
+from components.common.progress import say
+from components.common.settings import RegisterSettings
+from components.registry import package, versions
+from components.registry.gate import Champion, Gate, Predictions, decide
+from components.registry.provenance import provenance
+from components.tracking.client import connect, one_line_errors, training_run
+from components.tracking.complete_run import complete_run
 from data.format import MULTI_LABEL
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
     run = training_run(client, inputs.summary["training_key"], settings.experiment)
     complete_run(client, run, inputs.model, inputs.probe, inputs.report)
     _ensure_registered(client, settings.name)
-    found = registry.versions(client, settings.name, [(registry.DIGEST_TAG, inputs.digest)])
+    found = versions.versions(client, settings.name, [(versions.DIGEST_TAG, inputs.digest)])
     gate = _gate(client, settings, inputs, int(found[0].version) if found else None)
     tags = _tags(inputs, gate)
     if found:
@@ -82,11 +83,11 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
         for key, value in tags.items():
             client.set_model_version_tag(settings.name, str(version), key, value)
     else:
-        model_id = packaging.log_model(client, run, settings.name, inputs.model, inputs.probe)
+        model_id = package.log_model(client, run, settings.name, inputs.model, inputs.probe)
         made = client.create_model_version(settings.name, f"models:/{model_id}", run.id, tags=tags, model_id=model_id)
         version = int(made.version)
     _set_alias(client, settings, version, gate)
-    aliases = sorted(alias for alias, at in registry.aliases(client, settings.name).items() if at == version)
+    aliases = sorted(alias for alias, at in versions.aliases(client, settings.name).items() if at == version)
     return {
         "name": settings.name,
         "version": version,
@@ -108,7 +109,7 @@ def _ensure_registered(client: "MlflowClient", name: str) -> None:
 
 
 def _gate(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs, version: int | None) -> Gate:
-    at = registry.aliases(client, settings.name).get(registry.CHAMPION)
+    at = versions.aliases(client, settings.name).get(versions.CHAMPION)
     return decide(
         validated=bool(inputs.verdict.json("verdict.json")["passed"]),
         classes=2 if inputs.metrics["task"] == MULTI_LABEL else len(inputs.metrics["class_names"]),
@@ -131,7 +132,7 @@ def _stored_predictions(name: str, version: int) -> Predictions | None:
     from mlflow.exceptions import MlflowException
 
     try:
-        return _predictions(Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/{packaging.PREDICTIONS}")))
+        return _predictions(Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/{package.PREDICTIONS}")))
     except (MlflowException, OSError, ValueError, KeyError):
         return None
 
@@ -144,9 +145,9 @@ def _predictions(file: Path) -> Predictions:
 def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
     verdict = inputs.verdict.json("verdict.json")
     return {
-        registry.DIGEST_TAG: inputs.digest,
-        registry.GATE_TAG: registry.PASSED if gate.passed else registry.REFUSED,
-        registry.REASONS_TAG: json.dumps(gate.reasons, ensure_ascii=False),
+        versions.DIGEST_TAG: inputs.digest,
+        versions.GATE_TAG: versions.PASSED if gate.passed else versions.REFUSED,
+        versions.REASONS_TAG: json.dumps(gate.reasons, ensure_ascii=False),
         "dier.model": inputs.model.fingerprint,
         "dier.probe": inputs.probe.fingerprint,
         "dier.dataset": inputs.dataset,
@@ -160,13 +161,13 @@ def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
 
 
 def _set_alias(client: "MlflowClient", settings: RegisterSettings, version: int, gate: Gate) -> None:
-    name, there = settings.name, registry.aliases(client, settings.name)
+    name, there = settings.name, versions.aliases(client, settings.name)
     if not gate.passed:
-        if there.get(registry.CANDIDATE) == version:  # it passed once, and would not now
-            client.delete_registered_model_alias(name, registry.CANDIDATE)
-    elif there.get(registry.CHAMPION) == version:
+        if there.get(versions.CANDIDATE) == version:  # it passed once, and would not now
+            client.delete_registered_model_alias(name, versions.CANDIDATE)
+    elif there.get(versions.CHAMPION) == version:
         return
     elif settings.policy == "auto":
-        registry.move(client, name, registry.CHAMPION, version, why="register.policy auto: the gate passed", gate=registry.PASSED)
+        versions.move(client, name, versions.CHAMPION, version, why="register.policy auto: the gate passed", gate=versions.PASSED)
     else:
-        client.set_registered_model_alias(name, registry.CANDIDATE, str(version))
+        client.set_registered_model_alias(name, versions.CANDIDATE, str(version))

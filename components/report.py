@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from components import artifact
-from components.progress import say
+from components.common import artifact
+from components.common.progress import say
+from components.common.settings import DataSettings, EmbedSettings, ModelSettings, ProbeSettings, TrainSettings, ValidateSettings
 from components.reporting.inputs import read_inputs
 from components.reporting.page import page
-from components.settings import DataSettings, EmbedSettings, ModelSettings, ProbeSettings, TrainSettings, ValidateSettings
 
 
 def run(

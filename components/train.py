@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 
 import model
-from components import artifact
-from components.errors import ArtifactError
-from components.live import LiveLog
-from components.progress import say
-from components.settings import ModelSettings, TrainSettings
-from components.stopping import stop_signals
-from components.train_watch import swapped, watch
+from components.common import artifact
+from components.common.errors import ArtifactError
+from components.common.progress import say
+from components.common.settings import ModelSettings, TrainSettings
+from components.tracking.live import LiveLog
+from components.training.callbacks import swapped, watch
+from components.training.stop_signals import stop_signals
 from data.errors import DataError
 from data.format import open_dataset
-from model.checkpoint import save_model
-from model.compiling import choose_compile, training_work
 from model.config import SIZES, ModelConfig
-from model.curve import Point
-from model.deterministic import deterministic
 from model.device import keep_freed_memory, pick_device
 from model.errors import TrainingError
-from model.health import check_encoder
-from model.plan import TrainConfig
-from model.processes import joined, local_device
-from model.trainer import Trainer
+from model.training.compiling import choose_compile, training_work
+from model.training.curve import Point
+from model.training.deterministic import deterministic
+from model.training.distributed import joined, local_device
+from model.training.divergence import check_encoder
+from model.training.options import TrainConfig
+from model.training.trainer import Trainer
+from model.weights import save_model
 
 NOT_IN_KEY = {
     "device",
@@ -41,7 +41,7 @@ NOT_IN_KEY = {
     "min_gap",
 }
 """Settings that change neither weights nor curve, so that a run may go on with others. (On CUDA `deterministic` is in the key.)"""
-CHOOSING = ("watching.py", "probing/classifier.py", "probing/metrics.py")
+CHOOSING = ("training/online_probe.py", "probing/classifier.py", "probing/metrics.py")
 """Code that the exported weights depend on where the probe chooses them."""
 
 
@@ -86,7 +86,9 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             with LiveLog(key, trainer.work) as live:
                 trainer.watch = watch(trainer, live, stop, train_settings.min_gap)
                 if train_settings.probe_every:
-                    from components.watching import look_every  # brings scikit-learn, which a training without it need not wait for
+                    from components.training.online_probe import (
+                        look_every,  # brings scikit-learn, which a training without it need not wait for
+                    )
 
                     best = train_settings.keep == "best_probe"
                     look_every(train_settings.probe_every, opened, trainer, live, keep_best=best)
@@ -146,8 +148,9 @@ def training_facts(
         facts["train.probe_every"] = train_settings.probe_every
         for name in CHOOSING:
             facts[f"components/{name}"] = artifact.sha256(Path(__file__).parent / name)
-    for source in sorted(Path(str(model.__file__)).parent.glob("*.py")):
-        facts[f"model/{source.name}"] = artifact.sha256(source)
+    root = Path(str(model.__file__)).parent
+    for source in sorted(root.rglob("*.py")):
+        facts[f"model/{source.relative_to(root).as_posix()}"] = artifact.sha256(source)
     return facts | {"dataset": dataset}
 
 

@@ -6,14 +6,14 @@ The verdict is written whatever it says; only then does an expectation of severi
 from dataclasses import asdict
 from pathlib import Path
 
-from components import artifact
-from components.settings import ValidateSettings
-from components.validation import docs, pictures
+from components.common import artifact
+from components.common.settings import ValidateSettings
+from components.validation import data_docs, pictures
 from components.validation.measures import EARLIER, Measures, measure
 from components.validation.suite import Outcome, checks, validate
-from data import statistics
 from data.errors import DataError
 from data.format import open_dataset
+from data.quality import statistics
 
 MAX_PAIRS = 200
 """Near-duplicates listed in verdict.json."""
@@ -43,7 +43,7 @@ def run(validate_settings: ValidateSettings, dataset: Path, out: Path) -> None:
         if shown:
             pictures.montage(shown).save(folder / "pairs.png")
         (folder / "docs").mkdir()
-        (folder / "docs" / "index.html").write_text(docs.page(images.info, measures, result, shown), "utf-8")
+        (folder / "docs" / "index.html").write_text(data_docs.page(images.info, measures, result, shown), "utf-8")
     if errors:
         raise DataError(f"{_blame(errors)}; see {out}/docs/index.html, then mend the data or, where one is named, raise the limit")
 

@@ -8,7 +8,7 @@ from .config import ModelConfig
 from .denoiser import Denoiser
 from .encoder import Encoder
 from .objective import target
-from .randomness import generator
+from .rng import generator
 from .schedule import add_noise, alpha_bar
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .dier import DiER
+from .images import Images, to_images, to_tensor
 from .objective import clean
-from .pixels import Images, to_images, to_tensor
-from .randomness import generator
+from .rng import generator
 from .schedule import add_noise, log_snr
 
 Floats = npt.NDArray[np.float32]

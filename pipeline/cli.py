@@ -12,8 +12,9 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline import cli_kubeflow, settled
+from pipeline import cli_kubeflow
 from pipeline.steps import INPUT_HELP, STEPS, Step
+from pipeline.task import permanent_failure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,13 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error) or "interrupted", getattr(error, "exit_code", 130), args.debug)
     except Exception as error:
         code = _exit_code(error)
-        if os.environ.get(settled.VARIABLE):  # one of many nodes, whose exit code nobody sees
-            settled.remember(Path(os.environ[settled.VARIABLE]), code)
+        if os.environ.get(permanent_failure.VARIABLE):  # one of many nodes, whose exit code nobody sees
+            permanent_failure.remember(Path(os.environ[permanent_failure.VARIABLE]), code)
         return _fail(_one_line(error), code, args.debug)
 
 
 def _exit_code(error: Exception) -> int:
-    from components.errors import GateRefused, SettingsError
+    from components.common.errors import GateRefused, SettingsError
     from data.errors import DataError
     from model.errors import ConfigError
 
@@ -106,7 +107,7 @@ def _run_step(args: argparse.Namespace) -> None:
     from pipeline.timing import timed
 
     with timed(args.step.name, os.environ.get("DIER_TIMINGS")):
-        from components import settings
+        from components.common import settings
 
         loaded = settings.load(args.params, args.overrides)
         sections = {name + "_settings": loaded.section(name) for name in args.step.sections}
@@ -115,25 +116,25 @@ def _run_step(args: argparse.Namespace) -> None:
 
 
 def _promote(args: argparse.Namespace) -> None:
-    from components.promote import promote
+    from components.registry.promote import promote
 
     print(promote(args.name, version=args.version, alias=args.to, force=args.force, reason=args.reason))
 
 
 def _models(args: argparse.Namespace) -> None:
-    from components.promote import models
+    from components.registry.promote import models
 
     print(models(args.name))
 
 
 def _params(args: argparse.Namespace) -> None:
-    from pipeline.show import params_table
+    from pipeline.params_help import params_table
 
     print(params_table())
 
 
 def _summary(args: argparse.Namespace) -> None:
-    from pipeline.summary import summary
+    from pipeline.run_summary import summary
 
     print(summary(args.artifacts, os.environ.get("DIER_TIMINGS")))
 

@@ -161,14 +161,14 @@ def _allow_tag(command: argparse.ArgumentParser) -> None:
 
 
 def _run_compile(args: argparse.Namespace) -> None:
-    from pipeline.compile import compile_to
+    from pipeline.kubeflow.compile import compile_to
 
     compile_to(args.out, cluster=args.cluster, params=args.params, allow_tag=args.allow_tag)
 
 
 def _run_submit(args: argparse.Namespace) -> int:
-    from pipeline import cluster
-    from pipeline.submit import submit
+    from pipeline.kubeflow import cluster
+    from pipeline.kubeflow.submit import submit
 
     return submit(
         args.pipeline,
@@ -187,7 +187,7 @@ def _run_submit(args: argparse.Namespace) -> int:
 
 
 def _run_upload(args: argparse.Namespace) -> None:
-    from pipeline.submit import upload
+    from pipeline.kubeflow.submit import upload
 
     upload(
         args.pipeline,
@@ -202,14 +202,14 @@ def _run_upload(args: argparse.Namespace) -> None:
 
 
 def _run_trainjob(args: argparse.Namespace) -> None:
-    from pipeline.trainjob import write
+    from pipeline.trainjob.manifest import write
 
     paths = {name: getattr(args, name) for name in ("dataset", "verdict", "work", "out")}
     write(args.out_file, args.cluster, args.params, args.param, args.name, paths, allow_tag=args.allow_tag)
 
 
 def _run_run_local(args: argparse.Namespace) -> None:
-    from pipeline.run_local import run_local
+    from pipeline.local.run_local import run_local
 
     run_local(
         args.pipeline,
@@ -223,7 +223,7 @@ def _run_run_local(args: argparse.Namespace) -> None:
 
 
 def _run_task(args: argparse.Namespace) -> int:
-    from pipeline.task import run_task
+    from pipeline.task.task import run_task
 
     return run_task(
         args.executor_input,
@@ -239,14 +239,14 @@ def _run_task(args: argparse.Namespace) -> int:
 
 
 def _run_outcome(args: argparse.Namespace) -> None:
-    from pipeline.task import record_outcome
+    from pipeline.task.task import record_outcome
 
     record_outcome(args.executor_input, args.status, args.out)
 
 
 def _run_embed_split(args: argparse.Namespace) -> None:
-    from components import settings
-    from components.embed_parts import split
+    from components.common import settings
+    from components.embedding.parts import split
     from pipeline.files import write_whole
 
     sections = [part.model_dump(mode="json", exclude_none=True) for part in split(settings.load(args.params).embed)]
@@ -254,7 +254,7 @@ def _run_embed_split(args: argparse.Namespace) -> None:
 
 
 def _run_embed_join(args: argparse.Namespace) -> None:
-    from components import settings
-    from components.embed_parts import join
+    from components.common import settings
+    from components.embedding.parts import join
 
     join(settings.load(args.params).embed, args.parts, args.out)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from components.common.settings import T
 from components.probing.metrics import Bootstrap, Estimate
 from components.probing.sweep import Scored
-from components.settings import T
 
 ONE_CLASS = (
     "The labels name a single class, so there is nothing to tell apart and no accuracy here means anything: "

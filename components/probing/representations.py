@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from sklearn.decomposition import PCA
 
-from components import embeddings
-from components.artifact import Artifact
-from components.errors import SettingsError
+from components.common.artifact import Artifact
+from components.common.errors import SettingsError
+from components.common.settings import ProbeSettings
+from components.embedding import store
 from components.probing.classifier import Floats
-from components.settings import ProbeSettings
 from data.format import Dataset, SplitName
-from model.checkpoint import load_model
 from model.dier import DiER
 from model.features import denoiser_layers, embed
-from model.pixels import to_tensor
+from model.images import to_tensor
+from model.weights import load_model
 
 LARGEST_SIDE = 32
 """The pixel baselines see larger images averaged down to this many pixels a side: their features would not fit in memory."""
@@ -36,7 +36,7 @@ def candidates(settings: ProbeSettings, dataset: Dataset, model: Artifact, embed
     """Every candidate, DiER's timesteps first. Features are computed when asked for; the denoiser's are kept for one t."""
     facts = embedded.json("embeddings.json")
     for t in facts["timesteps"]:
-        yield Candidate("dier", t, lambda split, t=t: embeddings.read(embedded, split, t))  # type: ignore[misc]
+        yield Candidate("dier", t, lambda split, t=t: store.read(embedded, split, t))  # type: ignore[misc]
     network = load_model(model.path)
     if "pixels" in settings.baselines:
         yield Candidate("pixels", None, lambda split: _pixels(dataset, split))

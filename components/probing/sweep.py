@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from components.common.settings import ProbeSettings
 from components.probing.classifier import Array, Floats, Labels, Linear, fit_grid
 from components.probing.metrics import Bootstrap, Estimate, correct, evaluate
 from components.probing.representations import Candidate
-from components.settings import ProbeSettings
 from data.format import Dataset, SplitName
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from components.reporting.pictures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Picture, figure, style, svg
-from components.reporting.words import percent, representation, short
+from components.reporting.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Picture, figure, style, svg
+from components.reporting.formatting import percent, representation, short
 
 LOOKS = {"pixels": (ORANGE, "--"), "pca": (RED, "-."), "untrained": (GREEN, "-"), "denoiser": (PURPLE, "-")}
 """Colour and line of each baseline: never told apart by colour alone."""

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from components.reporting.pictures import BLUE, GREY, INK, ORANGE, RED, Picture, figure, plain_numbers, style, svg
+from components.reporting.figures import BLUE, GREY, INK, ORANGE, RED, Picture, figure, plain_numbers, style, svg
 
 
 def training(curve: pd.DataFrame) -> Picture:

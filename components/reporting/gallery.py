@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from components.embeddings import Ints
+from components.embedding.store import Ints
+from components.reporting.figures import Picture, tile
+from components.reporting.formatting import percent
 from components.reporting.inputs import Inputs
-from components.reporting.pictures import Picture, tile
-from components.reporting.vectors import nearest, rows, sample
-from components.reporting.words import percent
+from components.reporting.projection import nearest, rows, sample
 from data.format import Split
 
 MOST_CLASSES = 24
@@ -138,8 +138,8 @@ def denoised(inputs: Inputs) -> tuple[list[int], list[Denoised]]:
 
     Call inside `one_thread`.
     """
-    from model.checkpoint import load_model
     from model.features import denoise
+    from model.weights import load_model
 
     model = load_model(inputs.artifacts["model"].path)
     split = inputs.dataset.split(inputs.look_split)

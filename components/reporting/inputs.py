@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import artifact
-from components.artifact import Artifact
-from components.embeddings import file_of
-from components.errors import ArtifactError
+from components.common import artifact
+from components.common.artifact import Artifact
+from components.common.errors import ArtifactError
+from components.embedding.store import file_of
 from data.format import Dataset, open_dataset
 
 MADE_FROM = {

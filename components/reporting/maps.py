@@ -7,10 +7,10 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
+from components.reporting.figures import INK, Picture, figure, style, svg
+from components.reporting.formatting import short
 from components.reporting.inputs import Inputs
-from components.reporting.pictures import INK, Picture, figure, style, svg
-from components.reporting.vectors import Floats, flat_map, rows, sample
-from components.reporting.words import short
+from components.reporting.projection import Floats, flat_map, rows, sample
 
 # Paul Tol's "muted", ten colours told apart with any common colour blindness; the marker changes each time they run out.
 MUTED = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777")

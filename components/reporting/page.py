@@ -8,11 +8,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
 
-from components.reporting import accuracy, curves, gallery, maps, tables, words
+from components.common.settings import Section
+from components.reporting import accuracy, curves, formatting, gallery, maps, tables
+from components.reporting.figures import Picture, tile
 from components.reporting.inputs import Inputs
-from components.reporting.pictures import Picture, tile
-from components.reporting.vectors import one_thread
-from components.settings import Section
+from components.reporting.projection import one_thread
 from data.format import SPLITS
 
 TEMPLATE = "report.html.j2"
@@ -22,11 +22,11 @@ def page(inputs: Inputs, sections: Mapping[str, Section]) -> str:
     """The whole report as HTML text; `sections` are the settings by section name."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
-        number=words.number,
-        percent=words.percent,
-        with_interval=words.with_interval,
-        measure=words.measure,
-        decimals=words.decimals,
+        number=formatting.number,
+        percent=formatting.percent,
+        with_interval=formatting.with_interval,
+        measure=formatting.measure,
+        decimals=formatting.decimals,
     )
     template = environment.from_string(files("components.reporting").joinpath(TEMPLATE).read_text("utf-8"))
     with one_thread():
@@ -62,7 +62,7 @@ def _model(inputs: Inputs) -> dict[str, Any]:
     timesteps, shown = gallery.denoised(inputs)
     return {
         "summary": summary,
-        "sought": words.SOUGHT[model.json("config.json").get("prediction", "eps")],
+        "sought": formatting.SOUGHT[model.json("config.json").get("prediction", "eps")],
         "training": curves.training(pd.read_csv(model.path / "curve.csv")),
         "gap": curves.gap(summary["gap"]),
         "denoise_at": timesteps,

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
-from components.artifact import MANIFEST
-from components.embeddings import pieces
+from components.common.artifact import MANIFEST
+from components.common.settings import Section
+from components.embedding.store import pieces
+from components.reporting.formatting import comparison, number, percent, points_with_interval, representation, with_interval
 from components.reporting.inputs import Inputs
-from components.reporting.words import comparison, number, percent, points_with_interval, representation, with_interval
-from components.settings import Section
 
 WORST_PAIRS = 6
 

@@ -8,12 +8,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.progress import track
-from components.settings import ValidateSettings
-from data import near_duplicates
+from components.common.progress import track
+from components.common.settings import ValidateSettings
 from data.format import SPLITS, Dataset, DatasetInfo, Split
-from data.near_duplicates import Pair
-from data.statistics import bad_labels, class_counts, image_statistics
+from data.quality import near_duplicates
+from data.quality.near_duplicates import Pair
+from data.quality.statistics import bad_labels, class_counts, image_statistics
 
 NAMED = 5
 """Images that a message lists."""
@@ -26,7 +26,7 @@ class Measures:
     """What was measured."""
 
     images: pa.Table
-    """`data.statistics.SCHEMA`, a row an image."""
+    """`data.quality.statistics.SCHEMA`, a row an image."""
     splits: pd.DataFrame
     """A row a split, a column a measure; empty where a measure has no meaning for a split."""
     where: dict[str, str]

@@ -10,7 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from data.format import Dataset
-from data.near_duplicates import Pair
+from data.quality.near_duplicates import Pair
 
 SHOWN = 24
 """Pairs in the docs and in pairs.png."""

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from components.settings import ValidateSettings
+from components.common.settings import ValidateSettings
 from components.validation.measures import Measures
 from data.format import DatasetInfo
-from data.statistics import SCHEMA
+from data.quality.statistics import SCHEMA
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read on import: nothing here may call home
 

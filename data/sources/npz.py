@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data import labels as lb
-from data import stream
+from data import npy_stream
 from data.errors import DataError
 from data.format import SPLITS, SplitName
 from data.sources import Image, ImageSet, Part, Request
@@ -30,7 +30,7 @@ def load(request: Request) -> ImageSet:
 
 def read_parts(path: Path) -> dict[SplitName, Part]:
     """The splits in an npz of MedMNIST's layout: labels read and checked, images left to be streamed."""
-    there = stream.members(path)
+    there = npy_stream.members(path)
     parts: dict[SplitName, Part] = {}
     for split in SPLITS:
         images, labels = f"{split}_images", f"{split}_labels"
@@ -47,17 +47,17 @@ def read_parts(path: Path) -> dict[SplitName, Part]:
 
 
 def _part(path: Path, images: str, labels: str) -> Part:
-    head = stream.header(path, images)
+    head = npy_stream.header(path, images)
     _check_images(head.dtype, head.shape, f"{path}: {images}")
-    label_head = stream.header(path, labels)
+    label_head = npy_stream.header(path, labels)
     if label_head.shape[0] != head.shape[0]:
         raise DataError(f"{path}: {images} has {head.shape[0]} images and {labels} {label_head.shape[0]} labels; make them agree")
-    found = lb.normalise(stream.whole(path, labels), f"{path}: {labels}")
+    found = lb.normalise(npy_stream.whole(path, labels), f"{path}: {labels}")
     return Part(found, partial(_images, path, images))
 
 
 def _images(path: Path, name: str) -> Iterator[Image]:
-    for block in stream.blocks(path, name):
+    for block in npy_stream.blocks(path, name):
         yield from block if block.ndim == 4 else block[..., None]  # (H, W, C) each
 
 
@@ -76,9 +76,9 @@ def _check_images(dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> N
 
 
 def _class_names(path: Path) -> list[str] | None:
-    if "class_names" not in stream.members(path):
+    if "class_names" not in npy_stream.members(path):
         return None
-    head = stream.header(path, "class_names")
+    head = npy_stream.header(path, "class_names")
     if head.dtype.kind != "U" or len(head.shape) != 1:
         raise DataError(f"{path}: class_names is {head.dtype} {head.shape}: give a one-dimensional array of text")
-    return [str(name) for name in stream.whole(path, "class_names")]
+    return [str(name) for name in npy_stream.whole(path, "class_names")]

@@ -10,7 +10,7 @@ import pytest
 @pytest.fixture(scope="session")
 def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty SQLite file with MLflow's tables."""
-    from components.tracking import quiet
+    from components.tracking.client import quiet
 
     quiet()
     from mlflow import MlflowClient

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
-from components.artifact import create, digest, read, write_json
-from components.settings import RegisterSettings
+from components.common.artifact import create, digest, read, write_json
+from components.common.settings import RegisterSettings
 from data.format import MULTI_LABEL
-from model.checkpoint import save_model
 from model.config import ModelConfig
 from model.dier import DiER
+from model.weights import save_model
 
 CLASSES = ["a", "b", "c"]
 TESTED = 200

@@ -16,14 +16,14 @@ from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from components import artifact
+from components.common import artifact
 from data.format import MULTI_LABEL, DatasetInfo, write_info
-from model.checkpoint import load_model, save_model
 from model.config import ModelConfig
 from model.features import embed, shuffled_gap
-from model.plan import TrainConfig
 from model.schedule import log_snr
-from model.trainer import Trainer
+from model.training.options import TrainConfig
+from model.training.trainer import Trainer
+from model.weights import load_model, save_model
 
 SPLITS = ("train", "val", "test")
 COUNTS = {"train": 240, "val": 60, "test": 60}

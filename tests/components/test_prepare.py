@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from components import artifact, prepare
-from components.errors import SettingsError
-from components.settings import DataSettings
+from components import prepare
+from components.common import artifact
+from components.common.errors import SettingsError
+from components.common.settings import DataSettings
 from data.errors import DataError
 from data.format import SPLITS, open_dataset
 from pipeline.cli import main
@@ -255,7 +256,7 @@ PEAK = """
 import sys
 from pathlib import Path
 from components import prepare
-from components.settings import DataSettings
+from components.common.settings import DataSettings
 
 def peak():  # not getrusage: its maximum is inherited from the process that forked this one
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from components import artifact, register, registry
-from components.errors import ArtifactError, GateRefused
-from components.live import LiveLog
-from components.provenance import provenance
-from components.tracking import connect
-from model.checkpoint import load_model
+from components import register
+from components.common import artifact
+from components.common.errors import ArtifactError, GateRefused
+from components.registry import versions
+from components.registry.provenance import provenance
+from components.tracking.client import connect
+from components.tracking.live import LiveLog
 from model.features import embed
+from model.weights import load_model
 from tests.components.registry_artifacts import CLASSES, CONFIG, Inputs, correct, make, settings
 
 NAME = "glyphs"
@@ -109,7 +111,7 @@ def test_auto_moves_champion_and_records_it(store: str, tmp_path: Path) -> None:
     better = make(tmp_path / "2", right=correct(0.95), training="t2")
     assert do(better, tmp_path / "out", policy="auto")["aliases"] == ["champion"]
     do(better, tmp_path / "out", policy="auto")  # holds it already: no third record
-    record = registry.record(connect().get_registered_model(NAME))
+    record = versions.record(connect().get_registered_model(NAME))
     assert [(e["from"], e["to"], e["alias"]) for e in record] == [(None, 1, "champion"), (1, 2, "champion")]
     assert all("policy auto" in e["why"] for e in record)
 
@@ -122,7 +124,7 @@ def test_worse_than_the_champion_is_stored_refused_without_an_alias(store: str, 
     assert (stored["version"], stored["aliases"], stored["gate"]["passed"]) == (2, [], False)
     client = connect()
     assert client.get_model_version(NAME, "2").tags["dier.gate"] == "refused"
-    assert registry.aliases(client, NAME) == {"champion": 1}
+    assert versions.aliases(client, NAME) == {"champion": 1}
 
 
 def test_a_champion_of_another_dataset_does_not_block(store: str, tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_a_candidate_that_would_not_pass_any_more_loses_its_alias(store: str, tm
     assert do(inputs, tmp_path / "out")["aliases"] == ["candidate"]
     with pytest.raises(GateRefused, match=r"0\.9000 is below register\.min_accuracy 0\.99"):
         do(inputs, tmp_path / "out", min_accuracy=0.99)
-    assert registry.aliases(connect(), NAME) == {}
+    assert versions.aliases(connect(), NAME) == {}
 
 
 @pytest.mark.parametrize(

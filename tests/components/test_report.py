@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from components import artifact, report
-from components.errors import ArtifactError
-from components.reporting import words
-from components.settings import Settings
+from components import report
+from components.common import artifact
+from components.common.errors import ArtifactError
+from components.common.settings import Settings
+from components.reporting import formatting
 from data.format import MULTI_LABEL
 from tests.components.report_inputs import Paths, make
 
@@ -102,7 +103,7 @@ def test_charts_say_in_words_what_they_show(html: str) -> None:
 def test_the_answer_comes_first(digits: Paths, html: str) -> None:
     metrics = artifact.read(digits["probe"], "probe").json("metrics.json")
     header = Page(html[html.index("<header") : html.index("</header>") + 9]).text
-    assert " ".join(words.percent(metrics["test"]["accuracy"]["value"]).split()) in header
+    assert " ".join(formatting.percent(metrics["test"]["accuracy"]["value"]).split()) in header
     assert f"at t = {metrics['t']}" in header
     assert metrics["peak"]["sentence"] in header
     assert "PCA of the pixels: ahead of DiER" in header

@@ -12,17 +12,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components import artifact, embed, prepare, probe, train, train_watch, watching
-from components.embeddings import read
-from components.errors import ArtifactError, SettingsError
-from components.settings import DataSettings, EmbedSettings, ModelSettings, ProbeSettings, TrainSettings
+from components import embed, prepare, probe, train
+from components.common import artifact
+from components.common.errors import ArtifactError, SettingsError
+from components.common.settings import DataSettings, EmbedSettings, ModelSettings, ProbeSettings, TrainSettings
+from components.embedding.store import read
+from components.training import callbacks, online_probe
 from data.errors import DataError
 from data.format import open_dataset
 from model import features
-from model.checkpoint import load_model
 from model.errors import CheckpointError, ConfigError, TrainingError
 from model.schedule import log_snr
-from model.trainer import Trainer
+from model.training.trainer import Trainer
+from model.weights import load_model
 
 MODEL = ModelSettings(width=32, heads=2, embed_dim=16)
 TRAIN = TrainSettings(steps=30, warmup_steps=5, batch_size=32, log_every=10, checkpoint_every=10, min_gap=0)
@@ -62,7 +64,7 @@ def test_the_model_artifact_holds_what_the_contract_says(run: Path) -> None:
     assert set(made.made_from) == {"dataset", "verdict"}
     summary = made.json("summary.json")
     assert summary["steps"] == 30
-    assert [row["t"] for row in summary["gap"]] == train_watch.GAP_TIMESTEPS
+    assert [row["t"] for row in summary["gap"]] == callbacks.GAP_TIMESTEPS
     with (run / "model" / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [10, 20, 30]
@@ -134,7 +136,7 @@ def test_looks_that_all_fail_leave_nothing_to_keep(run: Path, tmp_path: Path, mo
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("no room")
 
-    monkeypatch.setattr("components.watching.shuffled_gap", fails)
+    monkeypatch.setattr("components.training.online_probe.shuffled_gap", fails)
     with pytest.raises(TrainingError, match=r"train\.keep best_probe: no look .* set train\.keep to last"):
         train.run(MODEL, BEST, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
     assert not (tmp_path / "model").exists()
@@ -153,7 +155,7 @@ def test_every_option_at_once_goes_through_to_the_probe(run: Path, tmp_path: Pat
         levels = {int(row["t"]): float(row["log_snr"]) for row in csv.DictReader(file) if row["representation"] == "dier"}
     assert levels == {t: round(log_snr(t, "cosine"), 4) for t in (0, 400, 999)}
     summary = artifact.read(tmp_path / "model", "model").json("summary.json")
-    assert [row["log_snr"] for row in summary["gap"]] == [log_snr(t, "cosine") for t in train_watch.GAP_TIMESTEPS]
+    assert [row["log_snr"] for row in summary["gap"]] == [log_snr(t, "cosine") for t in callbacks.GAP_TIMESTEPS]
     metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
     assert metrics["log_snr"] == log_snr(metrics["t"], "cosine")
 
@@ -273,7 +275,7 @@ def test_the_training_key_follows_what_the_weights_depend_on() -> None:
     assert key() == key(probe_every=5)
     assert len({key(), key(**best), key(**best | {"probe_every": 7})}) == 3
     facts = train.training_facts("data", MODEL, TRAIN.model_copy(update=best))
-    assert facts["components/watching.py"] == artifact.sha256(Path(str(watching.__file__)))
+    assert facts["components/training/online_probe.py"] == artifact.sha256(Path(str(online_probe.__file__)))
     assert len({key(), key("other"), key(model={"pool": "flat"}), key(lr=1e-4), key(deterministic=True, on_cuda=True)}) == 5
 
 

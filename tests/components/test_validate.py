@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from components import artifact, validate
-from components.errors import SettingsError
-from components.settings import ValidateSettings, parse
+from components import validate
+from components.common import artifact
+from components.common.errors import SettingsError
+from components.common.settings import ValidateSettings, parse
 from data.errors import DataError
 from data.format import MULTI_LABEL, SPLITS, DatasetInfo, write_info
 from tests.data.files import digits

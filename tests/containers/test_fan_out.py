@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import artifact
+from components.common import artifact
 from tests.containers.conftest import ROOT
 from tests.containers.test_run_local import DIER, fingerprints, ran, run_local
 

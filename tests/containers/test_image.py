@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from components import artifact
+from components.common import artifact
 from tests.containers.conftest import USER, VERSION, Run
 
 pytestmark = pytest.mark.engine

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from components import artifact
-from components.errors import ArtifactError
-from pipeline.gather import MADE_BY
+from components.common import artifact
+from components.common.errors import ArtifactError
+from pipeline.local.artifacts import MADE_BY
 from tests.containers.conftest import ROOT
 
 pytestmark = pytest.mark.engine

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from components import artifact
-from components.settings import parse
+from components.common import artifact
+from components.common.settings import parse
 from pipeline import cli
-from pipeline.cluster import Cluster
-from pipeline.trainjob import LONGEST, text
+from pipeline.kubeflow.cluster import Cluster
+from pipeline.trainjob.manifest import LONGEST, text
 
 pytestmark = pytest.mark.engine
 

@@ -6,8 +6,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from model.config import ModelConfig
-from model.plan import TrainConfig, Watch
-from model.trainer import Trainer
+from model.training.options import TrainConfig, Watch
+from model.training.trainer import Trainer
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import torch
 from model.config import ModelConfig
 from model.dier import DiER
 from model.errors import ConfigError
-from model.pixels import to_images, to_tensor
+from model.images import to_images, to_tensor
 from model.schedule import add_noise
 from tests.model.conftest import make_trainer, small_model
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import load_model, load_optimizer, optimizer_tensors, save_model
 from model.dier import DiER
 from model.errors import ConfigError, TrainingError
 from model.features import denoise, denoiser_layers, embed, shuffled_gap
-from model.health import check_encoder, check_point
+from model.training.divergence import check_encoder, check_point
+from model.weights import load_model, load_optimizer, optimizer_tensors, save_model
 from tests.model.conftest import small_model
 
 HEALTHY = {"step": 5000, "lr": 1e-3, "loss": 0.1, "grad_norm_encoder": 0.1, "grad_norm_denoiser": 0.5}

@@ -9,10 +9,10 @@ from model.config import PREDICTIONS, SCHEDULES, ModelConfig
 from model.dier import DiER
 from model.errors import ConfigError, TrainingError
 from model.features import denoise, shuffled_gap
-from model.health import check_point
+from model.images import to_images, to_tensor
 from model.objective import clean, loss_weight, target, trivial_loss
-from model.pixels import to_images, to_tensor
 from model.schedule import add_noise, alpha_bar, log_snr
+from model.training.divergence import check_point
 from tests.model.conftest import make_trainer, small_model
 
 T = torch.tensor([0, 3, 100, 300, 500, 700, 900, 990])

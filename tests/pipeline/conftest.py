@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from components.settings import Settings
-from pipeline import patience
+from components.common.settings import Settings
 from pipeline.cli import main
-from pipeline.cluster import Cluster
-from pipeline.compile import compiled
-from tests.pipeline import kfp_standin as standin
-from tests.pipeline.kfp_standin import StandIn
+from pipeline.kubeflow import retry
+from pipeline.kubeflow.cluster import Cluster
+from pipeline.kubeflow.compile import compiled
+from tests.pipeline.kubeflow import kfp_standin as standin
+from tests.pipeline.kubeflow.kfp_standin import StandIn
 
 ROOT = Path(__file__).parents[2]
 IMAGE = "registry.example/dier@sha256:" + "a" * 64
@@ -55,8 +55,8 @@ def token(tmp_path: Path) -> Path:
 def quick_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short waits, and no cluster from whoever runs the tests."""
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(patience, "POLL_S", 0.01)
-    monkeypatch.setattr(patience, "TIMEOUT_S", (5.0, 0.5))
+    monkeypatch.setattr(retry, "POLL_S", 0.01)
+    monkeypatch.setattr(retry, "TIMEOUT_S", (5.0, 0.5))
     for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import ArtifactError, GateRefused, SettingsError
+from components.common.errors import ArtifactError, GateRefused, SettingsError
 from data.errors import DataError
 from model.errors import ConfigError, TrainingError
 from pipeline.cli import _exit_code, _one_line, main

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from components.settings import SECTIONS, load
+from components.common.settings import SECTIONS, load
 from pipeline import cli
 from pipeline.steps import STEPS
 

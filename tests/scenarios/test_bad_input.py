@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from components import artifact
+from components.common import artifact
 from pipeline.cli import main
 
 ROOT = Path(__file__).parents[2]

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components import artifact, prepare
-from components.settings import DataSettings
-from model import running
+from components import prepare
+from components.common import artifact
+from components.common.settings import DataSettings
 from model.errors import CheckpointError
-from model.running import PHASES
+from model.training import checkpoint
+from model.training.checkpoint import PHASES
 from pipeline.cli import main
 from tests.components.conftest import migrated_store, store  # noqa: F401
 from tests.model.conftest import images, make_trainer  # noqa: F401
@@ -69,7 +70,7 @@ def test_a_disk_that_fills_up_while_saving(
             fill(small_disk)
 
     with monkeypatch.context() as patch:
-        patch.setattr(running, "phase", phase)
+        patch.setattr(checkpoint, "phase", phase)
         with pytest.raises(CheckpointError) as caught:
             make_trainer(images, work).run()
     line = str(caught.value)
@@ -110,7 +111,7 @@ def test_a_folder_that_becomes_read_only(small_disk: Path, tmp_path: Path, image
     trainer.watch.step = lambda step: remount("ro") if step == 7 else None
     # the lock is a file open for writing, under which a file system is not made read-only: this training does without
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("model.trainer.hold", unlocked)
+        patch.setattr("model.training.trainer.hold", unlocked)
         with pytest.raises(CheckpointError, match=r"cannot write the checkpoint of step 8 in .*: Read-only file system; check"):
             trainer.run()
     with pytest.raises(CheckpointError, match=r"cannot write checkpoints in .*: Read-only file system; check"):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model.running import PHASES
+from model.training.checkpoint import PHASES
 from tests.scenarios.conftest import ROOT, environment
 
 

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from components import artifact
+from components.common import artifact
 from tests.scenarios.conftest import BIN, ROOT
 
 

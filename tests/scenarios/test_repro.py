@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import artifact
+from components.common import artifact
 from pipeline.steps import STEPS
 from tests.scenarios.conftest import Checkout
 
@@ -116,7 +116,7 @@ def test_an_experiment_can_be_run_shown_and_compared(done: Checkout) -> None:
 
 
 def test_plots_open_without_a_network(done: Checkout) -> None:
-    done.run("python", "-m", "pipeline.plots_page", ".dvc/plots.html")
+    done.run("python", "-m", "tools.plots_page", ".dvc/plots.html")
     done.run("dvc", "plots", "show", "--out", "plots")
     page = (done.folder / "plots" / "index.html").read_text()
     assert "window.vegaEmbed=" in page.replace(" ", "")  # Vega itself, not only the calls of it

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components import artifact, prepare
-from components.settings import DataSettings
+from components import prepare
+from components.common import artifact
+from components.common.settings import DataSettings
 from tests.scenarios.conftest import ROOT, environment
 
 SETTINGS = ["train.steps=120", "train.warmup_steps=10", "train.checkpoint_every=20", "train.log_every=30", "train.min_gap=0"]

@@ -1,0 +1,354 @@
+"""Every setting, its type, default, unit and meaning: the schema of `params.yaml`.
+
+Sections are steps. A step is handed its own sections only, so it cannot depend on another's; the same lists stand in
+`pipeline/steps.py` and, for DVC, in `dvc.yaml`. Contradictions between fields are refused here, before any work.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from components.common.errors import SettingsError
+
+T = 1000
+"""Number of diffusion timesteps: t is in 0 .. T - 1."""
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-3 as text, and Kubeflow hands every integer over as a float; both are meant as numbers."""
+    if isinstance(value, bool):
+        raise ValueError("a number is needed, not a truth value")
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            raise ValueError(f"a number is needed, not the text {value!r}") from None
+    return value
+
+
+def _whole(value: Any) -> Any:
+    value = _number(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _off(value: Any) -> Any:
+    """YAML 1.1 reads off as a truth value."""
+    return "off" if value is False else value
+
+
+Float = Annotated[float, BeforeValidator(_number)]
+Int = Annotated[int, BeforeValidator(_whole)]
+Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Unknown keys and loose types are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class DataSettings(Section):
+    """Which images."""
+
+    source: Literal["digits", "npz", "medmnist", "torchvision", "folder"] = Field(
+        "digits", description="where the images come from"
+    )
+    name: str = Field(
+        "digits", description="name of the set; for medmnist its flag, for torchvision its class, such as FashionMNIST"
+    )
+    path: str | None = Field(None, description="npz file, image folder, or folder of downloads; null = ./real-data for downloads")
+    image_size: Annotated[Int, Field(ge=4, le=1024)] | None = Field(
+        None, description="pixels a side after resizing; for medmnist picks the file (28, 64, 128, 224); null = as it is"
+    )
+    channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or colour (3); null = as it is")
+    limit: Annotated[Int, Field(ge=1)] | None = Field(None, description="images per split, the first ones; null = all")
+    val_fraction: Share = Field(0.2, description="share of train that becomes val where a set has none (stratified, seeded)")
+    test_fraction: Share = Field(0.2, description="share that becomes test where a set has no official one (digits)")
+    licence: str = Field("unknown", description="licence of npz and folder sets, recorded with the data")
+    seed: Int = Field(0, ge=0, description="seed of the splits made here")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "DataSettings":
+        if self.source in ("npz", "folder") and self.path is None:
+            raise ValueError(f"data.source {self.source} needs data.path: give the file or folder")
+        if self.source == "medmnist" and self.image_size not in (None, 28, 64, 128, 224):
+            raise ValueError(f"data.image_size {self.image_size} is no MedMNIST size: use 28, 64, 128 or 224")
+        if self.val_fraction + self.test_fraction >= 1:
+            raise ValueError("data.val_fraction + data.test_fraction must be below 1: nothing would be left to train on")
+        return self
+
+
+class ValidateSettings(Section):
+    """What the data must satisfy. Shares are of the images of a split unless said otherwise; each split is held to the limit."""
+
+    max_blank_share: Share = Field(0.0, description="error above this share of blank images (every pixel 0)")
+    max_constant_share: Share = Field(0.0, description="error above this share of constant images (one value, not 0)")
+    saturated_pixel_share: Share = Field(0.9, description="an image counts as saturated above this share of values at 255")
+    max_saturated_share: Share = Field(0.01, description="warning above this share of saturated images")
+    max_duplicate_share: Share = Field(0.01, description="warning above this share of exact copies inside a split")
+    max_leak_share: Share = Field(
+        0.001, description="error above this share of val that stands byte for byte in train, or of test in train or val"
+    )
+    near_duplicate_distance: Share = Field(
+        0.08,
+        description="near-duplicates: less than this share of the contrast (sqrt(1 - r^2)) is left unexplained after alignment",
+    )
+    warn_near_duplicate_share: Share = Field(
+        0.01, description="warning above this share of val with a near-duplicate in train, or of test with one in train or val"
+    )
+    max_near_duplicate_share: Share = Field(0.1, description="error above this share of the same")
+    max_class_shift: Share = Field(
+        0.1,
+        description="warning above this total-variation distance of class shares, val or test to train (multi-label: of the worst label)",
+    )
+    max_pixel_shift: Float = Field(
+        0.5,
+        ge=0,
+        description="warning above this shift of mean brightness or contrast, val or test to train, in train's standard deviations",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "ValidateSettings":
+        warn, fail = self.warn_near_duplicate_share, self.max_near_duplicate_share
+        if warn > fail:
+            raise ValueError(
+                f"validate.warn_near_duplicate_share {warn} is above validate.max_near_duplicate_share {fail}: it would never warn; lower it"
+            )
+        return self
+
+
+class ModelSettings(Section):
+    """The two networks."""
+
+    size: Literal["demo", "tiny", "small", "base", "large"] = Field(
+        "demo", description="depth x width x heads of encoder and denoiser"
+    )
+    depth: Annotated[Int, Field(ge=1, le=64)] | None = Field(None, description="blocks a network; null = what the size says")
+    width: Annotated[Int, Field(ge=16)] | None = Field(None, description="width of a token; null = what the size says")
+    heads: Annotated[Int, Field(ge=1)] | None = Field(None, description="attention heads; null = what the size says")
+    patch_size: Int = Field(2, ge=1, description="pixels a side of a patch; the image size must be a multiple")
+    embed_dim: Int = Field(128, ge=2, description="numbers in an embedding v_t")
+    pool: Literal["mean", "flat"] = Field("mean", description="head over the tokens: their mean, or all of them flattened")
+    embed_norm: bool = Field(True, description="layer-normalise v_t (no scale, no shift)")
+    encoder_time: bool = Field(True, description="condition the encoder on t; false is the ablation")
+    schedule: Literal["linear", "cosine"] = Field(
+        "linear", description="how noise grows with t; cosine spends fewer steps on almost nothing but noise"
+    )
+    prediction: Literal["eps", "v", "x0"] = Field(
+        "eps", description="what the denoiser predicts: the noise, v (a mix of noise and image), or the clean image"
+    )
+
+
+class TrainSettings(Section):
+    """How the model is trained."""
+
+    steps: Int = Field(4000, ge=1, description="optimizer steps")
+    batch_size: Int = Field(64, ge=2, description="images a step, over all processes")
+    micro_batch: Annotated[Int, Field(ge=1)] | None = Field(
+        None, description="images at a time on a device, gradients summed over them; null = all of a process's"
+    )
+    lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
+    warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
+    lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
+    loss_weight: Literal["uniform", "min_snr"] = Field(
+        "uniform", description="min_snr: the clean t count for less (the error in the image weighed by min(SNR, 5))"
+    )
+    views: Annotated[Literal["off", "crop", "crop_flip"], BeforeValidator(_off)] = Field(
+        "off",
+        description="encoder and denoiser see different random crops of an image, mirrored or not with crop_flip: never on digits, text or what else a mirror changes",
+    )
+    mask_ratio: Float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="share of the encoder's tokens dropped while training; with pool flat zeros stand at their places",
+    )
+    condition_dropout: Float = Field(
+        0.0, ge=0, lt=1, description="share of the images whose v_t the denoiser gets as zeros while training"
+    )
+    weight_decay: Float = Field(0.0, ge=0, description="AdamW's weight decay")
+    ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")
+    grad_clip: Float = Field(1.0, gt=0, description="largest global gradient norm")
+    seed: Int = Field(0, ge=0, description="seed of initialisation, order, timesteps and noise")
+    precision: Literal["float32", "bf16"] = Field("float32", description="bf16 = autocast with float32 weights")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="torch.compile of the blocks; auto = where a compiler is installed and the run is long enough to repay it",
+    )
+    log_every: Int = Field(100, ge=1, description="steps between points of the training curve")
+    checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
+    probe_every: Int = Field(
+        0, ge=0, description="steps between looks at the embeddings on val (shuffled-v_t gap, small linear probe); 0 = none"
+    )
+    keep: Literal["last", "best_probe"] = Field(
+        "last",
+        description="weights that are exported: the last step's, or those of the look (train.probe_every, and the last step) whose probe on val was best: labels choose then",
+    )
+    checkpoint_minutes: Float = Field(
+        10.0, ge=0, description="and one whenever the last is this old, in minutes; 0 = by steps alone"
+    )
+    keep_checkpoints: Int = Field(2, ge=1, description="running checkpoints kept: the newest, and others to fall back to")
+    deterministic: bool = Field(
+        False, description="on CUDA, the same bits from run to run, at some cost in speed; on the CPU float32 is so anyway"
+    )
+    min_gap: Float = Field(
+        1.01, ge=0, description="dead encoder: stop when shuffling v_t raises the loss less than this factor at every t; 0 = never"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "TrainSettings":
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"train.warmup_steps {self.warmup_steps} is above train.steps {self.steps}: lower it")
+        if self.keep == "best_probe" and not self.probe_every:
+            raise ValueError(
+                "train.keep best_probe chooses among the looks of train.probe_every, which is 0: set it, for example to 500"
+            )
+        return self
+
+
+class EmbedSettings(Section):
+    """Which embeddings are exported."""
+
+    timesteps: list[Annotated[Int, Field(ge=0, lt=T)]] = Field(
+        [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999], min_length=1, description="timesteps t, 0 .. 999"
+    )
+    splits: list[Literal["train", "val", "test"]] = Field(["train", "val", "test"], min_length=1, description="splits to embed")
+    dtype: Literal["float16", "float32"] = Field("float32", description="number format on disk")
+    batch_size: Int = Field(500, ge=1, description="images at a time")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "EmbedSettings":
+        for name in ("timesteps", "splits"):
+            values = getattr(self, name)
+            if len(set(values)) != len(values):
+                raise ValueError(f"embed.{name} {values} names one twice: remove it")
+        return self
+
+
+class ProbeSettings(Section):
+    """The linear probe. C and t are chosen on val; test is read once."""
+
+    c_grid: list[Annotated[Float, Field(gt=0)]] = Field(
+        [0.01, 0.1, 1.0, 10.0], min_length=1, description="inverse L2 strengths tried on val"
+    )
+    max_iter: Int = Field(300, ge=1, description="iterations of L-BFGS at most")
+    train_limit: Annotated[Int, Field(ge=10)] | None = Field(
+        None, description="training images used for the sweep (seeded choice); null = all"
+    )
+    baselines: list[Literal["pixels", "pca", "untrained", "denoiser"]] = Field(
+        ["pixels", "pca", "untrained", "denoiser"], description="representations probed beside DiER"
+    )
+    baseline_timesteps: list[Annotated[Int, Field(ge=0, lt=T)]] = Field(
+        [0, 100, 300, 500], min_length=1, description="timesteps at which the denoiser's layers are probed"
+    )
+    denoiser_blocks: list[Annotated[Int, Field(ge=0)]] | None = Field(
+        None, description="denoiser blocks probed, from 0; null = up to three, evenly spaced"
+    )
+    bootstrap: Int = Field(2000, ge=100, description="resamples behind each 95 % interval")
+    seed: Int = Field(0, ge=0, description="seed of the bootstrap and of the choice of training images")
+
+
+class RegisterSettings(Section):
+    """The registry and its gate."""
+
+    name: str = Field("dier", min_length=1, pattern=r"^[A-Za-z0-9_.-]+$", description="registered model name")
+    policy: Literal["manual", "auto"] = Field(
+        "manual", description="auto moves champion when the gate passes; manual sets candidate"
+    )
+    min_accuracy: Share = Field(0.8, description="lowest test accuracy that passes the gate")
+    experiment: str = Field("dier", min_length=1, description="MLflow experiment")
+
+
+class Settings(Section):
+    """The whole of `params.yaml`."""
+
+    data: DataSettings = DataSettings()
+    validate_: ValidateSettings = Field(ValidateSettings(), alias="validate")
+    model: ModelSettings = ModelSettings()
+    train: TrainSettings = TrainSettings()
+    embed: EmbedSettings = EmbedSettings()
+    probe: ProbeSettings = ProbeSettings()
+    register_: RegisterSettings = Field(RegisterSettings(), alias="register")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Settings":
+        size, patch = self.data.image_size, self.model.patch_size
+        if size is not None and size % patch:
+            raise ValueError(f"data.image_size {size} is not a multiple of model.patch_size {patch}: change one of them")
+        return self
+
+    def section(self, name: str) -> Section:
+        """The section `name` as it stands in params.yaml (two of them clash with pydantic's own names)."""
+        found: Section = getattr(self, name + "_" if name in ("validate", "register") else name)
+        return found
+
+
+SECTIONS = ("data", "validate", "model", "train", "embed", "probe", "register")
+
+
+def load(source: Path | str, overrides: list[str] | None = None) -> Settings:
+    """Read a params file, or JSON text of sections as Kubeflow hands it over, and apply `section.key=value` overrides.
+
+    Raises SettingsError with one line.
+    """
+    path = "--params" if str(source).startswith("{") else source
+    raw = parse_yaml(str(source), "--params") if path == "--params" else read_yaml(Path(source), "params")
+    if not isinstance(raw, dict) or not all(isinstance(v, dict) for v in raw.values()):
+        raise SettingsError(f"{path} must map sections ({', '.join(SECTIONS)}) to settings; see dier params")
+    for text in overrides or []:
+        override(raw, text)
+    return parse(raw, str(path))
+
+
+def read_yaml(file: Path, what: str) -> Any:
+    """What a YAML file holds; `what` is its name to people and its option. Raises SettingsError with one line."""
+    try:
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read the {what} file {file}: {error}; give one with --{what}") from error
+    return parse_yaml(text, str(file))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """What YAML text holds; `where` it stands is for people. Raises SettingsError with one line."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{where} is not YAML: {' '.join(str(error).split())}; mend it") from error
+
+
+def parse(raw: dict[str, Any], where: str) -> Settings:
+    """Check a mapping of sections. Raises SettingsError naming the first offending key, its value and the cure."""
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise SettingsError(f"{where}: {first_problem(error, 'dier params lists every one')}") from error
+
+
+def first_problem(error: ValidationError, where_to_look: str) -> str:
+    """The first of pydantic's findings in one line: the key, its value, what is wrong."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown setting; {where_to_look}"
+    value = "" if isinstance(first["input"], (dict, BaseModel)) else f" = {first['input']!r}"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{key + value + ': ' if key else ''}{message}{more}"
+
+
+def override(raw: dict[str, Any], text: str, option: str = "--set") -> None:
+    """Apply one `section.key=value` to a mapping of sections, in place. Raises SettingsError naming `option`."""
+    key, equals, value = text.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not (equals and dot and name):
+        raise SettingsError(f"{option} {text!r} is not section.key=value, for example train.steps=500")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{option} {text!r}: the value is not YAML; quote it") from error
+    raw.setdefault(section, {})[name] = parsed

@@ -1,0 +1,1 @@
+"""The embeddings artifact: its store, and its parts made by several tasks."""

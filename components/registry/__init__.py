@@ -1,0 +1,1 @@
+"""MLflow as a registry: gate, versions, aliases, the packaged model and where it comes from."""

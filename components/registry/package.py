@@ -1,0 +1,114 @@
+"""Put a model artifact and its probe together as an MLflow pyfunc model."""
+
+import hashlib
+import importlib.util
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.common.artifact import Artifact, write_json
+from components.tracking.client import Run
+from data.format import MULTI_LABEL
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FILES = "files"
+PREDICTIONS = f"artifacts/{FILES}/predictions.parquet"
+"""Where a logged model keeps the probe's test predictions, for the gate of later versions."""
+REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors")
+
+
+def log_model(client: "MlflowClient", run: Run, name: str, model: Artifact, probe: Artifact) -> str:
+    """Log the pyfunc model into `run`; give its model id. It needs none of this repository to be loaded."""
+    import mlflow
+    from mlflow.models import Model
+
+    config, metrics = model.json("config.json"), probe.json("metrics.json")
+    logged = client.create_logged_model(run.experiment_id, name=name, source_run_id=run.id, model_type="embedding")
+    with TemporaryDirectory(prefix="dier-register-") as temporary:
+        package = copy_package(_package_source(), Path(temporary))
+        Model.log(
+            artifact_path=None,
+            name=name,
+            flavor=mlflow.pyfunc,
+            run_id=run.id,
+            model_id=logged.model_id,
+            step=int(model.json("summary.json")["steps"]),
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={FILES: str(stage(model, probe, package.name, Path(temporary) / FILES))},
+            code_paths=[str(package)],
+            signature=signature(config, metrics),
+            input_example=example(config),
+            pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],  # +cpu is no index's version
+        )
+    return str(logged.model_id)
+
+
+def _package_source() -> Path:
+    spec = importlib.util.find_spec("model")
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def copy_package(source: Path, into: Path) -> Path:
+    """Copy the Python files of `source` into a folder named after their content: two models with one name have one code.
+
+    Packages inside it, such as the trainer, stay behind: a served model needs none of them.
+    """
+    files = sorted(source.glob("*.py"))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(source).as_posix()}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+    package = into / f"dier_{digest.hexdigest()[:12]}"
+    for file in files:
+        target = package / file.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    return package
+
+
+def stage(model: Artifact, probe: Artifact, package: str, folder: Path) -> Path:
+    """Gather the files that a served model reads, and the test predictions, in `folder`."""
+    folder.mkdir()
+    for artifact, name in (
+        (model, "config.json"),
+        (model, "model.safetensors"),
+        (probe, "classifier.safetensors"),
+        (probe, "predictions.parquet"),
+    ):
+        shutil.copyfile(artifact.path / name, folder / name)
+    metrics = probe.json("metrics.json")
+    facts = {
+        "package": package,
+        "t": metrics["t"],
+        "multi_label": metrics["task"] == MULTI_LABEL,
+        "class_names": metrics["class_names"],
+    }
+    write_json(folder / "serving.json", facts)
+    return folder
+
+
+def signature(config: dict[str, Any], metrics: dict[str, Any]) -> Any:
+    """Tensor specs: images (-1, H, W, C) uint8 -> embedding (-1, D) and probabilities (-1, K), both float32."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema, TensorSpec
+
+    image = (-1, config["height"], config["width"], config["channels"])
+    embedding, classes = (-1, config["embed_dim"]), (-1, len(metrics["class_names"]))
+    outputs: list[ColSpec | TensorSpec] = [
+        TensorSpec(np.dtype(np.float32), embedding, "embedding"),
+        TensorSpec(np.dtype(np.float32), classes, "probabilities"),
+    ]
+    return ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.uint8), image)]), outputs=Schema(outputs))
+
+
+def example(config: dict[str, Any]) -> Any:
+    """One image of the right shape, a grey ramp: (1, H, W, C) uint8."""
+    shape = (1, config["height"], config["width"], config["channels"])
+    return np.linspace(0, 255, int(np.prod(shape))).astype(np.uint8).reshape(shape)

@@ -1,0 +1,53 @@
+"""What a registered model runs: images in, embeddings and class probabilities out.
+
+MLflow copies this file into the model and executes it on loading ("models from code": nothing is pickled). It may import
+nothing of this repository: the model carries the package `model` as code, under a name of its own that stands in serving.json.
+"""
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import torch
+from mlflow.pyfunc.model import PythonModel
+from safetensors.numpy import load_file
+
+
+class ServedModel(PythonModel):  # type: ignore[misc, unused-ignore]
+    """images (N, H, W, C) uint8 -> {"embedding": (N, D) float32, "probabilities": (N, K) float32}, for any N."""
+
+    def load_context(self, context: Any) -> None:
+        """Read the weights, the classifier and `serving.json`."""
+        folder = Path(context.artifacts["files"])
+        facts = json.loads((folder / "serving.json").read_text("utf-8"))
+        package = facts["package"]
+        self._embed = importlib.import_module(f"{package}.features").embed
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._model = importlib.import_module(f"{package}.weights").load_model(folder).to(self._device)
+        classifier = load_file(folder / "classifier.safetensors")
+        self._weight, self._bias = classifier["weight"], classifier["bias"]
+        self._t, self._multi_label = int(facts["t"]), bool(facts["multi_label"])
+
+    # MLflow reads the hint of model_input: any other than the bare class makes it warn on every load.
+    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> dict[str, Any]:  # type: ignore[type-arg, unused-ignore]
+        """Embeddings v_t at the timestep chosen on validation, and the probability of each class (of each label: multi-label)."""
+        images = np.ascontiguousarray(np.asarray(model_input, np.uint8))
+        embedding = self._embed(self._model, images, self._t, device=self._device)
+        logits = embedding.astype(np.float64) @ self._weight.T + self._bias
+        probabilities = _sigmoid(logits) if self._multi_label else _softmax(logits)
+        return {"embedding": embedding, "probabilities": probabilities.astype(np.float32)}
+
+
+def _softmax(logits: Any) -> Any:
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def _sigmoid(logits: Any) -> Any:
+    return np.exp(-np.logaddexp(0.0, -logits))  # no overflow for large negative logits
+
+
+mlflow.models.set_model(ServedModel())

@@ -1,0 +1,66 @@
+"""Embeddings, read a piece at a time: a sample of rows, the nearest neighbours in a split, a flat map."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from threadpoolctl import threadpool_limits
+
+from components.embedding.store import Ints, pieces
+
+Floats = npt.NDArray[np.float32]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums in one order: with several threads the last bits, and so a t-SNE, would differ from run to run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def sample(count: int, most: int, seed: int = 0) -> Ints:
+    """At most `most` of `count` row numbers, ascending, the same ones each time."""
+    chosen: Any = np.random.default_rng(seed).choice(count, min(count, most), replace=False)
+    return np.sort(chosen).astype(np.int64)
+
+
+def rows(file: Path, wanted: Ints) -> Floats:
+    """The embeddings (n, D) float32 of the images `wanted` (ascending image numbers) of one file."""
+    return np.concatenate([vectors[np.isin(index, wanted)] for index, vectors in pieces(file)])
+
+
+def nearest(queries: Floats, file: Path, k: int) -> Ints:
+    """Image numbers (n, k) of the k rows of `file` nearest to each query (n, D) by cosine, nearest first."""
+    unit = _unit(queries)
+    best = np.full((len(queries), 0), -np.inf, np.float32)
+    best_index = np.zeros((len(queries), 0), np.int64)
+    for index, vectors in pieces(file):
+        cosine = np.concatenate([best, unit @ _unit(vectors).T], axis=1)
+        numbers = np.concatenate([best_index, np.broadcast_to(index, (len(queries), len(index)))], axis=1)
+        order = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
+        best, best_index = np.take_along_axis(cosine, order, 1), np.take_along_axis(numbers, order, 1)
+    return best_index
+
+
+def flat_map(vectors: Floats, seed: int = 0) -> Floats:
+    """t-SNE of (n, D) to (n, 2), started from PCA; call inside `one_thread`. n must be at least 4."""
+    from sklearn.manifold import TSNE
+
+    if np.ptp(vectors, axis=0).max() == 0:  # a collapsed encoder: every image at one place, where t-SNE would divide by zero
+        return np.zeros((len(vectors), 2), np.float32)
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    found = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(vectors.astype(np.float64))
+    return np.asarray(found, np.float32)
+
+
+def _unit(vectors: Floats) -> Floats:
+    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)

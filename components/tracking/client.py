@@ -1,0 +1,159 @@
+"""MLflow: where it is, what its errors mean, and the one run of a training.
+
+A training is known by its `training_key` (fingerprint of data, settings and code). It has one run, which the train step logs
+into live and the register step completes; MLFLOW_RUN_ID (set by Kubeflow, say) names another run to join instead.
+"""
+
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.common.errors import SettingsError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import RunInfo
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+DEFAULT_EXPERIMENT = "dier"
+KEY_TAG = "dier.training_key"
+
+# What MLflow reads from the environment, unless the user has set it: no telemetry, no pickles, no chatter, and an unreachable
+# server is given up on after about 14 s (2 + 4 + 8) instead of MLflow's four minutes.
+ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+
+
+class TrackingError(Exception):
+    """MLflow does not answer, or says no (exit code 1). The message is one line without passwords."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The MLflow run of a training."""
+
+    id: str
+    experiment_id: str
+    joined: bool
+    """Whether somebody else started it (MLFLOW_RUN_ID): then it isn't ours to end."""
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or a SQLite file in the working folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+
+
+def redact(text: str) -> str:
+    """`text` with the user:password of every URI in it hidden."""
+    return re.sub(r"(://)[^/\s'\"]*@", r"\1***@", text)
+
+
+def quiet() -> None:
+    """Set ENVIRONMENT where the user has not; call it before the first import of mlflow."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+def connect(*, must_exist: bool = False) -> "MlflowClient":
+    """A client for `tracking_uri()`. With `must_exist` a SQLite file that is absent is a SettingsError, and is not made."""
+    uri = tracking_uri()
+    if uri.startswith("sqlite:///"):
+        _check_sqlite(uri, Path(uri.removeprefix("sqlite:///")), must_exist)
+    quiet()
+    import mlflow
+
+    with one_line_errors():
+        mlflow.set_tracking_uri(uri)
+        return mlflow.MlflowClient(tracking_uri=uri)
+
+
+def _check_sqlite(uri: str, file: Path, must_exist: bool) -> None:
+    """MLflow tries a database that cannot be opened for nearly two minutes; ask SQLite first."""
+    if not file.is_file():
+        if must_exist:
+            raise SettingsError(f"no MLflow store at {uri} yet: run dier register first, or set MLFLOW_TRACKING_URI")
+        if not os.access(file.parent, os.W_OK):
+            raise TrackingError(f"cannot make {file}: its folder cannot be written; set MLFLOW_TRACKING_URI to another place")
+        return
+    try:
+        connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        connection.execute("PRAGMA schema_version").fetchone()
+        connection.close()
+    except sqlite3.Error as error:
+        raise TrackingError(f"cannot open the MLflow store {file}: {error}; mend it or set MLFLOW_TRACKING_URI") from error
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Turn what MLflow and its HTTP client raise into a TrackingError of one line."""
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException  # type: ignore[import-untyped, unused-ignore]
+
+    try:
+        yield
+    except (MlflowException, RequestException) as error:
+        raise TrackingError(_explain(error)) from error
+
+
+def _explain(error: Exception) -> str:
+    where = redact(tracking_uri())
+    text = redact(" ".join(str(error).split()))
+    refused = re.search(r"(?:error code |^)(401|403)\b", text)
+    if refused:
+        return (
+            f"MLflow at {where} refused access ({refused[1]}): check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "
+            "(or MLFLOW_TRACKING_TOKEN), and that the server allows this host name"
+        )
+    if re.search(r"Max retries exceeded|Connection|timed out|Temporary failure|resolve", text):
+        return f"MLflow at {where} does not answer: start the server, or set MLFLOW_TRACKING_URI ({text[:200]})"
+    return f"MLflow at {where}: {text[:500]}"
+
+
+def training_run(client: "MlflowClient", training_key: str, experiment: str) -> Run:
+    """Find the run of this training, in whatever experiment, or make it in `experiment`; MLFLOW_RUN_ID joins that run instead."""
+    joined = os.environ.get("MLFLOW_RUN_ID")
+    if joined:
+        info = _joined(client, joined)
+        if info.lifecycle_stage != "active":
+            raise TrackingError(f"MLFLOW_RUN_ID {joined} names a deleted run: restore it or unset the variable")
+        client.set_tag(joined, KEY_TAG, training_key)
+        return Run(joined, info.experiment_id, True)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = client.search_runs(
+        experiments, f"tags.`{KEY_TAG}` = '{training_key}'", order_by=["attributes.start_time ASC"], max_results=1
+    )
+    info = found[0].info if found else _new_run(client, training_key, experiment)
+    return Run(info.run_id, info.experiment_id, False)
+
+
+def _joined(client: "MlflowClient", run_id: str) -> "RunInfo":
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return client.get_run(run_id).info
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        where = redact(tracking_uri())
+        raise TrackingError(f"MLFLOW_RUN_ID {run_id} names no run at {where}: correct it or unset the variable") from error
+
+
+def _new_run(client: "MlflowClient", training_key: str, experiment: str) -> "RunInfo":
+    known = client.get_experiment_by_name(experiment)
+    if known is not None and known.lifecycle_stage != "active":
+        raise TrackingError(f"the MLflow experiment {experiment!r} is deleted: restore it or set register.experiment")
+    experiment_id = known.experiment_id if known else client.create_experiment(experiment)
+    return client.create_run(experiment_id, tags={KEY_TAG: training_key}, run_name=f"training-{training_key[:12]}").info

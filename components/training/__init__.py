@@ -1,0 +1,1 @@
+"""What watches and stops a training: callbacks, the online probe, signals."""

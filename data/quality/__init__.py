@@ -1,0 +1,1 @@
+"""What is measured of images before they are used: statistics, near-duplicates, alignment."""

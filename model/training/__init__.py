@@ -1,0 +1,1 @@
+"""How DiER is trained: loop, options, checkpoints, several processes. A registered model carries none of it."""

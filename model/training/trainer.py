@@ -1,0 +1,261 @@
+"""The training loop: L_simple end to end through both networks, EMA, running checkpoints, one curve."""
+
+import contextlib
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..config import NUM_TIMESTEPS, ModelConfig
+from ..dier import DiER
+from ..errors import CheckpointError, Stopped
+from ..images import Images, to_tensor
+from ..objective import loss_weight, trivial_loss
+from ..rng import generator, sample_order
+from ..schedule import alpha_bar
+from ..weights import load_optimizer, optimizer_tensors
+from .augment import vary
+from .checkpoint import BEST, Running, hold, newest, save
+from .curve import Point, Rates, Window
+from .distributed import Processes
+from .divergence import TRIVIAL_LOSS, check_finite, check_point
+from .options import TrainConfig, Watch, ema_decay, learning_rate
+from .prefetch import Ahead
+
+AGREE_EVERY = 20
+"""Steps between the moments at which several processes agree on stopping."""
+SAMPLE = 256
+"""Images, evenly spaced over all, whose variance says what a trivial guess costs."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """The averaged weights, on the CPU, of the step that scored best so far."""
+
+    step: int
+    score: float
+    weights: Mapping[str, Tensor]
+
+
+@dataclass
+class Trainer:
+    """Trains on images (N, H, W, C) uint8, any array that takes a sorted index array; checkpoints go to `work`.
+
+    `facts` is what the weights depend on, by name (see `model.training.checkpoint`): a checkpoint made of others is refused.
+    """
+
+    model_config: ModelConfig
+    config: TrainConfig
+    images: Images
+    work: Path
+    device: torch.device
+    watch: Watch = field(default_factory=Watch)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    processes: Processes = field(default_factory=Processes)
+
+    def __post_init__(self) -> None:
+        self.model = DiER(self.model_config).to(self.device)
+        if self.config.compile:
+            self.model.compile_blocks()
+        self.network = self.processes.wrap(self.model, self.device)
+        self.parameters = list(self.model.parameters())
+        self.ema = [p.detach().clone() for p in self.parameters]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=self.device.type in ("cpu", "cuda")
+        )
+        self.weight = loss_weight(self.config.loss_weight, self.model_config.prediction, alpha_bar(self.model_config.schedule))
+        if self.weight is not None:
+            self.weight = self.weight.to(self.device)  # (T,)
+        self.trivial = self._trivial()
+        self.step = 0
+        self.curve: list[Point] = []
+        self.best: Best | None = None
+        self.window = Window(self.device)
+        self.rates = Rates(self.work / "rates.csv")
+        # on a CPU the thread's work would take the cores from the step itself (docs/performance.md)
+        self.take = Ahead(self.batch).take if self.device.type == "cuda" else self.batch
+
+    def run(self) -> None:
+        """Train from the newest checkpoint to the last step.
+
+        Raises TrainingError when training goes wrong, CheckpointError (one of these) when checkpoints can be neither read nor
+        written, and Stopped when `watch.stop` asked for it: everything up to then is saved.
+        """
+        with hold(self.work) if self.processes.first else contextlib.nullcontext():
+            self._resume()
+            self.model.train()
+            while self.step < self.config.steps:
+                self._train_step()
+                self.step += 1
+                self._tell_watch()
+                last = self.step == self.config.steps
+                stop, late = self._wishes()
+                if last or self.step % self.config.log_every == 0:
+                    self._log()
+                if last or stop or late or self.step % self.config.checkpoint_every == 0:
+                    self._save()
+                if stop:
+                    raise Stopped(f"stopped after step {self.step}, which is saved: the same command goes on from there", stop)
+
+    def ema_weights(self) -> dict[str, Tensor]:
+        """The averaged weights by name: what is exported."""
+        return {name: tensor for (name, _), tensor in zip(self.model.named_parameters(), self.ema, strict=True)}
+
+    def ema_model(self, weights: Mapping[str, Tensor] | None = None) -> DiER:
+        """The model with its averaged weights (or those given) in evaluation mode."""
+        model = DiER(self.model_config).to(self.device)
+        model.load_state_dict(weights or self.ema_weights())
+        return model.eval()
+
+    def offer(self, score: float) -> None:
+        """Keep the averaged weights of this step if `score`, higher = better, is the best so far; the first of equals stays."""
+        if self.best is None or score > self.best.score:
+            weights = {name: tensor.to("cpu", copy=True) for name, tensor in self.ema_weights().items()}
+            self.best = Best(self.step, score, weights)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The images (N, C, H, W), timesteps (N,) and noise (N, C, H, W) of a step: this process's share of the global batch.
+
+        All is drawn for the whole batch, so it is a function of (seed, step, place in the batch), whoever computes it.
+        """
+        config, share = self.config, self.processes.share(self.config.batch_size)
+        chosen = np.sort(sample_order(config.seed, len(self.images), step * config.batch_size, config.batch_size))
+        x0 = to_tensor(self.images[chosen[share]], self.device)
+        t = torch.randint(NUM_TIMESTEPS, (len(chosen),), generator=generator(config.seed, "t", step))
+        noise = torch.randn((len(chosen), *x0.shape[1:]), generator=generator(config.seed, "noise", step))
+        return x0, t[share].to(self.device), noise[share].to(self.device)
+
+    def _train_step(self) -> None:
+        x0, t, noise = self.take(self.step)
+        lr = learning_rate(self.config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad(set_to_none=True)
+        share = self.processes.share(self.config.batch_size)
+        given = vary(self.config, self.model_config.tokens, self.step, share, x0)
+        losses = self._backward(t=t, noise=noise, **given)  # (N,)
+        norms = torch.stack([_gradient_norm(part) for part in (self.model.encoder, self.model.denoiser)])  # (2,)
+        torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, norms.norm())
+        self.optimizer.step()
+        torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - ema_decay(self.config, self.step))
+
+        self.window.add(t, losses, norms)
+
+    def _tell_watch(self) -> None:
+        """Whoever watches may take their time: it does not count as training time."""
+        with self.window.paused():
+            self.watch.step(self.step)
+
+    def _backward(self, x0: Tensor, t: Tensor, noise: Tensor, **more: Tensor) -> Tensor:
+        """Gradients of the global batch's mean loss, a micro-batch at a time; gives the losses of this process's images.
+
+        `train.loss_weight` weighs the gradients only: the losses that are watched compare between weightings.
+        """
+        scale = self.processes.count / self.config.batch_size  # gradients are averaged over processes
+        given = {"x0": x0, "t": t, "noise": noise} | more
+        split = (torch.split(part, self.config.micro_batch or len(x0)) for part in given.values())
+        pieces = [dict(zip(given, parts, strict=True)) for parts in zip(*split, strict=True)]
+        losses = []
+        for number, piece in enumerate(pieces, 1):
+            with self.processes.exchange(self.network, last=number == len(pieces)):
+                with self._autocast():
+                    loss: Tensor = self.network(**piece)
+                counted = loss if self.weight is None else loss * self.weight[piece["t"]]
+                torch.autograd.backward(counted.sum() * scale)
+            losses.append(loss.detach())
+        return torch.cat(losses)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
+        if self.config.precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def _log(self) -> None:
+        """Close the window of steps since the last point. Only here and in saving is the device waited for."""
+        self.window.merge(self.processes)
+        if self.processes.first:
+            self._tell(self._point(), self.window.rate() * self.processes.count)
+        self.window.clear()
+
+    def _tell(self, point: Point, rate: float) -> None:
+        check_point(point, self.step - self.config.warmup_steps, self.curve, self.trivial)
+        self.curve.append(point)
+        self.rates.add(self.step, rate)
+        self.watch.point(point, rate)
+
+    def _trivial(self) -> float:
+        if self.model_config.prediction == "eps":
+            return TRIVIAL_LOSS
+        images = self.images[np.linspace(0, len(self.images) - 1, min(len(self.images), SAMPLE)).astype(np.int64)]
+        variance = to_tensor(images).var(0, unbiased=False).mean().item()
+        return trivial_loss(self.model_config.prediction, alpha_bar(self.model_config.schedule), variance)
+
+    def _point(self) -> Point:
+        return self.window.point(self.step, learning_rate(self.config, self.step - 1))
+
+    def _wishes(self) -> tuple[int, bool]:
+        """The signal that wants training to stop (0 = none), and whether a checkpoint is late by the clock.
+
+        Several processes must agree: signals and clocks differ. They ask each other now and then, as asking waits for the device.
+        """
+        if self.processes.count > 1 and self.step % AGREE_EVERY:
+            return 0, False
+        minutes = self.config.checkpoint_minutes
+        late = minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
+        return self.processes.largest(self.watch.stop(), self.device), bool(self.processes.largest(late, self.device))
+
+    def _save(self) -> None:
+        """Save a running checkpoint. The one place that does; of several processes the first, which holds the folder."""
+        self._saved_at = time.monotonic()
+        self.window.merge(self.processes)
+        if not self.processes.first:
+            return
+        if self.window.steps:
+            check_finite(self._point())
+        tensors: dict[str, Mapping[str, Tensor]] = {
+            "weights": dict(self.model.named_parameters()),
+            "ema": self.ema_weights(),
+            "optimizer": optimizer_tensors(self.optimizer),
+        }
+        state: dict[str, Any] = {"curve": self.curve, "window": self.window.state()}
+        if self.best is not None:
+            tensors[BEST] = self.best.weights
+            state[BEST] = {"step": self.best.step, "score": self.best.score}
+        save(self.work, Running(self.step, tensors, state, self.facts), self.config.keep_checkpoints)
+
+    def _resume(self) -> None:
+        """Put everything as it was at the newest whole checkpoint; the logs are cut back to it. The first process reads first."""
+        if not self.processes.first:
+            self.processes.wait()
+        running = newest(self.work, self.facts, self.config.keep_checkpoints, self.watch.say)
+        if running is not None:
+            weights, ema, optimizer = (
+                {name: tensor.to(self.device) for name, tensor in running.tensors[part].items()}
+                for part in ("weights", "ema", "optimizer")
+            )
+            self.model.load_state_dict(weights)
+            self.ema = [ema[name] for name, _ in self.model.named_parameters()]
+            load_optimizer(self.optimizer, optimizer)
+            self.step, self.curve = running.step, running.state["curve"]
+            if BEST in running.state:
+                self.best = Best(**running.state[BEST], weights=running.tensors[BEST])
+            if self.processes.first:
+                self.window.restore(running.state["window"])
+            self.watch.say(f"train: going on from the checkpoint of step {self.step}")
+        if self.processes.first:
+            self.rates.cut(self.step)
+            self.processes.wait()
+        if not self.processes.equal(self.step, self.device):
+            raise CheckpointError(
+                f"the processes see different checkpoints in {self.work}: give all nodes one shared folder as --work"
+            )
+        self._saved_at = time.monotonic()
+
+
+def _gradient_norm(module: torch.nn.Module) -> Tensor:
+    return torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])

@@ -1,0 +1,1 @@
+"""The pipeline for Kubeflow Pipelines: definition, cluster settings, compiling, submitting, waiting."""

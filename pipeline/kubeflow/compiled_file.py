@@ -1,0 +1,104 @@
+"""A compiled pipeline, read: its documents, images, steps and default settings. Talks to no cluster and no engine."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.common.errors import SettingsError
+from components.common.settings import SECTIONS, override, parse
+
+
+@dataclass(frozen=True)
+class Package:
+    """What a compiled file says."""
+
+    path: Path
+    name: str
+    spec: dict[str, Any]
+    """The pipeline: the first document."""
+    platform: dict[str, Any]
+    """What Kubernetes is asked for: the second document, empty where there is none."""
+    images: tuple[str, ...]
+    """The images that its containers run, each once."""
+    steps: tuple[str, ...]
+    """Names of the tasks that run a container."""
+    defaults: dict[str, dict[str, Any]]
+    """Settings by section, as compiled."""
+
+
+def read(path: Path) -> Package:
+    """Read and check a compiled pipeline. Raises SettingsError with one line."""
+    documents = _documents(path)
+    spec, platform = documents[0], documents[1] if len(documents) == 2 else {}
+    _check(path, spec, platform)
+    try:
+        executors = spec["deploymentSpec"]["executors"].values()
+        parameters = spec["root"]["inputDefinitions"]["parameters"]
+        found = Package(
+            path=path,
+            name=spec["pipelineInfo"]["name"],
+            spec=spec,
+            platform=platform,
+            images=tuple(sorted({executor["container"]["image"] for executor in executors if "container" in executor})),
+            steps=tuple(_steps(spec)),
+            defaults={name: parameters[name]["defaultValue"] for name in SECTIONS},
+        )
+    except KeyError as error:
+        raise SettingsError(f"{path} is no compiled pipeline of dier: it lacks {error}; make it with dier compile") from error
+    return found
+
+
+def arguments(package: Package, overrides: list[str]) -> dict[str, dict[str, Any]]:
+    """The sections that `section.key=value` overrides touch, complete, as JSON values: what a run is given beside the defaults.
+
+    A Kubeflow parameter is replaced as a whole, never merged. Raises SettingsError naming the key.
+    """
+    parse(package.defaults, str(package.path))
+    raw = copy.deepcopy(package.defaults)
+    for text in overrides:
+        override(raw, text, "--param")
+    settings = parse(raw, "--param")
+    touched = {text.partition(".")[0].strip() for text in overrides}
+    return {name: settings.section(name).model_dump(mode="json", exclude_none=True) for name in SECTIONS if name in touched}
+
+
+def dags(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every graph of tasks, by task name: the root's, and those inside it, such as an exit handler's."""
+    holders = [spec["root"], *spec.get("components", {}).values()]
+    return [holder["dag"].get("tasks", {}) for holder in holders if "dag" in holder]
+
+
+def _documents(path: Path) -> list[dict[str, Any]]:
+    try:
+        found = list(yaml.safe_load_all(path.read_text("utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"cannot read the compiled pipeline {path}: {getattr(error, 'strerror', None) or error}; make it with dier compile"
+        ) from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}; make it with dier compile") from error
+    if len(found) not in (1, 2) or not all(isinstance(document, dict) for document in found):
+        raise SettingsError(f"{path} is no compiled pipeline: it must hold one or two YAML mappings; make it with dier compile")
+    return found
+
+
+def _check(path: Path, spec: dict[str, Any], platform: dict[str, Any]) -> None:
+    """The strict parse that the cluster does too: an unknown field is an error."""
+    from google.protobuf import json_format
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    try:
+        json_format.ParseDict(spec, pipeline_spec_pb2.PipelineSpec())
+        json_format.ParseDict(platform, pipeline_spec_pb2.PlatformSpec())
+    except json_format.ParseError as error:
+        why = " ".join(str(error).partition("Available Fields")[0].split())[:200].rstrip(".")
+        raise SettingsError(f"{path} is no compiled pipeline: {why}; make it with dier compile") from error
+
+
+def _steps(spec: dict[str, Any]) -> list[str]:
+    components = spec["components"]
+    tasks = [task for dag in dags(spec) for task in dag.items()]
+    return [name for name, task in tasks if "executorLabel" in components[task["componentRef"]["name"]]]

@@ -1,0 +1,1 @@
+"""The compiled pipeline in containers on this machine."""

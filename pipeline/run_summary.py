@@ -1,0 +1,92 @@
+"""What the last run found, as one screen: the curve, the baselines, the gate, the version, and what to type next."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from components.common.errors import ArtifactError
+
+COMPUTE = ("train", "embed", "probe")
+
+
+def summary(artifacts: Path, timings: str | None) -> str:
+    """The summary of the artifacts under `artifacts`. Raises ArtifactError where a step has not run."""
+    metrics = _json(artifacts / "probe" / "metrics.json")
+    registration = _json(artifacts / "registration" / "registration.json")
+    parts = [_headline(metrics), _curve(artifacts / "probe" / "curve.csv", metrics), _baselines(metrics)]
+    parts.append("\n".join([metrics["peak"]["sentence"], *metrics["conclusions"]]))
+    parts.append(_registry(registration))
+    if timings and Path(timings).is_file():
+        parts.append(_times(Path(timings)))
+    report = artifacts / "report" / "report.html"
+    name = registration["name"]
+    parts.append(
+        f"report        {report}\n"
+        f"next          open the report; dier models {name}; dier promote {name}; dvc exp run -S train.steps=6000\n"
+        f"MLflow's UI   mlflow ui --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1"
+    )
+    return "\n\n".join(parts)
+
+
+def _json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"cannot read {file}: run dvc repro first ({error})") from error
+
+
+def _headline(metrics: dict[str, Any]) -> str:
+    accuracy = metrics["test"]["accuracy"]
+    return (
+        f"{metrics['dataset']}: DiER at t = {metrics['t']} gives a linear-probe accuracy of {_percent(accuracy)} on test\n"
+        "(t and C are chosen on val; test is read once; brackets are 95 % bootstrap intervals)"
+    )
+
+
+def _curve(file: Path, metrics: dict[str, Any]) -> str:
+    """Val accuracy over t as bars between the lowest and the highest value."""
+    with file.open(encoding="utf-8") as opened:
+        wanted = {"representation": "dier", "split": "val", "metric": "accuracy"}
+        rows = [row for row in csv.DictReader(opened) if all(row[key] == value for key, value in wanted.items())]
+    values = [float(row["value"]) for row in rows]
+    low, spread = min(values), max(max(values) - min(values), 1e-9)
+    lines = ["    t  log-SNR  val accuracy"]
+    for row, value in zip(rows, values, strict=True):
+        mark = " <- chosen" if int(row["t"]) == metrics["t"] else ""
+        bar = "#" * (1 + round(29 * (value - low) / spread))
+        lines.append(f"{row['t']:>5}  {float(row['log_snr']):>7.2f}  {100 * value:6.2f} %  {bar}{mark}")
+    return "\n".join(lines)
+
+
+def _baselines(metrics: dict[str, Any]) -> str:
+    lines = [f"{'representation':<18} {'t':>4} {'C':>7}  test accuracy              DiER's gain, paired"]
+    for name, row in {"dier": metrics, **metrics["baselines"]}.items():
+        t = "-" if row["t"] is None else row["t"]
+        gain = _points(row["difference"]) if "difference" in row else ""
+        lines.append(f"{name:<18} {t:>4} {row['c']:>7g}  {_percent(row['test']['accuracy']):<26} {gain}")
+    return "\n".join(lines)
+
+
+def _registry(registration: dict[str, Any]) -> str:
+    gate = registration["gate"]
+    verdict = "passed" if gate["passed"] else "REFUSED"
+    aliases = ", ".join(registration["aliases"]) or "no alias"
+    reasons = "".join(f"\n              {reason}" for reason in gate["reasons"])
+    return f"gate          {verdict}{reasons}\nregistered    {registration['name']} version {registration['version']} ({aliases})"
+
+
+def _times(file: Path) -> str:
+    last = {row["step"]: row["seconds"] for row in map(json.loads, file.read_text("utf-8").splitlines())}
+    total = sum(last.values())
+    share = sum(last.get(step, 0) for step in COMPUTE) / total
+    steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in last.items())
+    return f"seconds       {steps}\n              {share:.0%} of the steps' time is in {', '.join(COMPUTE)}"
+
+
+def _percent(estimate: dict[str, float]) -> str:
+    return f"{100 * estimate['value']:.2f} % [{100 * estimate['low']:.2f}, {100 * estimate['high']:.2f}]"
+
+
+def _points(estimate: dict[str, float]) -> str:
+    return f"{100 * estimate['value']:+.2f} [{100 * estimate['low']:+.2f}, {100 * estimate['high']:+.2f}]"

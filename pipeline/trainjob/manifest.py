@@ -1,0 +1,183 @@
+"""Training on several nodes: the manifest of a Kubeflow Trainer TrainJob, from the same cluster file as the pipeline.
+
+The runtime (torch-distributed) starts one pod a node and tells it where the others are in PET_ variables. It starts no launcher:
+the command is `torchrun`, which reads them, around the step's own command line. What belongs to the container of the Trainer's
+pod template (image, command, resources, environment) stands in spec.trainer, what belongs to its pod in spec.runtimePatches.
+
+The same settings give the same bytes. Schema: trainer.kubeflow.org/v1alpha1 as of Trainer 2.2 to 2.4.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from components.common.errors import SettingsError
+from components.common.progress import say
+from components.common.settings import Settings
+from components.common.settings import load as load_settings
+from pipeline.files import write_whole
+from pipeline.kubeflow.cluster import Cluster
+from pipeline.kubeflow.cluster import load as load_cluster
+from pipeline.kubeflow.placement import CA_FOLDER, CA_VARIABLES
+from pipeline.steps import STATE
+from pipeline.task import permanent_failure
+
+GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
+LAUNCH = ["-m", "pipeline.cli"]
+LONGEST = 50
+"""Characters of a name; what the Trainer makes of it for its pods must stay within a host name's 63."""
+NAME = re.compile(rf"[a-z]([-a-z0-9]{{0,{LONGEST - 2}}}[a-z0-9])?")
+NODE = "node"
+"""What the Trainer's runtimes call both the job and the container that trains."""
+
+
+def manifest(cluster: Cluster, name: str, words: Sequence[str] = (), settled_file: str | None = None) -> dict[str, Any]:
+    """The TrainJob `name` that runs the step's command line `words` on every node.
+
+    A settled failure is remembered in `settled_file`, a path inside the pods, since no exit code comes back from them.
+    """
+    wanted = cluster.trainjob
+    trainer = {
+        "image": cluster.image,
+        "command": ["torchrun"],
+        "args": [*LAUNCH, *words],
+        "numNodes": wanted.nodes,
+        "numProcPerNode": cluster.train_processes,
+        "resourcesPerNode": _resources(cluster),
+        "env": _environment(cluster, settled_file),
+    }
+    pod = _without_empty({"metadata": _without_empty({"labels": dict(wanted.labels)}), "spec": _pod(cluster)})
+    patch = {"template": {"spec": {"replicatedJobs": [{"name": NODE, "template": {"spec": {"template": pod}}}]}}}
+    spec: dict[str, Any] = {
+        "runtimeRef": {"apiGroup": GROUP, "kind": wanted.runtime_kind, "name": wanted.runtime},
+        "trainer": _without_empty(trainer),
+        "runtimePatches": [{"manager": "dier", "trainingRuntimeSpec": _without_empty(patch)}],
+    }
+    if "train" in cluster.time_limits:
+        spec["activeDeadlineSeconds"] = cluster.time_limits["train"]
+    metadata = _without_empty({"name": name, "labels": dict(wanted.labels)})
+    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TrainJob", "metadata": metadata, "spec": spec}
+
+
+def write(
+    file: Path | None, cluster: Path, params: Path, overrides: list[str], name: str, paths: dict[str, Path], *, allow_tag: bool
+) -> None:
+    """Print the manifest of one training, or write it to `file`. Raises SettingsError.
+
+    `paths` are those of dataset, verdict, work and out as the pods see them: all on the claim of the work folder, or below
+    another claim that train mounts.
+    """
+    wanted = load_cluster(cluster)
+    wanted.check_image(allow_tag)
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"--name {name!r} is no name of a TrainJob: up to {LONGEST} of a-z, 0-9 and -, a letter first")
+    if wanted.work.claim is None:
+        raise SettingsError(
+            f"{cluster} has no work.claim: the pods of a TrainJob find data and checkpoints there, and leave the model"
+        )
+    made = text(wanted, load_settings(params, overrides), name, paths)
+    if file is None:
+        print(made, end="")
+        return
+    write_whole(file, made)
+    say(f"wrote {file} ({wanted.trainjob.nodes} nodes with {wanted.train_processes} processes each)")
+
+
+def text(cluster: Cluster, settings: Settings, name: str, paths: dict[str, Path]) -> str:
+    """The manifest of one training as YAML."""
+    sections = {key: settings.section(key).model_dump(mode="json", exclude_none=True) for key in ("model", "train")}
+    words = ["train", "--params", json.dumps(sections)]
+    for flag, path in paths.items():
+        words += [f"--{flag}", str(path)]
+    return yaml.safe_dump(manifest(cluster, name, words), sort_keys=False, width=120)
+
+
+def mount_paths(job: dict[str, Any]) -> list[str]:
+    """Where the pods of a manifest made here see volumes."""
+    [patch] = job["spec"]["runtimePatches"]
+    [node] = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    [container] = node["template"]["spec"]["template"]["spec"]["containers"]
+    return [str(mount["mountPath"]) for mount in container["volumeMounts"]]
+
+
+def _resources(cluster: Cluster) -> dict[str, Any]:
+    wanted = cluster.resources.get("train")
+    requests, limits = {}, {}
+    if wanted:
+        requests = {"cpu": wanted.cpu_request, "memory": wanted.memory_request}
+        limits = {"cpu": wanted.cpu_limit, "memory": wanted.memory_limit}
+    if cluster.gpu.count and "train" in cluster.gpu.steps:
+        # in both: with limits alone the Trainer's torch plugin falls back to one process a node
+        requests[cluster.gpu.type] = limits[cluster.gpu.type] = str(cluster.gpu.count)
+    return _without_empty({"requests": _without_empty(requests), "limits": _without_empty(limits)})
+
+
+def _environment(cluster: Cluster, settled_file: str | None) -> list[dict[str, Any]]:
+    values = dict(cluster.env)
+    if cluster.certificate_authority:
+        values |= dict.fromkeys(CA_VARIABLES, f"{CA_FOLDER}/{cluster.certificate_authority.key}")
+    if settled_file:
+        values[permanent_failure.VARIABLE] = settled_file
+    entries: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
+    for secret in cluster.secrets:
+        if secret.steps is None or "train" in secret.steps:
+            for key, variable in secret.env.items():
+                reference = {"name": secret.name, "key": key, "optional": secret.optional}
+                entries.append({"name": variable, "valueFrom": {"secretKeyRef": reference}})
+    return entries
+
+
+def _pod(cluster: Cluster) -> dict[str, Any]:
+    volumes, mounts = _volumes(cluster)
+    security = cluster.security
+    container = {
+        "name": NODE,
+        "volumeMounts": mounts,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    tolerations = [
+        toleration.model_dump(exclude={"steps"}, exclude_none=True)
+        for toleration in cluster.tolerations
+        if toleration.steps is None or "train" in toleration.steps
+    ]
+    pod = {
+        "serviceAccountName": cluster.trainjob.service_account,
+        "imagePullSecrets": [{"name": name} for name in cluster.image_pull_secrets],
+        "nodeSelector": cluster.node_selector.of("train"),
+        "tolerations": tolerations,
+        "securityContext": {"runAsUser": security.run_as_user, "runAsGroup": security.run_as_group, "runAsNonRoot": True},
+        "volumes": volumes,
+        "containers": [container],
+    }
+    return _without_empty(pod)
+
+
+def _volumes(cluster: Cluster) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """/state, /dev/shm, the certificate authority, and the claims that train sees."""
+    volumes: list[dict[str, Any]] = []
+    mounts: list[dict[str, Any]] = []
+
+    def add(name: str, path: str, source: dict[str, Any], sub_path: str = "") -> None:
+        volumes.append({"name": name, **source})
+        mounts.append(_without_empty({"name": name, "mountPath": path, "subPath": sub_path}))
+
+    claim = cluster.work.claim
+    work = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}
+    add("work", STATE, work, cluster.work.sub_path if claim else "")
+    if cluster.shared_memory:
+        add("shared-memory", "/dev/shm", {"emptyDir": {"medium": "Memory", "sizeLimit": cluster.shared_memory}})  # noqa: S108
+    if cluster.certificate_authority:
+        add("certificate-authority", CA_FOLDER, {"configMap": {"name": cluster.certificate_authority.config_map}})
+    for number, volume in enumerate(cluster.volumes):
+        if "train" in volume.steps or cluster.holds_dataset(volume.mount_path):
+            source = {"persistentVolumeClaim": {"claimName": volume.claim}}
+            add(f"volume-{number}", volume.mount_path, source, volume.sub_path)
+    return volumes, mounts
+
+
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value not in (None, "", [], {})}

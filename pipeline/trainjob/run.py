@@ -1,0 +1,111 @@
+"""The train task on many nodes: its inputs go onto the shared claim, a TrainJob trains, the model comes back.
+
+The name of the TrainJob comes from the run, so a task that is tried again finds the one that it made and waits on. One that failed
+is replaced: the new one goes on from the checkpoints of the old one.
+"""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from components.common import artifact
+from components.common.progress import say
+from pipeline.errors import ClusterError
+from pipeline.kubeflow import retry
+from pipeline.kubeflow.retry import patient
+from pipeline.steps import STATE
+from pipeline.task import permanent_failure
+from pipeline.task.command_line import value, with_value
+from pipeline.trainjob.client import Jobs
+from pipeline.trainjob.manifest import LAUNCH, mount_paths
+from pipeline.trainjob.watch import ended, watch
+
+SHARED = Path(STATE) / "trainjob"
+"""Where the nodes find inputs and leave the model: on the claim that the task and its pods share."""
+COPIED = ("dataset", "verdict")
+GONE_S = 300.0
+
+
+def run_trainjob(manifest: str, words: list[str], settled_file: Path | None, keep: str) -> int:
+    """Run the step `words` as the TrainJob of the `manifest` (JSON, without the step's words); return the step's exit code.
+
+    `keep` says which TrainJobs stay: never, failed or always. Raises ClusterError where Kubernetes says no or the TrainJob fails,
+    ArtifactError for a damaged input or model.
+    """
+    job = json.loads(manifest)
+    name = job["metadata"]["name"]
+    folder, jobs = SHARED / name, Jobs()
+    job["spec"]["trainer"]["args"] = [*LAUNCH, *_shared(words, folder, mount_paths(job))]
+    _ensure(jobs, job)
+    try:
+        failure = watch(jobs, name, lambda: settled_file is not None and settled_file.is_file())
+    except BaseException:  # Ctrl-C too
+        say(f"no longer waiting, but the TrainJob goes on: kubectl -n {jobs.namespace} delete trainjob {name} ends it")
+        raise
+    code = permanent_failure.recall(settled_file) if settled_file and failure else None
+    if failure is None:
+        _copy(folder / "model", Path(value(words, "out")), "model")
+        shutil.rmtree(folder)
+    # one that is settled would only try the same again
+    if keep == "never" or (keep == "failed" and (failure is None or code is not None)):
+        patient(lambda: jobs.delete(name), f"cannot delete the TrainJob {name}")
+    if failure is not None and code is None:
+        there = f"; look with kubectl -n {jobs.namespace} describe trainjob {name}" if keep != "never" else ""
+        raise ClusterError(f"the TrainJob {name} failed ({failure}){there}; a new try goes on from its checkpoints")
+    return code or 0
+
+
+def _ensure(jobs: Jobs, job: dict[str, Any]) -> None:
+    """Make the TrainJob, or find the one that an earlier try made. The name is the run's, so there is never a second one."""
+    name = job["metadata"]["name"]
+    there = patient(lambda: jobs.get(name), f"cannot see the TrainJob {name}")
+    if there is not None and ((end := ended(there)) is None or end["type"] == "Complete") and not _leaving(there):
+        say(f"TrainJob {name}: an earlier try of this task made it; waiting for it")
+        return
+    if there is not None:
+        say(f"TrainJob {name}: an earlier try's failed; it is replaced")
+        _remove(jobs, name)
+    made = patient(lambda: jobs.create(job), f"cannot create the TrainJob {name}")
+    nodes = job["spec"]["trainer"]["numNodes"]
+    say(f"TrainJob {name}: {'created' if made else 'there already'} in {jobs.namespace}, {nodes} nodes")
+
+
+def _leaving(job: dict[str, Any]) -> bool:
+    return bool(job["metadata"].get("deletionTimestamp"))
+
+
+def _remove(jobs: Jobs, name: str) -> None:
+    patient(lambda: jobs.delete(name), f"cannot delete the TrainJob {name}")
+    limit = time.monotonic() + GONE_S
+    while patient(lambda: jobs.get(name), f"cannot see the TrainJob {name}") is not None:
+        if time.monotonic() > limit:
+            raise ClusterError(
+                f"the TrainJob {name} is still there {GONE_S:.0f} s after it was deleted; see its finalizers and pods"
+            )
+        time.sleep(retry.POLL_S)
+
+
+def _shared(words: list[str], folder: Path, mounted: list[str]) -> list[str]:
+    """The step's command line as the pods run it: inputs copied to the claim unless the pods mount them, the model beside them."""
+    for flag in COPIED:
+        source = Path(value(words, flag))
+        if not any(source.is_relative_to(path) for path in mounted):
+            words = with_value(words, flag, str(_copy(source, folder / flag, flag)))
+    return with_value(words, "out", str(folder / "model"))
+
+
+def _copy(source: Path, target: Path, kind: str) -> Path:
+    """Copy a whole artifact, beside and renamed; one that an earlier try copied is left. Raises ArtifactError for a damaged one."""
+    wanted = artifact.read(source, kind, check=False).fingerprint
+    if (target / artifact.MANIFEST).is_file() and artifact.read(target, kind).fingerprint == wanted:
+        return target
+    beside = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, beside)
+    artifact.read(beside, kind)
+    beside.rename(target)
+    return target

@@ -1,0 +1,125 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.common.errors import SettingsError
+from components.common.settings import SECTIONS, Settings, load, parse
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_params_yaml_holds_every_setting_at_its_default() -> None:
+    """So that DVC, which tracks what stands in the file, sees every setting there is."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    defaults = Settings()
+    for name in SECTIONS:
+        assert set(raw[name]) == set(type(defaults.section(name)).model_fields), name
+    assert load(ROOT / "params.yaml") == defaults
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "pipeline" / "presets").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_preset_is_valid_and_complete(preset: Path) -> None:
+    raw = yaml.safe_load(preset.read_text())
+    load(preset, ["data.path=somewhere"])
+    assert {name: set(section) for name, section in raw.items()} == {
+        name: set(type(Settings().section(name)).model_fields) for name in SECTIONS
+    }
+
+
+@pytest.mark.parametrize(
+    ("raw", "named"),
+    [
+        ({"train": {"stepz": 5}}, ["train.stepz", "unknown setting", "dier params"]),
+        ({"training": {}}, ["training", "unknown setting"]),
+        ({"train": {"steps": "many"}}, ["train.steps", "'many'"]),
+        ({"train": {"steps": 1.5}}, ["train.steps", "1.5"]),
+        ({"train": {"steps": True}}, ["train.steps", "True"]),
+        ({"train": {"lr": -1}}, ["train.lr", "-1"]),
+        ({"train": {"steps": 10}}, ["train.warmup_steps 200", "train.steps 10"]),
+        ({"train": {"keep": "best_probe"}}, ["train.keep best_probe", "train.probe_every", "0"]),
+        ({"train": {"mask_ratio": 0.95}}, ["train.mask_ratio", "0.95", "0.9"]),
+        ({"train": {"condition_dropout": 1}}, ["train.condition_dropout", "less than 1"]),
+        ({"train": {"views": "flip"}}, ["train.views", "'flip'", "crop_flip"]),
+        ({"train": {"views": True}}, ["train.views", "True"]),
+        ({"train": {"loss_weight": "snr"}}, ["train.loss_weight", "'snr'", "min_snr"]),
+        ({"model": {"schedule": "sigmoid"}}, ["model.schedule", "'sigmoid'", "cosine"]),
+        ({"model": {"prediction": "score"}}, ["model.prediction", "'score'", "x0"]),
+        ({"model": {"size": "huge"}}, ["model.size", "'huge'", "tiny"]),
+        ({"data": {"image_size": 10}, "model": {"patch_size": 4}}, ["data.image_size 10", "model.patch_size 4"]),
+        ({"embed": {"timesteps": [0, 1000]}}, ["embed.timesteps", "1000"]),
+        ({"embed": {"timesteps": []}}, ["embed.timesteps"]),
+        ({"embed": {"timesteps": [5, 5]}}, ["embed.timesteps", "twice"]),
+        ({"data": {"source": "npz"}}, ["data.source npz", "data.path"]),
+        ({"data": {"source": "medmnist", "image_size": 32}}, ["32", "28, 64, 128 or 224"]),
+        ({"probe": {"c_grid": [0]}}, ["probe.c_grid", "0"]),
+        ({"register": {"policy": "maybe"}}, ["register.policy", "'maybe'", "manual"]),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line_that_names_them(raw: dict, named: list[str]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse(raw, "params.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert all(part in message for part in ["params.yaml", *named]), message
+
+
+def test_overrides_are_typed(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("train: {steps: 500}\n")
+    overrides = ["train.steps=700", "train.lr=1e-4", "embed.timesteps=[0, 50]", "data.limit=null", "data.name=x=y"]
+    settings = load(tmp_path / "p.yaml", overrides)
+    assert (settings.train.steps, settings.train.lr, settings.embed.timesteps) == (700, 1e-4, [0, 50])
+    assert (settings.data.limit, settings.data.name) == (None, "x=y")
+
+
+def test_off_is_a_word_though_yaml_reads_it_as_a_truth_value(tmp_path: Path) -> None:
+    (tmp_path / "p.yaml").write_text("train: {views: off}\n")
+    assert load(tmp_path / "p.yaml").train.views == "off"
+    assert load(tmp_path / "p.yaml", ["train.views=crop"]).train.views == "crop"
+
+
+@pytest.mark.parametrize("override", ["train.steps", "steps=5", "=5", "train.=5", "train.steps=[", "train.nope=1"])
+def test_bad_overrides_are_refused(tmp_path: Path, override: str) -> None:
+    (tmp_path / "p.yaml").write_text("train: {steps: 500}\n")
+    with pytest.raises(SettingsError):
+        load(tmp_path / "p.yaml", [override])
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "train: 5", "a: [", "train: {steps: !!python/object/apply:os.getcwd []}", "\x00"])
+def test_files_that_are_no_params_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.yaml").write_text(text)
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path / "p.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="cannot read the params file"):
+        load(tmp_path / "none.yaml")
+
+
+@given(st.integers(1, 10**6))
+def test_a_whole_number_may_arrive_as_a_float(steps: int) -> None:
+    """Kubeflow hands every number of a JSON parameter over as a float."""
+    assert parse({"train": {"steps": float(steps), "warmup_steps": 0.0}}, "x").train.steps == steps
+
+
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=True)
+    | st.text(max_size=8)
+    | st.lists(st.integers(), max_size=3)
+)
+
+
+@given(st.sampled_from(SECTIONS), st.data())
+def test_any_value_is_taken_or_refused_never_a_crash(section: str, data: st.DataObject) -> None:
+    key = data.draw(st.sampled_from(sorted(type(Settings().section(section)).model_fields)))
+    try:
+        parse({section: {key: data.draw(scalars)}}, "x")
+    except SettingsError as error:
+        assert "\n" not in str(error)

@@ -1,0 +1,64 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from model.device import keep_freed_memory
+from model.errors import ConfigError
+from model.training.compiling import LEAST_WORK, choose_compile, training_work
+from tests.model.conftest import make_trainer, small_model
+from tests.model.training.test_trainer import StoppedError, same, stop_at
+
+CPU = torch.device("cpu")
+compiler = pytest.mark.skipif(not choose_compile("auto", CPU, LEAST_WORK)[0], reason="no C++ compiler, or no Python headers")
+
+
+def test_without_a_compiler_auto_is_off_and_says_so_and_on_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    compiled, why = choose_compile("auto", CPU, 10 * LEAST_WORK)
+    assert not compiled
+    assert "no compiler (g++)" in why
+    with pytest.raises(ConfigError, match=r"train\.compile = 'on'.*use auto or off"):
+        choose_compile("on", CPU, 0)
+    assert choose_compile("off", CPU, 10 * LEAST_WORK) == (False, "train.compile is off")
+
+
+@compiler
+def test_auto_compiles_a_long_run_and_leaves_a_short_one() -> None:
+    assert choose_compile("auto", CPU, 1.1 * LEAST_WORK)[0]
+    assert not choose_compile("auto", CPU, 0.9 * LEAST_WORK)[0]
+    assert choose_compile("on", CPU, 0)[0]
+
+
+def test_the_work_of_a_training_is_six_operations_a_weight_a_token() -> None:
+    """A block's four matrices have 12 D^2 weights; each takes 2 operations a token forward, 4 backward, in two networks."""
+    config = small_model()
+    weights = 2 * config.depth * 12 * config.dim**2
+    assert training_work(config, 100) == 6 * weights * config.tokens * 100
+
+
+def test_keeping_memory_does_no_harm() -> None:
+    keep_freed_memory()
+    assert torch.ones(10_000_000).sum().item() == 10_000_000
+
+
+@compiler
+@pytest.mark.slow
+def test_a_compiled_run_repeats_resumes_and_stays_close_to_the_plain_one(images: np.ndarray, tmp_path: Path) -> None:
+    """Bit for bit between compiled runs, one of which was stopped; close to the eager run, which adds in another order."""
+    assert shutil.which("g++")
+    whole, again, eager = (make_trainer(images, tmp_path / str(i), compile=i < 2) for i in range(3))
+    for run in (whole, again, eager):
+        run.run()
+    assert same(whole, again)
+    with pytest.raises(StoppedError):
+        make_trainer(images, tmp_path / "work", stop_at(7), compile=True).run()
+    resumed = make_trainer(images, tmp_path / "work", compile=True)
+    resumed.run()
+    assert same(whole, resumed)
+    for mine, plain in zip(whole.ema, eager.ema, strict=True):
+        torch.testing.assert_close(mine, plain, rtol=1e-2, atol=1e-3)
+    assert [point["loss"] for point in whole.curve] == pytest.approx([point["loss"] for point in eager.curve], rel=1e-3)

@@ -1,0 +1,71 @@
+"""The cluster file: what is refused, in one line, and that the shipped one and the docs agree with the schema."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.common.errors import SettingsError
+from pipeline.kubeflow.cluster import STEP_NAMES, Cluster, load
+from pipeline.steps import STEPS
+
+ROOT = Path(__file__).parents[3]
+
+
+def written(tmp_path: Path, settings: Any) -> Path:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(settings if isinstance(settings, str) else yaml.safe_dump(settings))
+    return file
+
+
+def test_the_shipped_file_is_read() -> None:
+    cluster = load(ROOT / "pipeline" / "cluster.yaml")
+    assert set(cluster.resources) == set(STEP_NAMES) == {step.name for step in STEPS}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"images": "x"}, "unknown setting"),
+        ({"gpu": {"count": -1}}, "gpu.count = -1"),
+        ({"gpu": {"count": 1, "steps": ["training"]}}, "gpu.steps.0 = 'training'"),
+        ({"resources": {"train": {"memory_limit": "lots"}}}, "memory_limit = 'lots'"),
+        ({"resources": {"trian": {}}}, "resources.trian"),
+        ({"security": {"run_as_user": 0}}, "run_as_user = 0"),
+        ({"retry": {"wait": "soon"}}, "retry.wait = 'soon'"),
+        ({"time_limits": {"train": "3d"}}, "time_limits.train"),
+        ({"image": "two words"}, "image = 'two words'"),
+        ({"dataset": {"source": "importer"}}, "needs dataset.uri"),
+        ({"dataset": {"source": "volume", "path": "/sets/x"}}, "dataset.fingerprint"),
+        ({"dataset": {"source": "volume", "path": "/sets/x", "fingerprint": "a" * 64}}, "below no mount_path of volumes (none)"),
+        ({"secrets": [{"name": "Not A Name", "env": {"k": "V"}}]}, "secrets.0.name"),
+        ("- a\n- b\n", "must map names to settings"),
+        ("a: [", "is not YAML"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, settings: Any, words: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(written(tmp_path, settings))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_a_missing_file_is_said() -> None:
+    with pytest.raises(SettingsError, match="cannot read the cluster file nowhere"):
+        load(Path("nowhere.yaml"))
+
+
+def names(model: Any, prefix: str = "") -> list[str]:
+    found = []
+    for key, field in model.model_fields.items():
+        inner = [part for part in (field.annotation, *getattr(field.annotation, "__args__", ())) if hasattr(part, "model_fields")]
+        found += names(inner[0], f"{prefix}{key}.") if inner else [prefix + key]
+    return found
+
+
+def test_the_docs_explain_every_setting() -> None:
+    text = (ROOT / "docs" / "kubeflow.md").read_text()
+    missing = [name for name in names(Cluster) if f"`{name}`" not in text]
+    assert not missing

@@ -1,0 +1,33 @@
+"""What a local run makes of the compiled pipeline, without an engine: the client here is a stand-in that has every image."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.kubeflow import compiled_file
+from pipeline.local.engine import with_image
+
+COMPILED = Path(__file__).parents[3] / "pipeline" / "compiled" / "dier.yaml"
+
+
+class EveryImage:
+    """A stand-in for the engine's client: whatever image is asked for is there."""
+
+    class images:  # noqa: N801
+        @staticmethod
+        def get(name: str) -> str:
+            return name
+
+
+def without(value: Any, *keys: str) -> Any:
+    if isinstance(value, dict):
+        return {key: without(inner, *keys) for key, inner in value.items() if key not in keys}
+    return [without(inner, *keys) for inner in value] if isinstance(value, list) else value
+
+
+def test_only_the_image_changes_and_retries_are_left_out() -> None:
+    compiled = compiled_file.read(COMPILED)
+    spec = with_image(compiled, "localhost/mine:1", EveryImage())
+    assert {executor["container"]["image"] for executor in spec["deploymentSpec"]["executors"].values()} == {"localhost/mine:1"}
+    assert "retryPolicy" in str(compiled.spec)
+    assert "retryPolicy" not in str(spec)
+    assert without(spec, "image") == without(compiled.spec, "image", "retryPolicy")

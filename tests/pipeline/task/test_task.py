@@ -1,0 +1,161 @@
+"""Inside a Kubeflow task: real steps on the bundled digits, and what Kubeflow is told of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.common import artifact
+from pipeline import cli
+from pipeline.kubeflow.cluster import STEP_NAMES
+from pipeline.kubeflow.pipeline import SHOWN
+from pipeline.local.artifacts import MADE_BY
+from pipeline.steps import OUTPUT, STEPS
+from pipeline.task.task import run_task
+
+SHORT = {
+    "data": {"limit": 200.0},
+    "model": {"size": "demo", "depth": 1.0},
+    "train": {"steps": 20.0, "warmup_steps": 5.0, "log_every": 10.0, "min_gap": 0.0},
+    "embed": {"timesteps": [0.0, 300.0]},
+    "probe": {"c_grid": [0.1], "bootstrap": 100.0, "baseline_timesteps": [100.0], "max_iter": 50.0},
+}
+
+
+def executor_input(folder: Path, step: str) -> dict[str, Any]:
+    """What Kubeflow hands the task: where each output goes, here as on its local runner."""
+    outputs = [OUTPUT[step], *SHOWN.get(step, {})] if step in OUTPUT else [step]
+    artifacts = {
+        name: {"artifacts": [{"name": name, "type": {"schemaTitle": "system.Artifact"}, "uri": str(folder / step / name)}]}
+        for name in outputs
+    }
+    return {"inputs": {}, "outputs": {"artifacts": artifacts, "outputFile": str(folder / step / "executor_output.json")}}
+
+
+def words(folder: Path, step: str) -> list[str]:
+    table = next(row for row in STEPS if row.name == step)
+    places = {name: folder / maker / name for name, maker in MADE_BY.items()} | {"work": folder / "work"}
+    settings = json.dumps({section: SHORT.get(section, {}) for section in table.sections})
+    inputs = [word for name in table.inputs for word in (f"--{name}", str(places[name]))]
+    return [step, "--params", settings, *inputs, "--out", str(folder / step / OUTPUT[step])]
+
+
+def run(folder: Path, step: str, *more: str) -> int:
+    shows = [word for name in SHOWN.get(step, {}) for word in ("--show", f"{name}={folder / step / name}")]
+    given = json.dumps(executor_input(folder, step))
+    return cli.main(["task", "--executor-input", given, *shows, *more, "--", *words(folder, step)])
+
+
+def told(folder: Path, step: str) -> dict[str, Any]:
+    """The executor output, read by Kubeflow's own strict parser."""
+    from google.protobuf import json_format
+    from kfp.pipeline_spec import pipeline_spec_pb2
+
+    text = (folder / step / "executor_output.json").read_text()
+    json_format.Parse(text, pipeline_spec_pb2.ExecutorOutput())
+    return {name: found["artifacts"][0]["metadata"] for name, found in json.loads(text)["artifacts"].items()}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("tasks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(made)
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nobody there: live logging gives up
+        for step in STEP_NAMES[:-1]:
+            assert run(made, step) == 0, step
+    return made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", STEP_NAMES[:-1])
+def test_each_artifact_carries_its_fingerprint(folder: Path, step: str) -> None:
+    name = OUTPUT[step]
+    assert told(folder, step)[name]["fingerprint"] == artifact.read(folder / step / name, name).fingerprint
+    assert set(told(folder, step)) == {name, *SHOWN.get(step, {})}
+
+
+@pytest.mark.slow
+def test_the_metrics_are_those_of_the_artifacts(folder: Path) -> None:
+    metrics = json.loads((folder / "probe" / "probe" / "metrics.json").read_text())
+    shown = told(folder, "probe")["metrics"]
+    assert shown["t"] == metrics["t"]
+    assert shown["test_accuracy"] == metrics["test"]["accuracy"]["value"]
+    assert shown["test_accuracy_pixels"] == metrics["baselines"]["pixels"]["test"]["accuracy"]["value"]
+    assert all(isinstance(value, (int, float)) for value in shown.values())
+    assert told(folder, "train")["metrics"]["step"] == 20
+
+
+@pytest.mark.slow
+def test_the_confusion_matrix_counts_every_test_image(folder: Path) -> None:
+    matrix = told(folder, "probe")["confusion"]["confusionMatrix"]
+    assert len(matrix["annotationSpecs"]) == 10
+    assert sum(sum(row["row"]) for row in matrix["rows"]) == 200
+    hits = sum(row["row"][i] for i, row in enumerate(matrix["rows"]))
+    assert hits / 200 == pytest.approx(told(folder, "probe")["metrics"]["test_accuracy"])
+
+
+@pytest.mark.slow
+def test_the_pages_are_whole_html_with_a_picture(folder: Path) -> None:
+    for step in ("validate", "probe", "report"):
+        page = (folder / step / "page").read_text()
+        assert page.lstrip().lower().startswith("<!doctype html")
+        assert "data:image" in page or step == "validate"
+        assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+@pytest.mark.slow
+def test_an_input_with_another_fingerprint_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    right = artifact.read(folder / "prepare" / "dataset", "dataset").fingerprint
+    assert run(folder, "validate", "--expect", f"dataset={right}") == 0
+    assert run(folder, "validate", "--expect", f"dataset={'0' * 64}") == 3
+    assert "the cluster file expects 0000" in capsys.readouterr().err
+
+
+def test_a_failure_that_no_retry_cures_is_not_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settled = tmp_path / "settled" / "run-1"
+    assert run(tmp_path, "train", "--settled", str(settled)) == 3  # no dataset
+    first = capsys.readouterr().err
+    assert "no dataset artifact" in first
+    assert run(tmp_path, "train", "--settled", str(settled)) == 3
+    again = capsys.readouterr().err
+    assert "which a retry cannot cure" in again
+    assert "no dataset artifact" not in again
+    assert not (tmp_path / "train" / "executor_output.json").exists()
+
+
+def test_what_a_retry_may_cure_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled = tmp_path / "settled"
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    line = ["prepare", "--params", "{}", "--out", str(blocked / "dataset")]
+    given = executor_input(tmp_path, "prepare")
+    assert run_task(json.dumps(given), line, settled=settled) == 1  # cannot be written
+    assert not settled.exists()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"outputs": {}}', "{{$}}"])
+def test_it_says_where_it_belongs(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["task", "--executor-input", text, "--", "prepare", "--params", "{}", "--out", "x"]) == 2
+    assert "dier task runs inside Kubeflow" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "message"),
+    [
+        ({"state": "SUCCEEDED", "pipelineJobResourceName": "run-7", "pipelineTaskName": "steps"}, "SUCCEEDED", ""),
+        (
+            {"state": "FAILED", "pipelineJobResourceName": "run-8", "error": {"code": 9, "message": "train failed"}},
+            "FAILED",
+            "train failed",
+        ),
+    ],
+)
+def test_the_outcome_is_recorded(tmp_path: Path, status: dict[str, Any], state: str, message: str) -> None:
+    out = tmp_path / "outcome" / "outcome"
+    given = json.dumps(executor_input(tmp_path, "outcome"))
+    assert cli.main(["outcome", "--executor-input", given, "--status", json.dumps(status), "--out", str(out)]) == 0
+    record = artifact.read(out, "outcome").json("outcome.json")
+    assert (record["state"], record["message"], record["run"]) == (state, message, status["pipelineJobResourceName"])
+    assert told(tmp_path, "outcome")["outcome"] == record

@@ -1,0 +1,301 @@
+"""The TrainJob: fits the Trainer's schema, says the same as the pipeline's train task, and the pipeline makes and waits for it."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from components.common.errors import SettingsError
+from pipeline import cli
+from pipeline.kubeflow.cluster import Cluster, load
+from pipeline.trainjob.manifest import manifest
+from tests.pipeline.kubeflow.test_compile import DIGEST, compile_with, kubernetes, strict
+from tests.pipeline.trainjob.trainjob_schema import check
+
+ROOT = Path(__file__).parents[3]
+EVERYTHING: dict[str, Any] = {
+    "image": DIGEST,
+    "image_pull_secrets": ["registry-login"],
+    "gpu": {"type": "nvidia.com/gpu", "count": 8, "steps": ["train"]},
+    "node_selector": {"labels": {"gpu": "a100"}},
+    "tolerations": [
+        {"key": "gpu", "operator": "Exists", "effect": "NoSchedule", "steps": ["train"]},
+        {"key": "other", "operator": "Exists", "steps": ["prepare"]},
+    ],
+    "resources": {"train": {"cpu_request": "4", "cpu_limit": "8", "memory_request": "16Gi", "memory_limit": "32Gi"}},
+    "shared_memory": "8Gi",
+    "work": {"claim": "dier-work", "sub_path": "mine"},
+    "volumes": [
+        {"claim": "sets", "mount_path": "/sets", "sub_path": "a", "steps": []},
+        {"claim": "raw", "mount_path": "/raw", "steps": ["prepare"]},
+    ],
+    "dataset": {"source": "volume", "path": "/sets/blood", "fingerprint": "c" * 64},
+    "secrets": [
+        {"name": "mlflow", "env": {"uri": "MLFLOW_TRACKING_URI"}, "optional": True},
+        {"name": "s3", "env": {"key": "AWS_SECRET_ACCESS_KEY"}, "steps": ["prepare"]},
+    ],
+    "env": {"HTTPS_PROXY": "http://proxy.example:3128"},
+    "certificate_authority": {"config_map": "our-ca", "key": "ca.pem"},
+    "security": {"run_as_user": 4321, "run_as_group": 99},
+    "service_account": "dier-run",
+    "time_limits": {"train": 600},
+    "trainjob": {
+        "nodes": 4,
+        "runtime": "torch-ours",
+        "runtime_kind": "TrainingRuntime",
+        "service_account": "dier-node",
+        "labels": {"kueue.x-k8s.io/queue-name": "gpus"},
+    },
+}
+SMALLEST: dict[str, Any] = {"work": {"claim": "dier-work"}, "trainjob": {"nodes": 2}}
+
+
+def made(**settings: Any) -> dict[str, Any]:
+    return manifest(Cluster.model_validate(settings), "dier-1", ["train", "--out", "/state/model"], "/state/settled/1")
+
+
+def pod_of(job: dict[str, Any]) -> dict[str, Any]:
+    [patch] = job["spec"]["runtimePatches"]
+    [node] = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"]
+    assert node["name"] == "node"
+    return node["template"]["spec"]["template"]
+
+
+@pytest.mark.parametrize("settings", [EVERYTHING, SMALLEST, {}, {"trainjob": {"labels": {}}, "shared_memory": None}])
+def test_it_fits_the_published_schema(settings: dict[str, Any]) -> None:
+    check(made(**settings))
+
+
+def spoil(job: dict[str, Any], kind: str) -> None:
+    spec, pod = job["spec"], pod_of(job)["spec"]
+    match kind:
+        case "field of the job":
+            spec["numNodes"] = 2
+        case "field of an older Trainer":
+            spec["podTemplateOverrides"] = []
+        case "field of the trainer":
+            spec["trainer"]["numProcsPerNode"] = 8
+        case "field of the pod":
+            pod["nodeselector"] = {}
+        case "field that may not be patched":
+            pod["restartPolicy"] = "Never"
+        case "field of a volume":
+            pod["volumes"][0]["persistentVolumeClaim"]["claim"] = "x"
+        case "nodes as text":
+            spec["trainer"]["numNodes"] = "4"
+        case "processes as text":
+            spec["trainer"]["numProcPerNode"] = "auto"
+        case "quantity as a list":
+            spec["trainer"]["resourcesPerNode"]["limits"]["memory"] = ["1Gi"]
+        case "no runtime":
+            del spec["runtimeRef"]
+        case "another version":
+            job["apiVersion"] = "trainer.kubeflow.org/v2"
+        case "name":
+            job["metadata"]["name"] = "1-dier"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "field of the job",
+        "field of an older Trainer",
+        "field of the trainer",
+        "field of the pod",
+        "field that may not be patched",
+        "field of a volume",
+        "nodes as text",
+        "processes as text",
+        "quantity as a list",
+        "no runtime",
+        "another version",
+        "name",
+    ],
+)
+def test_the_schema_refuses(kind: str) -> None:
+    job = made(**EVERYTHING)
+    before = copy.deepcopy(job)
+    spoil(job, kind)
+    assert job != before
+    with pytest.raises(jsonschema.ValidationError):
+        check(job)
+
+
+def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
+    job = made(**EVERYTHING)
+    spec, trainer = job["spec"], job["spec"]["trainer"]
+    assert job["metadata"] == {"name": "dier-1", "labels": {"kueue.x-k8s.io/queue-name": "gpus"}}
+    assert spec["runtimeRef"] == {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": "torch-ours"}
+    assert spec["activeDeadlineSeconds"] == 600
+    assert (trainer["image"], trainer["command"]) == (DIGEST, ["torchrun"])
+    assert trainer["args"] == ["-m", "pipeline.cli", "train", "--out", "/state/model"]
+    assert (trainer["numNodes"], trainer["numProcPerNode"]) == (4, 8)
+    assert trainer["resourcesPerNode"] == {
+        "requests": {"cpu": "4", "memory": "16Gi", "nvidia.com/gpu": "8"},
+        "limits": {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "8"},
+    }
+    environment = {entry["name"]: entry.get("value") or entry["valueFrom"]["secretKeyRef"] for entry in trainer["env"]}
+    ca = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"), "/etc/dier/ca/ca.pem")
+    assert environment == {
+        "HTTPS_PROXY": "http://proxy.example:3128",
+        **ca,
+        "DIER_SETTLED": "/state/settled/1",
+        "MLFLOW_TRACKING_URI": {"name": "mlflow", "key": "uri", "optional": True},
+    }
+    pod = pod_of(job)
+    assert pod["metadata"] == {"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}
+    pod = pod["spec"]
+    assert pod["serviceAccountName"] == "dier-node"
+    assert pod["imagePullSecrets"] == [{"name": "registry-login"}]
+    assert pod["nodeSelector"] == {"gpu": "a100"}
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert pod["securityContext"] == {"runAsUser": 4321, "runAsGroup": 99, "runAsNonRoot": True}
+    [container] = pod["containers"]
+    assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    sources = {volume["name"]: {key: value for key, value in volume.items() if key != "name"} for volume in pod["volumes"]}
+    mounted = {mount["mountPath"]: (sources[mount["name"]], mount.get("subPath")) for mount in container["volumeMounts"]}
+    assert mounted == {
+        "/state": ({"persistentVolumeClaim": {"claimName": "dier-work"}}, "mine"),
+        "/dev/shm": ({"emptyDir": {"medium": "Memory", "sizeLimit": "8Gi"}}, None),
+        "/etc/dier/ca": ({"configMap": {"name": "our-ca"}}, None),
+        "/sets": ({"persistentVolumeClaim": {"claimName": "sets"}}, "a"),
+    }
+
+
+def test_without_gpus_there_is_one_process_a_node() -> None:
+    job = made(**SMALLEST, node_selector={"labels": {"gpu": "a100"}, "steps": ["embed"]}, gpu={"count": 8, "steps": ["embed"]})
+    assert job["spec"]["trainer"]["numProcPerNode"] == 1
+    assert "resourcesPerNode" not in job["spec"]["trainer"]
+    assert "nodeSelector" not in pod_of(job)["spec"]
+
+
+# the command ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster_file(tmp_path: Path) -> Path:
+    file = tmp_path / "cluster.yaml"
+    file.write_text(yaml.safe_dump(EVERYTHING))
+    return file
+
+
+def run(cluster: Path, *more: str) -> int:
+    return cli.main(["trainjob", "--cluster", str(cluster), "--params", str(ROOT / "params.yaml"), *more])
+
+
+def test_the_command_prints_the_same_manifest_each_time(cluster_file: Path, tmp_path: Path, capsys: Any) -> None:
+    line = ["--param", "train.steps=700", "--name", "mine", "--work", "/sets/w"]
+    assert run(cluster_file, *line) == 0
+    printed = capsys.readouterr().out
+    assert run(cluster_file, *line, "--out-file", str(tmp_path / "m")) == 0
+    assert (tmp_path / "m").read_text() == printed
+    assert "4 nodes with 8 processes each" in capsys.readouterr().err
+    job = yaml.safe_load(printed)
+    check(job)
+    words = job["spec"]["trainer"]["args"]
+    assert words[:3] == ["-m", "pipeline.cli", "train"]
+    flags = dict(zip(words[3::2], words[4::2], strict=True))
+    assert list(flags) == ["--params", "--dataset", "--verdict", "--work", "--out"]
+    assert (flags["--dataset"], flags["--work"], flags["--out"]) == ("/state/dataset", "/sets/w", "/state/model")
+    assert json.loads(flags["--params"])["train"]["steps"] == 700
+    assert "DIER_SETTLED" not in printed
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "says"),
+    [
+        (SMALLEST, (), "has no @sha256: digest"),
+        (SMALLEST, ("--allow-tag", "--name", "Mine"), "--name 'Mine' is no name of a TrainJob"),
+        (SMALLEST, ("--allow-tag", "--name", "a" * 51), "is no name of a TrainJob: up to 50"),
+        ({}, ("--allow-tag",), "has no work.claim"),
+        (SMALLEST, ("--allow-tag", "--param", "train.stepz=1"), "train.stepz"),
+    ],
+)
+def test_the_command_refuses_in_one_line(
+    tmp_path: Path, capsys: Any, settings: dict[str, Any], more: tuple[str, ...], says: str
+) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    assert run(file, *more) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in err
+    assert err.count("\n") == 1
+
+
+def test_many_nodes_need_a_claim(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("trainjob: {nodes: 2}\n")
+    with pytest.raises(SettingsError, match=r"trainjob\.nodes 2 needs work\.claim"):
+        load(file)
+
+
+# the pipeline ---------------------------------------------------------------------------------------------------------------------
+
+
+def task_words(spec: dict[str, Any]) -> list[str]:
+    return spec["deploymentSpec"]["executors"]["exec-train"]["container"]["command"]
+
+
+def test_several_gpus_on_one_node_are_several_processes_of_the_same_command() -> None:
+    one, _ = compile_with()
+    spec, platform = compile_with(gpu={"count": 4, "steps": ["train", "embed"]})
+    strict(yaml.safe_dump_all([spec, platform]))
+    assert task_words(spec)[-3:] == ["--processes", "4", "--"]
+    assert "--processes" not in task_words(one)
+    assert "--processes" not in spec["deploymentSpec"]["executors"]["exec-embed"]["container"]["command"]
+    args = [document["deploymentSpec"]["executors"]["exec-train"]["container"]["args"] for document in (one, spec)]
+    assert args[0] == args[1]
+    only_embed, _ = compile_with(gpu={"count": 4, "steps": ["embed"]})
+    assert "--processes" not in task_words(only_embed)
+
+
+def test_several_nodes_are_a_trainjob_that_a_small_task_waits_for() -> None:
+    spec, platform = compile_with(**{**EVERYTHING, "retry": {"count": 0}})
+    strict(yaml.safe_dump_all([spec, platform]))
+    words = task_words(spec)
+    run_id = "{{$.pipeline_job_uuid}}"
+    job = json.loads(words[words.index("--trainjob") + 1])
+    assert job["metadata"]["name"] == f"dier-{run_id}"
+    assert job == manifest(Cluster.model_validate(EVERYTHING), f"dier-{run_id}", (), f"/state/settled/{run_id}")
+    job["metadata"]["name"] = job["metadata"]["name"].replace(run_id, "9b2f0f2e-8f4e-4f0c-9e55-0d7a8b1c2d3e")
+    check(job)
+    assert len(job["metadata"]["name"]) <= 50
+    assert words[words.index("--settled") + 1] == f"/state/settled/{run_id}"
+    assert words[words.index("--keep") + 1] == "failed"
+    assert "--processes" not in words
+    executor, task = spec["deploymentSpec"]["executors"]["exec-train"]["container"], kubernetes(platform, "train")
+    assert "accelerator" not in executor["resources"]
+    assert executor["resources"]["resourceMemoryRequest"] == "512Mi"
+    assert not {"nodeSelector", "tolerations", "activeDeadlineSeconds", "emptyDirMounts"} & set(task)
+    assert ("dier-work", "/state") in [(mount["constant"], mount["mountPath"]) for mount in task["pvcMount"]]
+    one, _ = compile_with(**{**EVERYTHING, "trainjob": {"nodes": 1}})
+    assert "--trainjob" not in task_words(one)
+    assert executor["args"] == one["deploymentSpec"]["executors"]["exec-train"]["container"]["args"]
+
+
+# the rights -----------------------------------------------------------------------------------------------------------------------
+
+
+def role() -> list[dict[str, Any]]:
+    return list(yaml.safe_load_all((ROOT / "pipeline" / "trainjob" / "role.yaml").read_text()))
+
+
+def test_the_role_fits_kubernetes_schema_and_its_binding_names_it() -> None:
+    for document in role():
+        for version in ("1.30", "1.37"):
+            kubernetes_validate.validate(document, version, strict=True)
+    rights, binding = role()
+    assert binding["roleRef"]["name"] == rights["metadata"]["name"]
+
+
+def test_the_strict_schema_of_roles_refuses_what_it_does_not_know() -> None:
+    rights, _ = role()
+    rights["rules"][0]["verb"] = ["get"]
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(rights, "1.37", strict=True)
