@@ -1,4 +1,4 @@
-"""The tree of the code, a line a file, from the file's own first sentence; `python -m tools.tree` writes it into docs/architecture.md."""
+"""The tree of the code, a line a file, by the files' own first sentences; `python -m tools.tree` writes it into the docs."""
 
 import ast
 import sys
