@@ -161,7 +161,7 @@ def _allow_tag(command: argparse.ArgumentParser) -> None:
 
 
 def _run_compile(args: argparse.Namespace) -> None:
-    from pipeline.kubeflow.compile import compile_to
+    from pipeline.kubeflow.pipeline import compile_to
 
     compile_to(args.out, cluster=args.cluster, params=args.params, allow_tag=args.allow_tag)
 

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from components.common.errors import SettingsError
-from components.common.settings import Float, Int, Section, first_problem, read_yaml
+from components.common.settings import Float, Int, OneOf, Section, first_problem, read_yaml
 from pipeline.steps import STEPS
 
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 STEP_NAMES = tuple(step.name for step in STEPS)
 
-StepName = Literal["prepare", "validate", "train", "embed", "probe", "report", "register"]
+StepName = Annotated[str, OneOf(STEP_NAMES)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kKMGTP]i?)?$")]
 Duration = Annotated[str, Field(pattern=r"^[0-9]+(s|m|h)$")]
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]

@@ -1,10 +1,8 @@
 """What a task asks of the cluster: resources, GPUs, volumes, secrets, limits, retries. Settings: pipeline/kubeflow/cluster.py."""
 
-from typing import cast
-
 from kfp import dsl, kubernetes
 
-from pipeline.kubeflow.cluster import Cluster, StepName
+from pipeline.kubeflow.cluster import Cluster
 from pipeline.steps import STATE, STEPS
 
 READ_DATASET = [step.name for step in STEPS if "dataset" in step.inputs]
@@ -54,7 +52,7 @@ def _resources(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
     if _only_waits(step, cluster):
         task.set_cpu_request("100m").set_memory_request("512Mi")
         return
-    wanted = cluster.resources.get(cast(StepName, step))
+    wanted = cluster.resources.get(step)
     if wanted:
         for value, ask in (
             (wanted.cpu_request, task.set_cpu_request),

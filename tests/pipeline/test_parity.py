@@ -17,6 +17,7 @@ import yaml
 from components.common.settings import SECTIONS, load
 from pipeline import cli
 from pipeline.steps import STEPS
+from pipeline.task import ui_metadata
 
 ROOT = Path(__file__).parents[2]
 COMPILED = ROOT / "pipeline" / "compiled" / "dier.yaml"
@@ -109,6 +110,10 @@ def test_the_same_sections(step: str, stages: dict[str, Any], spec: dict[str, An
     assert re.findall(r'"(\w+)": \{\{\$\.inputs\.parameters\[\'(\w+)\'\]\}\}', text) == [(s, f"{s}_settings") for s in sections]
     given = tasks[step]["inputs"]["parameters"]
     assert given == {f"{s}_settings": {"componentInputParameter": f"pipelinechannel--{s}"} for s in sections}
+
+
+def test_every_output_that_the_ui_shows_has_what_writes_it() -> None:
+    assert set(ui_metadata._SHOWN) == {(step.name, name) for step in STEPS for name in step.shown}
 
 
 def test_the_defaults_are_those_of_params_yaml(spec: dict[str, Any]) -> None:
