@@ -19,7 +19,7 @@ from components.common.errors import SettingsError
 from components.common.progress import say
 from components.common.settings import Settings
 from components.common.settings import load as load_settings
-from pipeline.files import write_whole
+from pipeline.atomic_text import write_whole
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster import load as load_cluster
 from pipeline.kubeflow.placement import CA_FOLDER, CA_VARIABLES
@@ -64,7 +64,7 @@ def manifest(cluster: Cluster, name: str, words: Sequence[str] = (), settled_fil
 
 
 def write(
-    file: Path | None, cluster: Path, params: Path, overrides: list[str], name: str, paths: dict[str, Path], *, allow_tag: bool
+    file: Path | None, cluster: Path, params: Path, overrides: Sequence[str], name: str, paths: dict[str, Path], *, allow_tag: bool
 ) -> None:
     """Print the manifest of one training, or write it to `file`. Raises SettingsError.
 
@@ -79,7 +79,7 @@ def write(
         raise SettingsError(
             f"{cluster} has no work.claim: the pods of a TrainJob find data and checkpoints there, and leave the model"
         )
-    made = text(wanted, load_settings(params, overrides), name, paths)
+    made = text(wanted, load_settings(params, list(overrides)), name, paths)
     if file is None:
         print(made, end="")
         return
