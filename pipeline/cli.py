@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from pipeline import run_step
-from pipeline.run_step import OUT, PATH, dier
+from pipeline.run_step import OUT, PATH, SET, dier
 from pipeline.steps import INPUT_HELP, STATE
 
 CLUSTER = click.option("--cluster", type=PATH, default=Path("pipeline/cluster.yaml"), metavar="FILE", help="cluster settings")
@@ -61,6 +61,18 @@ def params() -> None:
     from pipeline.params_help import params_table
 
     print(params_table())
+
+
+@dier.command()
+@click.argument("preset", type=PATH)
+@SET
+@click.option("--out", type=PATH, default=Path("params.yaml"), metavar="FILE", help="where the settings go")
+def preset(preset: Path, overrides: Sequence[str], out: Path) -> None:
+    """Write every setting to params.yaml: the defaults, but for those of a preset, such as pipeline/presets/medmnist.yaml."""
+    from pipeline.atomic_text import write_whole
+    from pipeline.params_help import params_file
+
+    write_whole(out, params_file(preset, overrides))
 
 
 @dier.command()
