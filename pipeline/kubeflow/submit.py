@@ -87,7 +87,7 @@ def upload(
     version = version_name or f"sha256-{artifact.sha256(pipeline)[:12]}"
     client = _connect(connection)
     pipeline_id = _pipeline(client, name, connection["namespace"])
-    answer = client.pipelines.pipeline_service_list_pipeline_versions(pipeline_id, filter=_named(version))
+    answer = client.pipelines.pipeline_service_list_pipeline_versions(pipeline_id, filter=_name_filter(version))
     found = [known.pipeline_version_id for known in answer.pipeline_versions or []]
     if found:
         print(f"already there: version {version} of {name}, {found[0]}")
@@ -123,12 +123,12 @@ def _check_images(compiled: compiled_file.Package, allow_tag: bool) -> None:
 def _experiment(client: Client, name: str, namespace: str | None) -> str:
     """Its id; it is made where there is none."""
     service = client.experiments
-    found = service.experiment_service_list_experiments(filter=_named(name), **_in(namespace)).experiments or []
+    found = service.experiment_service_list_experiments(filter=_name_filter(name), **_within(namespace)).experiments or []
     if len(found) > 1:
         raise ClusterError(f"{client.base} has {len(found)} experiments named {name}: give another name with --experiment")
     if not found:
         say(f"new experiment {name}")
-        new = api.V2beta1Experiment(display_name=name, **_in(namespace))
+        new = api.V2beta1Experiment(display_name=name, **_within(namespace))
         found = [service.experiment_service_create_experiment(new)]
     return str(found[0].experiment_id)
 
@@ -136,12 +136,12 @@ def _experiment(client: Client, name: str, namespace: str | None) -> str:
 def _pipeline(client: Client, name: str, namespace: str | None) -> str:
     """Its id; it is made, empty, where there is none, so that its first version has a name of ours too."""
     service = client.pipelines
-    found = service.pipeline_service_list_pipelines(filter=_named(name), **_in(namespace)).pipelines or []
+    found = service.pipeline_service_list_pipelines(filter=_name_filter(name), **_within(namespace)).pipelines or []
     if len(found) > 1:
         raise ClusterError(f"{client.base} has {len(found)} pipelines named {name}: give another name with --name")
     if not found:
         say(f"new pipeline {name}")
-        new = api.V2beta1Pipeline(display_name=name, **_in(namespace))
+        new = api.V2beta1Pipeline(display_name=name, **_within(namespace))
         found = [service.pipeline_service_create_pipeline(new)]
     return str(found[0].pipeline_id)
 
@@ -173,11 +173,11 @@ def _document(compiled: compiled_file.Package, no_cache: bool) -> dict[str, Any]
     return {"pipeline_spec": spec, "platform_spec": compiled.platform} if compiled.platform else spec
 
 
-def _named(name: str) -> str:
+def _name_filter(name: str) -> str:
     return json.dumps({"predicates": [{"operation": 1, "key": "display_name", "stringValue": name}]})  # 1: equals
 
 
-def _in(namespace: str | None) -> dict[str, str]:
+def _within(namespace: str | None) -> dict[str, str]:
     return {} if namespace is None else {"namespace": namespace}
 
 
