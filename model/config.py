@@ -9,6 +9,8 @@ from .errors import ConfigError
 
 NUM_TIMESTEPS = 1000
 """T of the diffusion; t is in 0 .. T - 1."""
+POOLS = ("mean", "flat")
+"""The head over the encoder's tokens: `model.encoder`."""
 SCHEDULES = ("linear", "cosine")
 """How the noise grows with t: `model.schedule`."""
 PREDICTIONS = ("eps", "v", "x0")
@@ -63,12 +65,9 @@ class ModelConfig:
             )
         if self.dim % self.heads or self.dim % 4:
             raise ConfigError(f"width {self.dim} must be a multiple of 4 and of the number of heads {self.heads}")
-        if self.pool not in ("mean", "flat"):
-            raise ConfigError(f"unknown model.pool {self.pool!r}: use mean or flat")
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(f"unknown model.schedule {self.schedule!r}: use {' or '.join(SCHEDULES)}")
-        if self.prediction not in PREDICTIONS:
-            raise ConfigError(f"unknown model.prediction {self.prediction!r}: use {', '.join(PREDICTIONS)}")
+        for name, choices in (("pool", POOLS), ("schedule", SCHEDULES), ("prediction", PREDICTIONS)):
+            if (value := getattr(self, name)) not in choices:
+                raise ConfigError(f"unknown model.{name} {value!r}: use {' or '.join(choices)}")
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -1,142 +1,210 @@
-"""The `dier` command. Everything heavy is imported by the step that runs, never here.
+"""The `dier` command: the steps (pipeline/run_step.py, which also has the exit codes), and here what is around them.
 
-Exit codes: 0 done, 2 bad settings or usage, 3 bad data or a damaged artifact, 4 the gate refused, 1 anything else;
-130 and 143 after SIGINT and SIGTERM.
+Everything heavy is imported by the command that runs, never here.
 """
 
-import argparse
-import importlib
 import os
 import sys
-import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from pipeline import cli_kubeflow
-from pipeline.steps import INPUT_HELP, STEPS, Step
-from pipeline.task import permanent_failure
+import click
+
+from pipeline import run_step
+from pipeline.run_step import OUT, PATH, SET, dier
+from pipeline.steps import INPUT_HELP, STATE
+
+CLUSTER = click.option("--cluster", type=PATH, default=Path("pipeline/cluster.yaml"), metavar="FILE", help="cluster settings")
+DEFAULTS = click.option("--params", type=PATH, default=Path("params.yaml"), metavar="FILE", help="settings, such as params.yaml")
+PIPELINE = click.option(
+    "--pipeline", type=PATH, default=Path("pipeline/compiled/dier.yaml"), metavar="FILE", help="compiled pipeline"
+)
+PARAM = click.option(
+    "--param", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="a setting other than compiled (repeatable)"
+)
+ALLOW_TAG = click.option("--allow-tag", is_flag=True, help="accept an image without @sha256: digest: caches may then lie")
+NO_CACHE = click.option("--no-cache", is_flag=True, help="run every step, whatever is cached")
+EXECUTOR_INPUT = click.option("--executor-input", required=True, metavar="JSON", help="what Kubeflow hands a task: {{$}}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; return its exit code."""
-    args = _parser().parse_args(argv)
-    try:
-        return int(args.run(args) or 0)
-    except KeyboardInterrupt as error:  # a training that stopped in good order says where it goes on, and by which signal
-        return _fail(str(error) or "interrupted", getattr(error, "exit_code", 130), args.debug)
-    except Exception as error:
-        code = _exit_code(error)
-        if os.environ.get(permanent_failure.VARIABLE):  # one of many nodes, whose exit code nobody sees
-            permanent_failure.remember(Path(os.environ[permanent_failure.VARIABLE]), code)
-        return _fail(_one_line(error), code, args.debug)
+    return run_step.run(sys.argv[1:] if argv is None else argv)
 
 
-def _exit_code(error: Exception) -> int:
-    from components.common.errors import GateRefused, SettingsError
-    from data.errors import DataError
-    from model.errors import ConfigError
-
-    codes: dict[type[Exception], int] = {SettingsError: 2, ConfigError: 2, DataError: 3, GateRefused: 4}
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if type(error).__module__.split(".")[0] in ("components", "data", "model", "pipeline"):
-        return text
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"cannot use {error.filename}: {error.strerror}; check the path and its permissions"
-    return f"{type(error).__name__}: {text}; run again with --debug for the traceback"
-
-
-def _fail(message: str, code: int, debug: bool) -> int:
-    if debug:
-        traceback.print_exc()
-    print(f"dier: error: {message}", file=sys.stderr)
-    return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dier", description="Unlabelled images to versioned, evaluated diffusion embeddings.")
-    parser.set_defaults(debug=False)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for step in STEPS:
-        _add_step(commands.add_parser(step.name, help=step.help, description=step.help), step)
-
-    promote = commands.add_parser("promote", help="move an alias to a registered version, and record why")
-    promote.add_argument("name", help="registered model name")
-    promote.add_argument("--version", type=int, help="version (default: the one that carries the alias candidate)")
-    promote.add_argument("--to", default="champion", metavar="ALIAS", help="alias to move (default: champion)")
-    promote.add_argument("--force", action="store_true", help="promote what the gate refused; needs --reason")
-    promote.add_argument("--reason", metavar="TEXT", help="why, kept in the model's record")
-    promote.set_defaults(run=_promote)
-
-    models = commands.add_parser("models", help="registered models, their versions, aliases and verdicts")
-    models.add_argument("name", nargs="?", help="registered model name (default: all)")
-    models.set_defaults(run=_models)
-
-    params = commands.add_parser("params", help="every setting, its default and meaning")
-    params.set_defaults(run=_params)
-
-    summary = commands.add_parser("summary", help="what the last run found, and what to do next")
-    summary.add_argument("--artifacts", type=Path, default=Path("artifacts"), metavar="DIR", help="default: artifacts")
-    summary.set_defaults(run=_summary)
-
-    for command in (promote, models, params, summary, *cli_kubeflow.add_commands(commands)):
-        _add_debug(command)
-    return parser
-
-
-def _add_step(command: argparse.ArgumentParser, step: Step) -> None:
-    command.add_argument("--params", required=True, metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
-    for name in step.inputs:
-        command.add_argument(f"--{name}", type=Path, required=True, metavar="DIR", help=INPUT_HELP[name])
-    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the artifact goes")
-    command.add_argument(
-        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", dest="overrides", help="override a setting (repeatable)"
-    )
-    _add_debug(command)
-    command.set_defaults(run=_run_step, step=step)
-
-
-def _add_debug(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--debug", action="store_true", help="show a traceback with an error")
-
-
-def _run_step(args: argparse.Namespace) -> None:
-    from pipeline.timing import timed
-
-    with timed(args.step.name, os.environ.get("DIER_TIMINGS")):
-        from components.common import settings
-
-        loaded = settings.load(args.params, args.overrides)
-        sections = {name + "_settings": loaded.section(name) for name in args.step.sections}
-        paths = {name: getattr(args, name) for name in args.step.inputs}
-        importlib.import_module(f"components.{args.step.name}").run(**sections, **paths, out=args.out)
-
-
-def _promote(args: argparse.Namespace) -> None:
+@dier.command()
+@click.argument("name")
+@click.option("--version", type=int, metavar="N", help="version; without it the one that carries the alias candidate")
+@click.option("--to", "alias", default="champion", metavar="ALIAS", help="alias to move")
+@click.option("--force", is_flag=True, help="promote what the gate refused; needs --reason")
+@click.option("--reason", metavar="TEXT", help="why, kept in the model's record")
+def promote(name: str, **options: Any) -> None:
+    """Move an alias of a registered model to a version, and record why."""
     from components.registry.promote import promote
 
-    print(promote(args.name, version=args.version, alias=args.to, force=args.force, reason=args.reason))
+    print(promote(name, **options))
 
 
-def _models(args: argparse.Namespace) -> None:
+@dier.command()
+@click.argument("name", required=False)
+def models(name: str | None) -> None:
+    """Registered models, their versions, aliases and verdicts: of all, or of one."""
     from components.registry.promote import models
 
-    print(models(args.name))
+    print(models(name))
 
 
-def _params(args: argparse.Namespace) -> None:
+@dier.command()
+def params() -> None:
+    """Every setting, its default and meaning."""
     from pipeline.params_help import params_table
 
     print(params_table())
 
 
-def _summary(args: argparse.Namespace) -> None:
+@dier.command()
+@click.argument("preset", type=PATH)
+@SET
+@click.option("--out", type=PATH, default=Path("params.yaml"), metavar="FILE", help="where the settings go")
+def preset(preset: Path, overrides: Sequence[str], out: Path) -> None:
+    """Write every setting to params.yaml: the defaults, but for those of a preset, such as pipeline/presets/medmnist.yaml."""
+    from pipeline.atomic_text import write_whole
+    from pipeline.params_help import params_file
+
+    write_whole(out, params_file(preset, overrides))
+
+
+@dier.command()
+@click.option("--artifacts", type=PATH, default=Path("artifacts"), metavar="DIR", help="artifacts of the run")
+def summary(artifacts: Path) -> None:
+    """What the last run found, and what to do next."""
     from pipeline.run_summary import summary
 
-    print(summary(args.artifacts, os.environ.get("DIER_TIMINGS")))
+    print(summary(artifacts, os.environ.get(run_step.TIMINGS)))
+
+
+@dier.command("compile")
+@CLUSTER
+@DEFAULTS
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="where the compiled pipeline goes")
+@ALLOW_TAG
+def compile_pipeline(**options: Any) -> None:
+    """Write the pipeline as Kubeflow's YAML."""
+    from pipeline.kubeflow.pipeline import compile_to
+
+    compile_to(**options)
+
+
+def connection(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where the cluster's API is, and who asks: submit.Connection."""
+    options = (
+        click.option("--host", envvar="KF_PIPELINES_ENDPOINT", show_envvar=True, metavar="URL", help="pipelines' API"),
+        click.option("--token-file", type=PATH, metavar="FILE", help="file with a bearer token"),
+        click.option("--ca", type=PATH, metavar="FILE", help="certificate of a private authority, PEM"),
+        click.option("--namespace", metavar="N", help="namespace, where the cluster has several users"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@dier.command()
+@PIPELINE
+@connection
+@click.option("--experiment", default="dier", metavar="E", help="experiment, made where there is none")
+@click.option("--run-name", metavar="R", help="name of the run; without it dier and the time")
+@CLUSTER
+@NO_CACHE
+@click.option("--wait", is_flag=True, help="wait for the end; exit 0 only when the run succeeded")
+@PARAM
+@ALLOW_TAG
+def submit(**options: Any) -> int:
+    """Start a run of the compiled pipeline on a cluster; of the cluster settings the service account counts."""
+    from pipeline.kubeflow.submit import submit
+
+    return submit(**options)
+
+
+@dier.command()
+@PIPELINE
+@connection
+@click.option("--name", default="dier", metavar="P", help="name of the pipeline")
+@click.option("--version-name", metavar="V", help="name of the version; without it the file's digest")
+@ALLOW_TAG
+def upload(**options: Any) -> None:
+    """Store the compiled pipeline on a cluster, as a new version where it is known."""
+    from pipeline.kubeflow.submit import upload
+
+    upload(**options)
+
+
+def pod_paths(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say where the pods of a TrainJob see inputs and output."""
+    defaults = {"dataset": "dataset", "verdict": "verdict", "work": "train", "out": "model"}
+    for name, folder in reversed(defaults.items()):
+        text = "where the model goes" if name == "out" else INPUT_HELP[name]
+        option = click.option(f"--{name}", type=PATH, default=Path(STATE) / folder, metavar="DIR", help=f"{text}, as pods see it")
+        command = option(command)
+    return command
+
+
+@dier.command()
+@CLUSTER
+@DEFAULTS
+@pod_paths
+@click.option("--name", default="dier-train", metavar="N", help="name of the TrainJob")
+@click.option("--out-file", "file", type=PATH, metavar="FILE", help="where the manifest goes; without it to standard output")
+@PARAM
+@ALLOW_TAG
+def trainjob(dataset: Path, verdict: Path, work: Path, out: Path, **options: Any) -> None:
+    """Print train on several nodes as a Kubeflow Trainer TrainJob, for kubectl apply."""
+    from pipeline.trainjob.manifest import write
+
+    write(paths={"dataset": dataset, "verdict": verdict, "work": work, "out": out}, **options)
+
+
+@dier.command("run-local")
+@PIPELINE
+@click.option("--image", metavar="IMAGE", help="image to run instead of the compiled one")
+@click.option("--root", type=PATH, default=Path(".work/kubeflow"), metavar="DIR", help="folder of runs, logs, cache, artifacts")
+@click.option("--mount", "mounts", multiple=True, metavar="HOST:CONTAINER", help="a read-only folder (repeatable)")
+@click.option("--network", default="none", help="network of the containers: none, host or a name")
+@NO_CACHE
+@PARAM
+def run_local(mounts: Sequence[str], overrides: Sequence[str], no_cache: bool, **options: Any) -> None:
+    """Run the compiled pipeline in containers on this machine."""
+    from pipeline.local.run_local import run_local
+
+    run_local(mounts=list(mounts), params=list(overrides), cache=not no_cache, **options)
+
+
+@dier.command()
+@EXECUTOR_INPUT
+@click.option("--show", multiple=True, metavar="NAME=PATH", help="an output for the UI (repeatable)")
+@click.option("--expect", multiple=True, metavar="INPUT=FINGERPRINT", help="refuse an input that differs")
+@click.option("--list", "lists", multiple=True, metavar="INPUT", help="an input of many artifacts")
+@click.option("--settled", type=PATH, metavar="FILE", help="where a failure that no retry can cure is remembered")
+@click.option("--processes", type=int, default=1, metavar="N", help="run the step in N processes")
+@click.option("--trainjob", metavar="JSON", help="run the step on many nodes: the manifest of a TrainJob")
+@click.option("--keep", type=click.Choice(["never", "failed", "always"]), default="failed", help="which TrainJobs stay")
+@click.argument("step", nargs=-1, metavar="-- STEP ...")
+def task(executor_input: str, step: Sequence[str], **options: Any) -> int:
+    """Run one step inside a Kubeflow task by its own command line, and tell Kubeflow what it made."""
+    from pipeline.task.task import run_task
+
+    return run_task(executor_input, step, **options)
+
+
+@dier.command()
+@EXECUTOR_INPUT
+@click.option("--status", required=True, metavar="JSON", help="how the steps ended, as Kubeflow says it")
+@OUT
+def outcome(**options: Any) -> None:
+    """Record how a Kubeflow run ended."""
+    from pipeline.task.task import record_outcome
+
+    record_outcome(**options)
 
 
 if __name__ == "__main__":

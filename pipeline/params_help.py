@@ -1,11 +1,15 @@
-"""`dier params`: every setting with its default, what it may be and what it means, read off the schema itself."""
+"""`dier params` and `dier preset`: every setting with its meaning, and a whole params.yaml, read off the schema itself."""
 
 import json
 import shutil
 import textwrap
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from components.common.settings import SECTIONS, Settings
+import yaml
+
+from components.common.settings import SECTIONS, Settings, load
 
 NARROWEST, WIDEST = 80, 120
 INDENT = "      "
@@ -32,6 +36,21 @@ def params_table(width: int | None = None) -> str:
             lines += _setting(f"{name}.{key}", getattr(section, key), field, columns)
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+class _Dumper(yaml.SafeDumper):
+    """A list on one line."""
+
+
+_Dumper.add_representer(list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True))
+
+
+def params_file(preset: Path, overrides: Sequence[str] = ()) -> str:
+    """A params.yaml with every setting, since DVC sees no other: the defaults, but for what `preset` and `overrides` say."""
+    settings = load(preset, list(overrides))
+    sections = {name: settings.section(name).model_dump(mode="json") for name in SECTIONS}
+    head = f"# Made by: dier preset {preset}. `dier params` prints every setting with its unit and meaning.\n"
+    return head + "".join(f"\n{yaml.dump({name: values}, Dumper=_Dumper, sort_keys=False)}" for name, values in sections.items())
 
 
 def _setting(key: str, default: Any, field: dict[str, Any], columns: int) -> list[str]:

@@ -1,6 +1,11 @@
-"""The seven steps as one table: the command, DVC's stages and the compiled pipeline are all held to it by tests."""
+"""The table of steps: everything that names them is made from it, but for DVC's `dvc.yaml`, which a test holds to it.
 
-from dataclasses import dataclass
+The commands (pipeline/run_step.py), the Kubeflow pipeline (pipeline/kubeflow/pipeline.py), the step names in the cluster file.
+A new step is a row here, a module `components/NAME.py` with `run`, a stage in dvc.yaml, and its section of settings if it has one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -9,48 +14,83 @@ class Step:
 
     name: str
     help: str
-    output: str
-    """What its artifact is called by later steps, and its kind."""
     sections: tuple[str, ...]
     """The settings sections that it is handed, and so all that it can depend on."""
+    output: str
+    """What its artifact is called by later steps, and its kind in the artifact's manifest."""
     inputs: tuple[str, ...] = ()
-    """Its input artifacts, in the order of the command line; `work` is a scratch folder rather than an artifact."""
+    """Outputs of earlier steps in the order of the command line; `work` is a scratch folder rather than an artifact."""
+    kfp_type: str = "Artifact"
+    """The class in kfp.dsl of its artifact. A name, since kfp takes a second to import."""
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """What Kubeflow's pages show beside the artifact: name and class in kfp.dsl; pipeline/task/ui_metadata.py writes each."""
+    cached: bool = True
+    """Whether Kubeflow may take the result of an earlier run: not where the step changes something outside, such as a registry."""
 
 
 STEPS = (
-    Step("prepare", "bring images from their source into the on-disk format", "dataset", ("data",)),
-    Step("validate", "check the images: schema, copies, leaks, near-duplicates, drift", "verdict", ("validate",), ("dataset",)),
     Step(
-        "train", "train encoder and denoiser together, without labels", "model", ("model", "train"), ("dataset", "verdict", "work")
-    ),
-    Step("embed", "export v_t for every split and timestep", "embeddings", ("embed",), ("dataset", "model")),
-    Step("probe", "linear probes over t, with baselines", "probe", ("probe",), ("dataset", "model", "embeddings")),
-    Step(
-        "report",
-        "one self-contained HTML page",
-        "report",
-        ("data", "validate", "model", "train", "embed", "probe"),
-        ("dataset", "verdict", "model", "embeddings", "probe"),
+        name="prepare",
+        help="bring images from their source into the on-disk format",
+        sections=("data",),
+        output="dataset",
+        kfp_type="Dataset",
     ),
     Step(
-        "register",
-        "gate the model and register it in MLflow",
-        "registration",
-        ("register",),
-        ("verdict", "model", "probe", "report"),
+        name="validate",
+        help="check the images: schema, copies, leaks, near-duplicates, drift",
+        sections=("validate",),
+        inputs=("dataset",),
+        output="verdict",
+        shown={"page": "HTML"},
+    ),
+    Step(
+        name="train",
+        help="train encoder and denoiser together, without labels",
+        sections=("model", "train"),
+        inputs=("dataset", "verdict", "work"),
+        output="model",
+        kfp_type="Model",
+        shown={"metrics": "Metrics"},
+    ),
+    Step(
+        name="embed",
+        help="export v_t for every split and timestep",
+        sections=("embed",),
+        inputs=("dataset", "model"),
+        output="embeddings",
+        kfp_type="Dataset",
+    ),
+    Step(
+        name="probe",
+        help="linear probes over t, with baselines",
+        sections=("probe",),
+        inputs=("dataset", "model", "embeddings"),
+        output="probe",
+        shown={"metrics": "Metrics", "confusion": "ClassificationMetrics", "page": "HTML"},
+    ),
+    Step(
+        name="report",
+        help="one self-contained HTML page",
+        sections=("data", "validate", "model", "train", "embed", "probe"),
+        inputs=("dataset", "verdict", "model", "embeddings", "probe"),
+        output="report",
+        shown={"page": "HTML"},
+    ),
+    Step(
+        name="register",
+        help="gate the model and register it in MLflow",
+        sections=("register",),
+        inputs=("verdict", "model", "probe", "report"),
+        output="registration",
+        cached=False,
     ),
 )
 
+BY_NAME = {step.name: step for step in STEPS}
 OUTPUT = {step.name: step.output for step in STEPS}
+INPUT_HELP = {step.output: f"{step.output} artifact, made by {step.name}" for step in STEPS}
+INPUT_HELP["work"] = "folder of running checkpoints, kept between runs"
+
 STATE = "/state"
 """A container's own writable folder, the image's working folder: running checkpoints, MLflow's SQLite file, scratch."""
-
-INPUT_HELP = {
-    "dataset": "dataset artifact, made by prepare",
-    "verdict": "verdict artifact, made by validate",
-    "model": "model artifact, made by train",
-    "embeddings": "embeddings artifact, made by embed",
-    "probe": "probe artifact, made by probe",
-    "report": "report artifact, made by report",
-    "work": "folder of running checkpoints, kept between runs",
-}

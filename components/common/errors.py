@@ -1,4 +1,4 @@
-"""The exceptions of the steps; `pipeline.cli` turns each into its exit code."""
+"""The exceptions of the steps; `pipeline.run_step` turns each into its exit code."""
 
 from data.errors import DataError
 

@@ -1,19 +1,23 @@
 """Every setting, its type, default, unit and meaning: the schema of `params.yaml`.
 
-Sections are steps. A step is handed its own sections only, so it cannot depend on another's; the same lists stand in
-`pipeline/steps.py` and, for DVC, in `dvc.yaml`. Contradictions between fields are refused here, before any work.
+A step is handed the sections that `pipeline/steps.py` names for it, and so cannot depend on others; for DVC they stand in
+`dvc.yaml`. Contradictions between fields are refused here, before any work.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, core_schema
 
 from components.common.errors import SettingsError
+from data.sources import SOURCES
+from model.config import NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
 
-T = 1000
-"""Number of diffusion timesteps: t is in 0 .. T - 1."""
+NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+"""What PyYAML raises for text that it cannot read; ValueError for dates such as 2024-13-45, RecursionError for deep nesting."""
 
 
 def _number(value: Any) -> Any:
@@ -41,6 +45,17 @@ def _off(value: Any) -> Any:
 Float = Annotated[float, BeforeValidator(_number)]
 Int = Annotated[int, BeforeValidator(_whole)]
 Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+Timestep = Annotated[Int, Field(ge=0, lt=NUM_TIMESTEPS)]
+
+
+class OneOf:
+    """`Annotated[str, OneOf(TABLE)]`: text that is one of the names in a table, which then stand nowhere else."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = list(names)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.literal_schema(self._names)
 
 
 class Section(BaseModel):
@@ -52,9 +67,7 @@ class Section(BaseModel):
 class DataSettings(Section):
     """Which images."""
 
-    source: Literal["digits", "npz", "medmnist", "torchvision", "folder"] = Field(
-        "digits", description="where the images come from"
-    )
+    source: Annotated[str, OneOf(SOURCES)] = Field("digits", description="where the images come from")
     name: str = Field(
         "digits", description="name of the set; for medmnist its flag, for torchvision its class, such as FashionMNIST"
     )
@@ -122,21 +135,19 @@ class ValidateSettings(Section):
 class ModelSettings(Section):
     """The two networks."""
 
-    size: Literal["demo", "tiny", "small", "base", "large"] = Field(
-        "demo", description="depth x width x heads of encoder and denoiser"
-    )
+    size: Annotated[str, OneOf(SIZES)] = Field("demo", description="depth x width x heads of encoder and denoiser")
     depth: Annotated[Int, Field(ge=1, le=64)] | None = Field(None, description="blocks a network; null = what the size says")
     width: Annotated[Int, Field(ge=16)] | None = Field(None, description="width of a token; null = what the size says")
     heads: Annotated[Int, Field(ge=1)] | None = Field(None, description="attention heads; null = what the size says")
     patch_size: Int = Field(2, ge=1, description="pixels a side of a patch; the image size must be a multiple")
     embed_dim: Int = Field(128, ge=2, description="numbers in an embedding v_t")
-    pool: Literal["mean", "flat"] = Field("mean", description="head over the tokens: their mean, or all of them flattened")
+    pool: Annotated[str, OneOf(POOLS)] = Field("mean", description="head over the tokens: their mean, or all of them flattened")
     embed_norm: bool = Field(True, description="layer-normalise v_t (no scale, no shift)")
     encoder_time: bool = Field(True, description="condition the encoder on t; false is the ablation")
-    schedule: Literal["linear", "cosine"] = Field(
+    schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
         "linear", description="how noise grows with t; cosine spends fewer steps on almost nothing but noise"
     )
-    prediction: Literal["eps", "v", "x0"] = Field(
+    prediction: Annotated[str, OneOf(PREDICTIONS)] = Field(
         "eps", description="what the denoiser predicts: the noise, v (a mix of noise and image), or the clean image"
     )
 
@@ -212,7 +223,7 @@ class TrainSettings(Section):
 class EmbedSettings(Section):
     """Which embeddings are exported."""
 
-    timesteps: list[Annotated[Int, Field(ge=0, lt=T)]] = Field(
+    timesteps: list[Timestep] = Field(
         [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999], min_length=1, description="timesteps t, 0 .. 999"
     )
     splits: list[Literal["train", "val", "test"]] = Field(["train", "val", "test"], min_length=1, description="splits to embed")
@@ -242,7 +253,7 @@ class ProbeSettings(Section):
     baselines: list[Literal["pixels", "pca", "untrained", "denoiser"]] = Field(
         ["pixels", "pca", "untrained", "denoiser"], description="representations probed beside DiER"
     )
-    baseline_timesteps: list[Annotated[Int, Field(ge=0, lt=T)]] = Field(
+    baseline_timesteps: list[Timestep] = Field(
         [0, 100, 300, 500], min_length=1, description="timesteps at which the denoiser's layers are probed"
     )
     denoiser_blocks: list[Annotated[Int, Field(ge=0)]] | None = Field(
@@ -287,7 +298,7 @@ class Settings(Section):
         return found
 
 
-SECTIONS = ("data", "validate", "model", "train", "embed", "probe", "register")
+SECTIONS = tuple(field.alias or name for name, field in Settings.model_fields.items())
 
 
 def load(source: Path | str, overrides: list[str] | None = None) -> Settings:
@@ -317,8 +328,13 @@ def parse_yaml(text: str, where: str) -> Any:
     """What YAML text holds; `where` it stands is for people. Raises SettingsError with one line."""
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{where} is not YAML: {' '.join(str(error).split())}; mend it") from error
+    except NOT_YAML as error:
+        raise SettingsError(f"{where} is not YAML: {why_not_yaml(error)}; mend it") from error
+
+
+def why_not_yaml(error: Exception) -> str:
+    """One of `NOT_YAML` in a few words."""
+    return "it is nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
 
 
 def parse(raw: dict[str, Any], where: str) -> Settings:
@@ -349,6 +365,6 @@ def override(raw: dict[str, Any], text: str, option: str = "--set") -> None:
         raise SettingsError(f"{option} {text!r} is not section.key=value, for example train.steps=500")
     try:
         parsed = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except NOT_YAML as error:
         raise SettingsError(f"{option} {text!r}: the value is not YAML; quote it") from error
     raw.setdefault(section, {})[name] = parsed

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.common.settings import T
 from components.probing.metrics import Bootstrap, Estimate
 from components.probing.sweep import Scored
+from model.config import NUM_TIMESTEPS
 
 ONE_CLASS = (
     "The labels name a single class, so there is nothing to tell apart and no accuracy here means anything: "
@@ -49,7 +49,7 @@ def peak(curve: Sequence[Scored], bootstrap: Bootstrap) -> dict[str, Any]:
         return verdict("none", f"No clear peak over t: {found}, {against}; the gain over {unclear} is within chance. {NO_PEAK}")
     if len(ends) == 2:
         return verdict("interior", f"A peak inside the range of t: {found}, {against}.")
-    cure = "train longer (train.steps)" if t in (0, T - 1) else f"add timesteps beyond t = {t} to embed.timesteps"
+    cure = "train longer (train.steps)" if t in (0, NUM_TIMESTEPS - 1) else f"add timesteps beyond t = {t} to embed.timesteps"
     return verdict("edge", f"The highest point is an end of the range of t, not a peak inside it: {found}, {against}; {cure}.")
 
 

@@ -2,21 +2,27 @@
 
 A source is a module with `load(request: Request) -> ImageSet`. It names its official splits and hands each one over an image at
 a time; splits that are missing, the limit, and the writing are the same for all of them and stand outside.
+
+The settings read the names of `SOURCES`, so numpy is imported for the type checker alone: `dier params` does without.
 """
+
+from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from data.errors import DataError
-from data.format import SplitName
 
-Image = npt.NDArray[np.uint8]
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from data.format import SplitName
+
+Image: TypeAlias = "npt.NDArray[np.uint8]"
 """One image: (H, W, C) uint8, C is 1 or 3."""
 
 DOWNLOADS = Path("real-data")

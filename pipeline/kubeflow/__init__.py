@@ -1,1 +1,1 @@
-"""The pipeline for Kubeflow Pipelines: definition, cluster settings, compiling, submitting, waiting."""
+"""The pipeline for Kubeflow Pipelines: definition and compiling, cluster settings, submitting, waiting."""

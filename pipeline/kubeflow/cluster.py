@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from components.common.errors import SettingsError
-from components.common.settings import Float, Int, Section, first_problem, read_yaml
+from components.common.settings import Float, Int, OneOf, Section, first_problem, read_yaml
 from pipeline.steps import STEPS
 
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 STEP_NAMES = tuple(step.name for step in STEPS)
 
-StepName = Literal["prepare", "validate", "train", "embed", "probe", "report", "register"]
+StepName = Annotated[str, OneOf(STEP_NAMES)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kKMGTP]i?)?$")]
 Duration = Annotated[str, Field(pattern=r"^[0-9]+(s|m|h)$")]
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
@@ -29,7 +29,17 @@ class Resources(Section):
     memory_limit: Quantity | None = Field(None, description="bytes at most; the kernel ends a step that needs more")
 
 
-class Gpu(Section):
+class ForSteps(Section):
+    """What some steps get, or all of them."""
+
+    steps: list[StepName] | None = Field(None, description="steps that get it; null = all")
+
+    def covers(self, step: str) -> bool:
+        """Whether `step` gets it."""
+        return self.steps is None or step in self.steps
+
+
+class Gpu(ForSteps):
     """Accelerators."""
 
     type: str = Field("nvidia.com/gpu", min_length=1, description="resource name, such as nvidia.com/gpu or amd.com/gpu")
@@ -37,25 +47,23 @@ class Gpu(Section):
     steps: list[StepName] = Field(["train", "embed", "probe"], description="steps that get them")
 
 
-class NodeSelector(Section):
+class NodeSelector(ForSteps):
     """Nodes that steps are kept to."""
 
     labels: dict[str, str] = Field({}, description="labels that a node must have")
-    steps: list[StepName] | None = Field(None, description="steps that are kept to them; null = all")
 
     def of(self, step: str) -> dict[str, str]:
         """The labels that the nodes of `step` must have."""
-        return self.labels if self.steps is None or step in self.steps else {}
+        return self.labels if self.covers(step) else {}
 
 
-class Toleration(Section):
+class Toleration(ForSteps):
     """A taint that steps put up with."""
 
     key: str | None = Field(None, description="taint's key; null = every key, with operator Exists")
     operator: Literal["Equal", "Exists"] = Field("Equal", description="Equal compares the value, Exists does not")
     value: str | None = Field(None, description="taint's value, for Equal")
     effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = Field(None, description="null = every effect")
-    steps: list[StepName] | None = Field(None, description="steps that get it; null = all")
 
 
 class Work(Section):
@@ -68,7 +76,7 @@ class Work(Section):
     scratch: Quantity | None = Field(None, description="size limit of the scratch volume of the other steps; null = the node's")
 
 
-class Volume(Section):
+class Volume(ForSteps):
     """An existing claim mounted into steps, for images too large to copy."""
 
     claim: Name = Field(description="PersistentVolumeClaim; with access mode ReadOnlyMany it cannot be written by anyone")
@@ -102,12 +110,11 @@ class Dataset(Section):
         return self
 
 
-class Secret(Section):
+class Secret(ForSteps):
     """Keys of a Kubernetes Secret as environment variables."""
 
     name: Name = Field(description="the Secret")
     env: dict[str, str] = Field(min_length=1, description="key in the Secret: environment variable")
-    steps: list[StepName] | None = Field(None, description="steps that get it; null = all")
     optional: bool = Field(False, description="start without it where it is missing")
 
 
@@ -200,7 +207,7 @@ class Cluster(Section):
     @property
     def train_processes(self) -> int:
         """Processes of train on one node: one for each of its GPUs."""
-        return max(1, self.gpu.count) if "train" in self.gpu.steps else 1
+        return max(1, self.gpu.count) if self.gpu.covers("train") else 1
 
     @property
     def many_nodes(self) -> bool:
@@ -221,8 +228,8 @@ class Cluster(Section):
 
     def check_tracking(self) -> None:
         """Refuse a pipeline whose register step would not know of any MLflow server. Raises SettingsError."""
-        told = [secret.env.values() for secret in self.secrets if secret.steps is None or "register" in secret.steps]
-        if "MLFLOW_TRACKING_URI" not in {*self.env, *(name for names in told for name in names)}:
+        secrets = [secret.env.values() for secret in self.secrets if secret.covers("register")]
+        if "MLFLOW_TRACKING_URI" not in {*self.env, *(name for names in secrets for name in names)}:
             raise SettingsError(
                 "no MLFLOW_TRACKING_URI for register: the model would be registered in a file that is gone with its pod; "
                 "name the server in the cluster file, under env or secrets"

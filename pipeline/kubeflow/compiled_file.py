@@ -1,6 +1,7 @@
 """A compiled pipeline, read: its documents, images, steps and default settings. Talks to no cluster and no engine."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import yaml
 
 from components.common.errors import SettingsError
-from components.common.settings import SECTIONS, override, parse
+from components.common.settings import NOT_YAML, SECTIONS, override, parse, why_not_yaml
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def read(path: Path) -> Package:
     return found
 
 
-def arguments(package: Package, overrides: list[str]) -> dict[str, dict[str, Any]]:
+def arguments(package: Package, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
     """The sections that `section.key=value` overrides touch, complete, as JSON values: what a run is given beside the defaults.
 
     A Kubeflow parameter is replaced as a whole, never merged. Raises SettingsError naming the key.
@@ -73,13 +74,15 @@ def dags(spec: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _documents(path: Path) -> list[dict[str, Any]]:
     try:
-        found = list(yaml.safe_load_all(path.read_text("utf-8")))
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"cannot read the compiled pipeline {path}: {getattr(error, 'strerror', None) or error}; make it with dier compile"
         ) from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {' '.join(str(error).split())}; make it with dier compile") from error
+    try:
+        found = list(yaml.safe_load_all(text))
+    except NOT_YAML as error:
+        raise SettingsError(f"{path} is not YAML: {why_not_yaml(error)}; make it with dier compile") from error
     if len(found) not in (1, 2) or not all(isinstance(document, dict) for document in found):
         raise SettingsError(f"{path} is no compiled pipeline: it must hold one or two YAML mappings; make it with dier compile")
     return found

@@ -1,62 +1,96 @@
-"""The pipeline for Kubeflow: a task a step, each running the very command line that DVC runs.
+"""The pipeline for Kubeflow, and `dier compile`: a task a step, each running the very command line that DVC runs.
 
 A component is a container specification and no code: `dier task ... -- STEP --params ... --out ...`, where what stands after
 `--` is the step's command. `dier task` runs it and tells Kubeflow what it made (pipeline/task/task.py). What the cluster is asked
 for beside that (GPUs, volumes, secrets) is added in pipeline/kubeflow/placement.py.
+
+With `embed.fan_out` in the cluster file embed is a task a timestep, for sets that keep one task busy for too long:
+
+embed-split ──▶ embed-by-timestep: for each timestep  embed  ──▶ embed-join ──▶ embeddings
+
+embed-split gives the settings of embed once for each timestep. The embed inside the loop is the very component of the pipeline
+without fan-out, and embed-join makes one artifact of theirs, the same to the last byte (components/embedding/parts.py). Loop and
+join are a pipeline of their own: Kubeflow's local runner loops over a pipeline's parameter, but not over a container's output.
 """
 
+import contextlib
 import inspect
+import io
 import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
-from kfp import dsl
+from kfp import compiler, dsl
 from kfp.dsl.base_component import BaseComponent
 
+from components.common import settings as step_settings
+from components.common.progress import say
 from components.common.settings import SECTIONS, Settings
-from pipeline.kubeflow import fan_out
+from pipeline.atomic_text import write_whole
+from pipeline.kubeflow import cluster as cluster_settings
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.placement import place
-from pipeline.steps import OUTPUT, STATE, STEPS, Step
+from pipeline.steps import BY_NAME, STATE, STEPS, Step
 from pipeline.trainjob import manifest
 
 DESCRIPTION = "Unlabelled images to versioned, evaluated diffusion embeddings"
+HEAD = "# Made by: dier compile. Change params.yaml, the cluster file or pipeline/kubeflow/pipeline.py, and compile again.\n"
 WORK = f"{STATE}/train"
 """Running checkpoints, on a volume (pipeline/kubeflow/placement.py)."""
 SETTLED = f"{STATE}/settled/" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
 """Where train remembers a failure that no retry can cure."""
 TRAINJOB = "dier-" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
 """Its name, the run's: a task that is tried again finds it."""
+KFP_TYPE = {step.output: getattr(dsl, step.kfp_type) for step in STEPS}
+SPLIT, LOOP, JOIN = "embed-split", "embed-by-timestep", "embed-join"
 
-ARTIFACTS: dict[str, type[dsl.Artifact]] = {
-    "dataset": dsl.Dataset,
-    "verdict": dsl.Artifact,
-    "model": dsl.Model,
-    "embeddings": dsl.Dataset,
-    "probe": dsl.Artifact,
-    "report": dsl.Artifact,
-    "registration": dsl.Artifact,
-}
-"""The type of what each step makes, by the name that later steps ask for it."""
 
-SHOWN: dict[str, dict[str, type[dsl.Artifact]]] = {
-    "validate": {"page": dsl.HTML},
-    "train": {"metrics": dsl.Metrics},
-    "probe": {"metrics": dsl.Metrics, "confusion": dsl.ClassificationMetrics, "page": dsl.HTML},
-    "report": {"page": dsl.HTML},
-}
-"""What the UI shows of a step besides its artifact; pipeline/task/task.py writes it."""
+def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> None:
+    """Compile with the defaults of `params` for `cluster` and write `out`, whole or not at all. Raises SettingsError."""
+    wanted, defaults = cluster_settings.load(cluster), step_settings.load(params)
+    wanted.check_image(allow_tag)
+    wanted.check_tracking()
+    write_whole(out, compiled(defaults, wanted))
+    say(f"compiled {out} (image {wanted.image})")
+
+
+def compiled(defaults: Settings, wanted: Cluster) -> str:
+    """The pipeline as YAML text, and a second document with what Kubernetes is asked for. The same settings give the same bytes."""
+    with tempfile.TemporaryDirectory(prefix="dier-compile-") as folder, contextlib.redirect_stdout(io.StringIO()):
+        file = Path(folder) / "dier.yaml"
+        compiler.Compiler().compile(build(defaults, wanted), str(file))
+        lines = file.read_text("utf-8").splitlines(keepends=True)
+    # the compiler's comment lists the defaults in an order that changes from run to run
+    return HEAD + "".join(line for line in lines if not line.startswith("#"))
+
+
+def build(settings: Settings, cluster: Cluster) -> BaseComponent:
+    """The whole pipeline; `settings` are the defaults of its parameters, one JSON object a section."""
+    # Kubeflow takes no null inside a JSON parameter; every setting that may be null has null as its default, so it is left out
+    defaults = {name: settings.section(name).model_dump(mode="json", exclude_none=True) for name in SECTIONS}
+    parts = {step.name: component(step, cluster) for step in STEPS}
+    if cluster.embed.fan_out:
+        parts |= {SPLIT: _split_component(cluster), LOOP: _loop(parts["embed"], cluster)}
+
+    def dier(*sections: Any) -> None:
+        recorded = outcome_component(cluster)()
+        recorded.set_caching_options(False)
+        place(recorded, None, cluster)
+        with dsl.ExitHandler(recorded, name="steps"):
+            _tasks(parts, dict(zip(SECTIONS, sections, strict=True)), cluster)
+
+    signed = _signed(dier, dict.fromkeys(SECTIONS, dict), defaults=defaults)
+    return dsl.pipeline(name="dier", description=DESCRIPTION)(signed)
 
 
 def component(step: Step, cluster: Cluster) -> BaseComponent:
-    """The container component of a step.
-
-    Its parameters are `SECTION_settings`, its input artifacts, its output and what the UI shows. They come from the table of
-    steps, so the signature is made rather than written seven times.
-    """
-    outputs = {OUTPUT[step.name]: ARTIFACTS[OUTPUT[step.name]], **SHOWN.get(step.name, {})}
+    """The container component of a step: its parameters are `SECTION_settings`, then come its artifacts and what the UI shows."""
     annotations: dict[str, Any] = {f"{section}_settings": dict for section in step.sections}
-    annotations |= {f"{name}_in": dsl.Input[ARTIFACTS[name]] for name in _artifacts(step, cluster)}
-    annotations |= {name: dsl.Output[kind] for name, kind in outputs.items()}
+    annotations |= _inputs(step, cluster)
+    annotations |= {step.output: dsl.Output[KFP_TYPE[step.output]]}
+    annotations |= {name: dsl.Output[getattr(dsl, kind)] for name, kind in step.shown.items()}
 
     def specification(*given: Any) -> dsl.ContainerSpec:
         values = dict(zip(annotations, given, strict=True))
@@ -64,29 +98,55 @@ def component(step: Step, cluster: Cluster) -> BaseComponent:
             image=cluster.image, command=_task(step, cluster, values), args=_command_line(step, cluster, values)
         )
 
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    signature = inspect.Signature([inspect.Parameter(name, kind, annotation=a) for name, a in annotations.items()])
     specification.__name__, specification.__doc__ = step.name, step.help
-    specification.__annotations__, specification.__signature__ = annotations, signature  # type: ignore[attr-defined]
-    return dsl.container_component(specification)
+    return dsl.container_component(_signed(specification, annotations))
 
 
-def _artifacts(step: Step, cluster: Cluster) -> list[str]:
-    """The inputs that are Kubeflow's artifacts: not the work folder, nor a dataset that is mounted."""
+def outcome_component(cluster: Cluster) -> BaseComponent:
+    """The component that records how the steps ended, whether or not they succeeded."""
+
+    @dsl.container_component  # type: ignore[untyped-decorator]
+    def outcome(status: dsl.PipelineTaskFinalStatus, outcome: dsl.Output[dsl.Artifact]) -> dsl.ContainerSpec:
+        """Record how the run ended."""
+        command = ["dier", "outcome", "--executor-input", "{{$}}"]
+        return dsl.ContainerSpec(image=cluster.image, command=command, args=["--status", status, "--out", outcome.path])
+
+    return outcome
+
+
+def _signed(
+    function: Callable[..., Any],
+    annotations: Mapping[str, Any],
+    defaults: Mapping[str, Any] | None = None,
+    returns: Any = inspect.Signature.empty,
+) -> Callable[..., Any]:
+    """`function(*values)` with the signature that kfp reads, which comes from the table of steps and cannot be written by hand."""
+    kind, none = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+    parameters = [
+        inspect.Parameter(name, kind, annotation=annotation, default=(defaults or {}).get(name, none))
+        for name, annotation in annotations.items()
+    ]
+    function.__annotations__ = dict(annotations) | ({} if returns is none else {"return": returns})
+    function.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
+    return function
+
+
+def _inputs(step: Step, cluster: Cluster) -> dict[str, Any]:
+    """The inputs that are Kubeflow's artifacts, by parameter: not the work folder, nor a dataset that is mounted."""
     mounted = {"work"} | ({"dataset"} if cluster.dataset.source == "volume" else set())
-    return [name for name in step.inputs if name not in mounted]
+    return {f"{name}_in": dsl.Input[KFP_TYPE[name]] for name in step.inputs if name not in mounted}
 
 
 def _task(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
     """`dier task` up to and including `--`."""
-    words = ["dier", "task", "--executor-input", "{{$}}"]
-    for name in SHOWN.get(step.name, {}):
-        words += ["--show", f"{name}={values[name].path}"]
+    command = ["dier", "task", "--executor-input", "{{$}}"]
+    for name in step.shown:
+        command += ["--show", f"{name}={values[name].path}"]
     if step.name == "train":
-        words += _train_task(cluster)
+        command += _train_task(cluster)
     if "dataset" in step.inputs and cluster.dataset.fingerprint:
-        words += ["--expect", f"dataset={cluster.dataset.fingerprint}"]
-    return [*words, "--"]
+        command += ["--expect", f"dataset={cluster.dataset.fingerprint}"]
+    return [*command, "--"]
 
 
 def _train_task(cluster: Cluster) -> list[str]:
@@ -101,71 +161,79 @@ def _train_task(cluster: Cluster) -> list[str]:
 def _command_line(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
     """The step's own command line, flag by flag as in dvc.yaml; settings come as JSON text instead of a file."""
     settings = ", ".join(f'"{section}": {values[section + "_settings"]}' for section in step.sections)
-    words = [step.name, "--params", f"{{{settings}}}"]
+    arguments = [step.name, "--params", f"{{{settings}}}"]
     for name in step.inputs:
-        place = {"work": WORK, "dataset": cluster.dataset.path}.get(name)
-        words += [f"--{name}", str(values[f"{name}_in"].path if f"{name}_in" in values else place)]
-    return [*words, "--out", values[OUTPUT[step.name]].path]
-
-
-def outcome_component(cluster: Cluster) -> BaseComponent:
-    """The component that records how the steps ended, whether or not they succeeded."""
-
-    @dsl.container_component  # type: ignore[untyped-decorator]
-    def outcome(status: dsl.PipelineTaskFinalStatus, outcome: dsl.Output[dsl.Artifact]) -> dsl.ContainerSpec:
-        """Record how the run ended."""
-        words = ["dier", "outcome", "--executor-input", "{{$}}"]
-        return dsl.ContainerSpec(image=cluster.image, command=words, args=["--status", status, "--out", outcome.path])
-
-    return outcome
-
-
-def build(settings: Settings, cluster: Cluster) -> BaseComponent:
-    """The whole pipeline; `settings` are the defaults of its parameters, one JSON object a section."""
-    # Kubeflow takes no null inside a JSON parameter; every setting that may be null has null as its default, so it is left out
-    default = {name: settings.section(name).model_dump(mode="json", exclude_none=True) for name in SECTIONS}
-    parts = {step.name: component(step, cluster) for step in STEPS}
-    if cluster.embed.fan_out:
-        embed_step = next(step for step in STEPS if step.name == "embed")
-        inputs = [f"{name}_in" for name in _artifacts(embed_step, cluster)]
-        parts |= fan_out.components(parts["embed"], inputs, cluster)
-
-    @dsl.pipeline(name="dier", description=DESCRIPTION)  # type: ignore[untyped-decorator]
-    def dier(
-        data: dict = default["data"],  # type: ignore[type-arg]
-        validate: dict = default["validate"],  # type: ignore[type-arg]
-        model: dict = default["model"],  # type: ignore[type-arg]
-        train: dict = default["train"],  # type: ignore[type-arg]
-        embed: dict = default["embed"],  # type: ignore[type-arg]
-        probe: dict = default["probe"],  # type: ignore[type-arg]
-        register: dict = default["register"],  # type: ignore[type-arg]
-    ) -> None:
-        sections = dict(zip(SECTIONS, (data, validate, model, train, embed, probe, register), strict=True))
-        recorded = outcome_component(cluster)()
-        recorded.set_caching_options(False)
-        place(recorded, None, cluster)
-        with dsl.ExitHandler(recorded, name="steps"):
-            _tasks(parts, sections, cluster)
-
-    return dier
+        path = {"work": WORK, "dataset": cluster.dataset.path}.get(name)
+        arguments += [f"--{name}", str(values[f"{name}_in"].path if f"{name}_in" in values else path)]
+    return [*arguments, "--out", values[step.output].path]
 
 
 def _tasks(parts: dict[str, BaseComponent], sections: dict[str, Any], cluster: Cluster) -> None:
+    """Add a task a step to the pipeline that is being built."""
     made: dict[str, Any] = {}
     if cluster.dataset.source == "importer":
-        brought = dsl.importer(artifact_uri=str(cluster.dataset.uri), artifact_class=dsl.Dataset, reimport=False)
-        brought.set_display_name("dataset")
-        made["dataset"] = brought.output
+        imported = dsl.importer(artifact_uri=str(cluster.dataset.uri), artifact_class=dsl.Dataset, reimport=False)
+        imported.set_display_name("dataset")
+        made["dataset"] = imported.output
     for step in STEPS:
         if step.name == "prepare" and cluster.dataset.source != "prepare":
             continue
         settings = {f"{section}_settings": sections[section] for section in step.sections}
-        inputs = {f"{name}_in": made[name] for name in _artifacts(step, cluster)}
+        inputs = {parameter: made[parameter.removesuffix("_in")] for parameter in _inputs(step, cluster)}
         if step.name == "embed" and cluster.embed.fan_out:
-            made["embeddings"] = fan_out.embeddings(parts, settings["embed_settings"], inputs, cluster)
+            made[step.output] = _embeddings(parts, sections["embed"], inputs, cluster)
             continue
         task = parts[step.name](**settings, **inputs)
-        if step.name == "register":  # a registry is outside of what a cache can know
+        if not step.cached:
             task.set_caching_options(False)
         place(task, step.name, cluster)
-        made[OUTPUT[step.name]] = task.outputs[OUTPUT[step.name]]
+        made[step.output] = task.outputs[step.output]
+
+
+def _embeddings(parts: dict[str, BaseComponent], settings: Any, inputs: dict[str, Any], cluster: Cluster) -> Any:
+    """embed as a task a timestep; gives the joined artifact."""
+    sections = parts[SPLIT](embed_settings=settings)
+    place(sections, None, cluster)
+    return parts[LOOP](embed_settings=settings, sections=sections.outputs["sections"], **inputs).output
+
+
+def _loop(embed: BaseComponent, cluster: Cluster) -> BaseComponent:
+    """The loop over timesteps and the join, as a pipeline of their own."""
+    inputs, join = _inputs(BY_NAME["embed"], cluster), _join_component(cluster)
+
+    def by_timestep(settings: Any, sections: Any, *artifacts: Any) -> Any:
+        with dsl.ParallelFor(sections, name="timesteps", parallelism=cluster.embed.parallelism) as section:
+            task = embed(embed_settings=section, **dict(zip(inputs, artifacts, strict=True)))
+            place(task, "embed", cluster)
+        whole = join(embed_settings=settings, parts=dsl.Collected(task.outputs["embeddings"]))
+        place(whole, None, cluster)
+        return whole.outputs["embeddings"]
+
+    annotations = {"embed_settings": dict, "sections": list[dict], **inputs}  # type: ignore[type-arg]
+    signed = _signed(by_timestep, annotations, returns=dsl.Dataset)
+    return dsl.pipeline(name=LOOP, description="embed, a task a timestep")(signed)
+
+
+def _split_component(cluster: Cluster) -> BaseComponent:
+    @dsl.container_component  # type: ignore[untyped-decorator]
+    def embed_split(embed_settings: dict, sections: dsl.OutputPath(list[dict])) -> dsl.ContainerSpec:  # type: ignore[type-arg,valid-type]
+        """The settings of embed, once for each timestep."""
+        arguments = ["--params", f'{{"embed": {embed_settings}}}', "--out", sections]
+        return dsl.ContainerSpec(image=cluster.image, command=["dier", SPLIT], args=arguments)
+
+    return embed_split
+
+
+def _join_component(cluster: Cluster) -> BaseComponent:
+    @dsl.container_component  # type: ignore[untyped-decorator]
+    def embed_join(
+        embed_settings: dict,  # type: ignore[type-arg]
+        parts: dsl.Input[list[dsl.Dataset]],
+        embeddings: dsl.Output[dsl.Dataset],
+    ) -> dsl.ContainerSpec:
+        """Make one artifact of the embeddings of every timestep."""
+        command = ["dier", "task", "--executor-input", "{{$}}", "--list", "parts", "--"]
+        arguments = [JOIN, "--params", f'{{"embed": {embed_settings}}}', "--out", embeddings.path]
+        return dsl.ContainerSpec(image=cluster.image, command=command, args=arguments)
+
+    return embed_join

@@ -1,10 +1,8 @@
 """What a task asks of the cluster: resources, GPUs, volumes, secrets, limits, retries. Settings: pipeline/kubeflow/cluster.py."""
 
-from typing import cast
-
 from kfp import dsl, kubernetes
 
-from pipeline.kubeflow.cluster import Cluster, StepName
+from pipeline.kubeflow.cluster import Cluster
 from pipeline.steps import STATE, STEPS
 
 READ_DATASET = [step.name for step in STEPS if "dataset" in step.inputs]
@@ -21,7 +19,7 @@ def place(task: dsl.PipelineTask, step: str | None, cluster: Cluster) -> None:
     _resources(task, step, cluster)
     _volumes(task, step, cluster)
     for secret in cluster.secrets:
-        if secret.steps is None or step in secret.steps:
+        if secret.covers(step):
             kubernetes.use_secret_as_env(task, secret.name, secret.env, optional=secret.optional)
     if cluster.certificate_authority:
         kubernetes.use_config_map_as_volume(task, cluster.certificate_authority.config_map, CA_FOLDER)
@@ -54,7 +52,7 @@ def _resources(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
     if _only_waits(step, cluster):
         task.set_cpu_request("100m").set_memory_request("512Mi")
         return
-    wanted = cluster.resources.get(cast(StepName, step))
+    wanted = cluster.resources.get(step)
     if wanted:
         for value, ask in (
             (wanted.cpu_request, task.set_cpu_request),
@@ -65,11 +63,11 @@ def _resources(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
             if value is not None:
                 ask(value)
     for toleration in cluster.tolerations:
-        if toleration.steps is None or step in toleration.steps:
+        if toleration.covers(step):
             kubernetes.add_toleration(task, toleration.key, toleration.operator, toleration.value, toleration.effect)
     for label, value in cluster.node_selector.of(step).items():
         kubernetes.add_node_selector(task, label, value)
-    if cluster.gpu.count and step in cluster.gpu.steps:
+    if cluster.gpu.count and cluster.gpu.covers(step):
         task.set_accelerator_type(cluster.gpu.type).set_accelerator_limit(cluster.gpu.count)
 
 
@@ -82,5 +80,5 @@ def _volumes(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
     if cluster.shared_memory and step in SHARED_MEMORY_STEPS and not _only_waits(step, cluster):
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=cluster.shared_memory)  # noqa: S108
     for volume in cluster.volumes:
-        if step in volume.steps or (step in READ_DATASET and cluster.holds_dataset(volume.mount_path)):
+        if volume.covers(step) or (step in READ_DATASET and cluster.holds_dataset(volume.mount_path)):
             kubernetes.mount_pvc(task, volume.claim, volume.mount_path, sub_path=volume.sub_path)

@@ -47,7 +47,7 @@ def _earlier(runs: Path, step: str, name: str, fingerprint: str | None) -> list[
 
 
 def _folders(step: str) -> tuple[str, ...]:
-    """Where in a run a step's artifact may lie: embed may have run in parts, which another task joined (kubeflow/fan_out.py)."""
+    """Where in a run a step's artifact may lie: embed may have run in parts, which another task joined (kubeflow/pipeline.py)."""
     return (step, "embed-join") if step == "embed" else (step,)
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from components.common import artifact
 from components.common.errors import ArtifactError, SettingsError
 from components.common.progress import say
-from pipeline.files import write_whole
+from pipeline import run_step
+from pipeline.atomic_text import write_whole
 from pipeline.task import permanent_failure as remembered
 from pipeline.task import ui_metadata
 from pipeline.task.command_line import value
@@ -64,9 +65,7 @@ def _run(words: list[str], processes: int) -> int:
         from pipeline.task.torchrun import run_processes
 
         return run_processes(words, processes)
-    from pipeline.cli import main
-
-    return main(words)
+    return run_step.run(words)
 
 
 def record_outcome(executor_input: str, status: str, out: Path) -> None:

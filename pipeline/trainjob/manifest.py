@@ -19,7 +19,7 @@ from components.common.errors import SettingsError
 from components.common.progress import say
 from components.common.settings import Settings
 from components.common.settings import load as load_settings
-from pipeline.files import write_whole
+from pipeline.atomic_text import write_whole
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster import load as load_cluster
 from pipeline.kubeflow.placement import CA_FOLDER, CA_VARIABLES
@@ -64,7 +64,7 @@ def manifest(cluster: Cluster, name: str, words: Sequence[str] = (), settled_fil
 
 
 def write(
-    file: Path | None, cluster: Path, params: Path, overrides: list[str], name: str, paths: dict[str, Path], *, allow_tag: bool
+    file: Path | None, cluster: Path, params: Path, overrides: Sequence[str], name: str, paths: dict[str, Path], *, allow_tag: bool
 ) -> None:
     """Print the manifest of one training, or write it to `file`. Raises SettingsError.
 
@@ -79,7 +79,7 @@ def write(
         raise SettingsError(
             f"{cluster} has no work.claim: the pods of a TrainJob find data and checkpoints there, and leave the model"
         )
-    made = text(wanted, load_settings(params, overrides), name, paths)
+    made = text(wanted, load_settings(params, list(overrides)), name, paths)
     if file is None:
         print(made, end="")
         return
@@ -110,7 +110,7 @@ def _resources(cluster: Cluster) -> dict[str, Any]:
     if wanted:
         requests = {"cpu": wanted.cpu_request, "memory": wanted.memory_request}
         limits = {"cpu": wanted.cpu_limit, "memory": wanted.memory_limit}
-    if cluster.gpu.count and "train" in cluster.gpu.steps:
+    if cluster.gpu.count and cluster.gpu.covers("train"):
         # in both: with limits alone the Trainer's torch plugin falls back to one process a node
         requests[cluster.gpu.type] = limits[cluster.gpu.type] = str(cluster.gpu.count)
     return _without_empty({"requests": _without_empty(requests), "limits": _without_empty(limits)})
@@ -124,7 +124,7 @@ def _environment(cluster: Cluster, settled_file: str | None) -> list[dict[str, A
         values[permanent_failure.VARIABLE] = settled_file
     entries: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     for secret in cluster.secrets:
-        if secret.steps is None or "train" in secret.steps:
+        if secret.covers("train"):
             for key, variable in secret.env.items():
                 reference = {"name": secret.name, "key": key, "optional": secret.optional}
                 entries.append({"name": variable, "valueFrom": {"secretKeyRef": reference}})
@@ -142,7 +142,7 @@ def _pod(cluster: Cluster) -> dict[str, Any]:
     tolerations = [
         toleration.model_dump(exclude={"steps"}, exclude_none=True)
         for toleration in cluster.tolerations
-        if toleration.steps is None or "train" in toleration.steps
+        if toleration.covers("train")
     ]
     pod = {
         "serviceAccountName": cluster.trainjob.service_account,
@@ -173,7 +173,7 @@ def _volumes(cluster: Cluster) -> tuple[list[dict[str, Any]], list[dict[str, Any
     if cluster.certificate_authority:
         add("certificate-authority", CA_FOLDER, {"configMap": {"name": cluster.certificate_authority.config_map}})
     for number, volume in enumerate(cluster.volumes):
-        if "train" in volume.steps or cluster.holds_dataset(volume.mount_path):
+        if volume.covers("train") or cluster.holds_dataset(volume.mount_path):
             source = {"persistentVolumeClaim": {"claimName": volume.claim}}
             add(f"volume-{number}", volume.mount_path, source, volume.sub_path)
     return volumes, mounts

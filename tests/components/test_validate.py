@@ -15,6 +15,7 @@ from components.common.errors import SettingsError
 from components.common.settings import ValidateSettings, parse
 from data.errors import DataError
 from data.format import MULTI_LABEL, SPLITS, DatasetInfo, write_info
+from pipeline.run_step import one_line
 from tests.data.files import digits
 
 SIZES = {"train": slice(0, 1000), "val": slice(1000, 1300), "test": slice(1300, 1797)}
@@ -180,7 +181,7 @@ def test_the_command_in_another_process_gives_the_same_bytes_and_exit_code_3(spo
     done = subprocess.run([sys.executable, "-m", "pipeline.cli", *command], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     errors = [line for line in done.stderr.splitlines() if not line.startswith("validate: ")]
-    assert errors == ["dier: error: " + message.replace(str(folder), str(tmp_path))]
+    assert errors == ["dier: error: " + one_line(message.replace(str(folder), str(tmp_path)))]
     assert done.stdout == ""
     assert files_of(tmp_path / "verdict") == files_of(folder / "verdict")
 

@@ -10,7 +10,7 @@ from components.common.settings import Settings
 from pipeline.cli import main
 from pipeline.kubeflow import retry
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.kubeflow.compile import compiled
+from pipeline.kubeflow.pipeline import compiled
 from tests.pipeline.kubeflow import kfp_standin as standin
 from tests.pipeline.kubeflow.kfp_standin import StandIn
 

@@ -1,11 +1,16 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
-from components.common.settings import SECTIONS, Settings
+from components.common.settings import SECTIONS, Settings, load
+from pipeline.cli import main
 from pipeline.params_help import params_table
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
@@ -32,6 +37,17 @@ def test_ranges_choices_and_nulls_are_read_off_the_schema() -> None:
     assert "train.ema_decay = 0.999 [number >= 0, < 1]" in lines
     assert "model.embed_norm = true [true | false]" in lines
     assert "[non-empty list, each whole number >= 0, < 1000]" in " ".join(lines)
+
+
+@pytest.mark.parametrize("preset", sorted((ROOT / "pipeline" / "presets").glob("*.yaml")), ids=lambda p: p.stem)
+def test_a_preset_becomes_a_whole_params_file(tmp_path: Path, preset: Path) -> None:
+    out = tmp_path / "params.yaml"
+    assert main(["preset", str(preset), "--set", "train.lr=1e-5", "--out", str(out)]) == 0
+    assert load(out) == load(preset, ["train.lr=1e-5"])
+    shipped = yaml.safe_load((ROOT / "params.yaml").read_text())
+    assert {name: list(section) for name, section in yaml.safe_load(out.read_text()).items()} == {
+        name: list(section) for name, section in shipped.items()
+    }
 
 
 def test_a_narrow_or_wide_terminal_is_held_to_80_and_120_columns() -> None:

@@ -1,11 +1,10 @@
-"""One chain, three places: dvc.yaml, the compiled pipeline and the command's own parser say the same.
+"""One chain, three places: dvc.yaml, the compiled pipeline and the commands say the same.
 
 dvc.yaml ──── stage: cmd, params ────┐
 IR ────────── task: args, inputs ────┼── same steps, edges, flags, sections
-pipeline.cli ─ subparser: options ───┘
+run_step ──── command: options ──────┘
 """
 
-import argparse
 import json
 import re
 from pathlib import Path
@@ -15,8 +14,9 @@ import pytest
 import yaml
 
 from components.common.settings import SECTIONS, load
-from pipeline import cli
+from pipeline.run_step import dier
 from pipeline.steps import STEPS
+from pipeline.task import ui_metadata
 
 ROOT = Path(__file__).parents[2]
 COMPILED = ROOT / "pipeline" / "compiled" / "dier.yaml"
@@ -52,22 +52,17 @@ def ir_flags(spec: dict[str, Any], step: str) -> list[tuple[str, str]]:
     return list(zip(words[1::2], words[2::2], strict=True))
 
 
-def subparsers() -> dict[str, argparse.ArgumentParser]:
-    actions = cli._parser()._actions
-    return next(action.choices for action in actions if isinstance(action, argparse._SubParsersAction))
-
-
 def test_the_same_steps(stages: dict[str, Any], tasks: dict[str, Any]) -> None:
     assert list(stages) == NAMES
     assert set(tasks) == set(NAMES)
-    assert set(NAMES) <= set(subparsers())
+    assert list(dier.commands)[: len(NAMES)] == NAMES
 
 
 @pytest.mark.parametrize("step", NAMES)
 def test_the_same_flags_in_the_same_order(step: str, stages: dict[str, Any], spec: dict[str, Any]) -> None:
     flags = [flag for flag, _ in dvc_flags(stages[step])]
     assert [flag for flag, _ in ir_flags(spec, step)] == flags
-    required = [action.option_strings[0] for action in subparsers()[step]._actions if action.required]
+    required = [option.opts[0] for option in dier.commands[step].params if option.required]
     assert required == flags
     assert container(spec, step)["args"][0] == step
 
@@ -109,6 +104,10 @@ def test_the_same_sections(step: str, stages: dict[str, Any], spec: dict[str, An
     assert re.findall(r'"(\w+)": \{\{\$\.inputs\.parameters\[\'(\w+)\'\]\}\}', text) == [(s, f"{s}_settings") for s in sections]
     given = tasks[step]["inputs"]["parameters"]
     assert given == {f"{s}_settings": {"componentInputParameter": f"pipelinechannel--{s}"} for s in sections}
+
+
+def test_every_output_that_the_ui_shows_has_what_writes_it() -> None:
+    assert set(ui_metadata._SHOWN) == {(step.name, name) for step in STEPS for name in step.shown}
 
 
 def test_the_defaults_are_those_of_params_yaml(spec: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from components.common.errors import SettingsError
 from components.common.settings import load
 from pipeline import cli
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.kubeflow.compile import compiled
+from pipeline.kubeflow.pipeline import compiled
 
 ROOT = Path(__file__).parents[3]
 COMPILED = ROOT / "pipeline" / "compiled" / "dier.yaml"

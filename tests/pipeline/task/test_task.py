@@ -9,9 +9,8 @@ import pytest
 from components.common import artifact
 from pipeline import cli
 from pipeline.kubeflow.cluster import STEP_NAMES
-from pipeline.kubeflow.pipeline import SHOWN
 from pipeline.local.artifacts import MADE_BY
-from pipeline.steps import OUTPUT, STEPS
+from pipeline.steps import BY_NAME, OUTPUT
 from pipeline.task.task import run_task
 
 SHORT = {
@@ -25,7 +24,7 @@ SHORT = {
 
 def executor_input(folder: Path, step: str) -> dict[str, Any]:
     """What Kubeflow hands the task: where each output goes, here as on its local runner."""
-    outputs = [OUTPUT[step], *SHOWN.get(step, {})] if step in OUTPUT else [step]
+    outputs = [OUTPUT[step], *BY_NAME[step].shown] if step in BY_NAME else [step]
     artifacts = {
         name: {"artifacts": [{"name": name, "type": {"schemaTitle": "system.Artifact"}, "uri": str(folder / step / name)}]}
         for name in outputs
@@ -34,7 +33,7 @@ def executor_input(folder: Path, step: str) -> dict[str, Any]:
 
 
 def words(folder: Path, step: str) -> list[str]:
-    table = next(row for row in STEPS if row.name == step)
+    table = BY_NAME[step]
     places = {name: folder / maker / name for name, maker in MADE_BY.items()} | {"work": folder / "work"}
     settings = json.dumps({section: SHORT.get(section, {}) for section in table.sections})
     inputs = [word for name in table.inputs for word in (f"--{name}", str(places[name]))]
@@ -42,7 +41,7 @@ def words(folder: Path, step: str) -> list[str]:
 
 
 def run(folder: Path, step: str, *more: str) -> int:
-    shows = [word for name in SHOWN.get(step, {}) for word in ("--show", f"{name}={folder / step / name}")]
+    shows = [word for name in BY_NAME[step].shown for word in ("--show", f"{name}={folder / step / name}")]
     given = json.dumps(executor_input(folder, step))
     return cli.main(["task", "--executor-input", given, *shows, *more, "--", *words(folder, step)])
 
@@ -73,7 +72,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_each_artifact_carries_its_fingerprint(folder: Path, step: str) -> None:
     name = OUTPUT[step]
     assert told(folder, step)[name]["fingerprint"] == artifact.read(folder / step / name, name).fingerprint
-    assert set(told(folder, step)) == {name, *SHOWN.get(step, {})}
+    assert set(told(folder, step)) == {name, *BY_NAME[step].shown}
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.files import write_whole
+from pipeline.atomic_text import write_whole
 
 
 def write_often(file: Path, letter: str) -> None:
