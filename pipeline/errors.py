@@ -1,4 +1,4 @@
-"""What can go wrong between a person and a cluster or an engine: one line each, exit code 1."""
+"""What can go wrong between a person and a cluster or an engine: one line each."""
 
 
 class ClusterError(Exception):
@@ -10,3 +10,8 @@ class ClusterError(Exception):
 
 class EngineError(Exception):
     """No container engine, no image, or a step that ran and left nothing whole."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+        """That of the step that failed, where it is known."""

@@ -74,13 +74,32 @@ def run(argv: Sequence[str]) -> int:
         return _fail(_message(error), code, debug)
 
 
+def flag_value(argv: Sequence[str], flag: str) -> str:
+    """What stands after `--flag` in a step's command line. Raises SettingsError where there is none."""
+    return argv[_place(argv, flag)]
+
+
+def with_flag_value(argv: Sequence[str], flag: str, value: str) -> list[str]:
+    """The same command line, but for what stands after `--flag`. Raises SettingsError where there is none."""
+    at = _place(argv, flag)
+    return [*argv[:at], value, *argv[at + 1 :]]
+
+
+def _place(argv: Sequence[str], flag: str) -> int:
+    from components.common.errors import SettingsError
+
+    if f"--{flag}" not in argv[:-1]:
+        raise SettingsError(f"the step's command line {' '.join(argv[:1])} has no --{flag}")
+    return argv.index(f"--{flag}") + 1
+
+
 def _exit_code(error: Exception) -> int:
     from components.common.errors import GateRefused, SettingsError
     from data.errors import DataError
     from model.errors import ConfigError
 
     codes: dict[type[Exception], int] = {SettingsError: 2, ConfigError: 2, DataError: 3, GateRefused: 4}
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), 1)
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), getattr(error, "exit_code", 1))
 
 
 def _message(error: Exception) -> str:

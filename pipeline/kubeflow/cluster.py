@@ -133,7 +133,7 @@ class Security(Section):
 
 
 class Retry(Section):
-    """Of train alone: a lost node or a preempted pod. A settled failure (exit 2, 3, 4) is not tried again."""
+    """Of train alone: a lost node or a preempted pod. A permanent failure (exit 2, 3, 4) is not tried again."""
 
     count: Int = Field(3, ge=0, le=20, description="tries after the first; 0 = none")
     wait: Duration = Field("60s", description="before the first retry")

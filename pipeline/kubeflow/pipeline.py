@@ -39,7 +39,7 @@ DESCRIPTION = "Unlabelled images to versioned, evaluated diffusion embeddings"
 HEAD = "# Made by: dier compile. Change params.yaml, the cluster file or pipeline/kubeflow/pipeline.py, and compile again.\n"
 WORK = f"{STATE}/train"
 """Running checkpoints, on a volume (pipeline/kubeflow/placement.py)."""
-SETTLED = f"{STATE}/settled/" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
+PERMANENT_FAILURE = f"{STATE}/permanent-failure/" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
 """Where train remembers a failure that no retry can cure."""
 TRAINJOB = "dier-" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
 """Its name, the run's: a task that is tried again finds it."""
@@ -151,11 +151,11 @@ def _task(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
 
 def _train_task(cluster: Cluster) -> list[str]:
     """How the task runs train: in this pod, in several processes, or as a TrainJob on many nodes."""
-    settled = ["--settled", SETTLED] if cluster.retry.count or cluster.many_nodes else []
+    remembered = ["--permanent-failure", PERMANENT_FAILURE] if cluster.retry.count or cluster.many_nodes else []
     if cluster.many_nodes:
-        job = manifest.manifest(cluster, TRAINJOB, settled_file=SETTLED)
-        return [*settled, "--trainjob", json.dumps(job, separators=(",", ":")), "--keep", cluster.trainjob.keep]
-    return [*settled, "--processes", str(cluster.train_processes)] if cluster.train_processes > 1 else settled
+        job = manifest.manifest(cluster, TRAINJOB, failure_file=PERMANENT_FAILURE)
+        return [*remembered, "--trainjob", json.dumps(job, separators=(",", ":")), "--keep", cluster.trainjob.keep]
+    return [*remembered, "--processes", str(cluster.train_processes)] if cluster.train_processes > 1 else remembered
 
 
 def _command_line(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Patience with a server that is away for a while, for whoever waits on one."""
+"""Retrying requests to a server that is away for a while, with one set of times."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from components.common.progress import say
 from pipeline.errors import ClusterError
 
 POLL_S = 10.0
-PATIENCE = 30
+MAX_RETRIES = 30
 """Requests in a row that may fail, 5 minutes or more: an API server that is being replaced is away for less."""
 STILL_S = 300.0
 """A line at least this often, so that a long step or training is not taken for a hung command."""
@@ -17,14 +17,14 @@ TIMEOUT_S = (10.0, 60.0)
 T = TypeVar("T")
 
 
-def patient(ask: Callable[[], T], what: str) -> T:
-    """The answer, however often the API fails to give one within reason. What is asked must bear to be asked twice."""
-    for time_ in range(1, PATIENCE + 1):
+def retrying(ask: Callable[[], T], what: str) -> T:
+    """What `ask` gives, tried again up to MAX_RETRIES times in a row while the server is away. `ask` must be idempotent."""
+    for attempt in range(1, MAX_RETRIES + 1):
         try:
             return ask()
         except ClusterError as error:
             if not error.passing:
                 raise
-            say(f"{what} ({time_} of {PATIENCE} times): {error}")
+            say(f"{what} ({attempt} of {MAX_RETRIES} times): {error}")
         time.sleep(POLL_S)
     return ask()

@@ -8,7 +8,7 @@ from components.common.progress import say
 from pipeline.errors import ClusterError
 from pipeline.kubeflow import retry
 from pipeline.kubeflow.api import Client
-from pipeline.kubeflow.retry import patient
+from pipeline.kubeflow.retry import retrying
 
 ENDS = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "ERROR")
 
@@ -33,7 +33,7 @@ def _watch(client: Client, run_id: str, steps: Sequence[str], start: float) -> A
     shown: dict[str, str] = {}
     said = start
     while True:
-        run = patient(lambda: client.runs.run_service_get_run(run_id), "cannot see the run")
+        run = retrying(lambda: client.runs.run_service_get_run(run_id), "cannot see the run")
         states = {"run": run.state or "not scheduled yet", **_states(run, steps)}
         changes = [f"{name}: {state}" for name, state in states.items() if shown.get(name) != state]
         now = time.monotonic()

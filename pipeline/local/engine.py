@@ -6,13 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import SettingsError
+from pipeline import run_step
 from pipeline.errors import EngineError
 from pipeline.kubeflow.compiled_file import Package, dags
 from pipeline.steps import STATE
+from pipeline.task import permanent_failure
 
 USER = 10001
 TIMINGS = "timings.jsonl"
 """Seconds a step of the latest run, in the work folder."""
+FAILURE = "permanent-failure"
+"""The exit code of the step that failed in the latest run, in the work folder, where it is one of permanent_failure.CODES."""
 LABEL = "dier.run-local"
 """Names the command that a container belongs to, by its process id."""
 PASSED_ON = ("MLFLOW_", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -68,7 +72,8 @@ def runner(root: Path, mounts: list[str], network: str) -> Any:
             raise SettingsError(f"--mount {pair!r} is not HOST:CONTAINER, something that exists and an absolute path for it inside")
         bound.append(Mount(inside, str(Path(host).absolute()), "bind", read_only=True))
     environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-    environment["DIER_TIMINGS"] = f"{STATE}/{TIMINGS}"
+    environment[run_step.TIMINGS] = f"{STATE}/{TIMINGS}"
+    environment[permanent_failure.VARIABLE] = f"{STATE}/{FAILURE}"
     return DockerRunner(
         user=f"{os.getuid() or USER}:{os.getgid() or USER}",
         read_only=True,

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -21,12 +22,14 @@ from components.common.progress import say
 from pipeline.errors import EngineError
 from pipeline.kubeflow import compiled_file
 from pipeline.local import artifacts, engine
+from pipeline.task import permanent_failure
 
 
 def run_local(
     pipeline: Path, *, image: str | None, root: Path, mounts: list[str], network: str, params: list[str], cache: bool
 ) -> dict[str, Path]:
-    """Run `pipeline` and give where each artifact lies. Raises SettingsError for bad parameters, EngineError where a step failed.
+    """Run `pipeline` and give where each artifact lies. Raises SettingsError for bad parameters, EngineError where a step failed:
+    it carries the step's exit code, which the step leaves in `work/`, since kfp's runner does not pass it on.
 
     Below `root`: `runs/` (what Kubeflow's runner keeps, a folder a run), `work/` (checkpoints, MLflow's SQLite file), `logs/`,
     and `artifacts/`, links to the latest run's.
@@ -56,7 +59,8 @@ def run_local(
     missing += [] if made and artifacts.outcome(made[-1]) else ["outcome"]
     if failure or missing:
         blame = f"{failure or 'the engine reports success'}; no whole artifact of: {', '.join(missing) or 'none'}"
-        raise EngineError(f"the run failed: {blame}; see {log}, mend it, and run the same command again")
+        code = permanent_failure.recall(root / "work" / engine.FAILURE) or 1
+        raise EngineError(f"the run failed: {blame}; see {log}, mend it, and run the same command again", code)
     say(f"run-local: done in {time.monotonic() - start:.0f} s; artifacts in {root / 'artifacts'}, open report/report.html there")
     return found
 
@@ -67,29 +71,29 @@ def _folders(root: Path) -> None:
     root.chmod(0o700)
     for name in ("runs", "work", "logs", "artifacts"):
         (root / name).mkdir(exist_ok=True)
-    (root / "work" / engine.TIMINGS).unlink(missing_ok=True)
+    for of_the_last_run in (engine.TIMINGS, engine.FAILURE):
+        (root / "work" / of_the_last_run).unlink(missing_ok=True)
     (root / "runs").chmod(0o777)
     (root / "work").chmod(0o777)
 
 
 def _run(spec: dict[str, Any], arguments: dict[str, Any], root: Path, runner: Any, cache: bool) -> None:
-    import tempfile
-
     import yaml
     from kfp import components, local
 
-    local.init(
-        runner=runner,
-        pipeline_root=str(root / "runs"),
-        workspace_root=tempfile.mkdtemp(prefix="dier-workspace-"),
-        raise_on_error=True,
-        enable_caching=cache,
-        cache_root=str(root / "cache"),
-    )
     warnings.filterwarnings("ignore", message=".*have no effect in the current local runne")  # CPU, memory, retries
     before = os.umask(0)  # kfp makes a step's folders here, and the container's user writes into them
     try:
-        components.load_component_from_text(yaml.safe_dump(spec))(**arguments)
+        with tempfile.TemporaryDirectory(prefix="dier-workspace-") as workspace:
+            local.init(
+                runner=runner,
+                pipeline_root=str(root / "runs"),
+                workspace_root=workspace,
+                raise_on_error=True,
+                enable_caching=cache,
+                cache_root=str(root / "cache"),
+            )
+            components.load_component_from_text(yaml.safe_dump(spec))(**arguments)
     finally:
         os.umask(before)
 

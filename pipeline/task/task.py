@@ -5,6 +5,7 @@ metadata, which is what the UI shows of metrics. Protocol: kfp's pipeline_spec.p
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,58 +15,56 @@ from components.common.errors import ArtifactError, SettingsError
 from components.common.progress import say
 from pipeline import run_step
 from pipeline.atomic_text import write_whole
-from pipeline.task import permanent_failure as remembered
-from pipeline.task import ui_metadata
-from pipeline.task.command_line import value
+from pipeline.run_step import flag_value
+from pipeline.task import permanent_failure, ui_metadata
 
 
 def run_task(
     executor_input: str,
-    words: Sequence[str],
+    argv: Sequence[str],
     *,
     show: Sequence[str] = (),
     expect: Sequence[str] = (),
     lists: Sequence[str] = (),
-    settled: Path | None = None,
+    failure_file: Path | None = None,
     processes: int = 1,
     trainjob: str | None = None,
     keep: str = "failed",
 ) -> int:
-    """Run the step `words` and write the executor output; return the step's exit code.
+    """Run the step with the command line `argv` and write the executor output; return the step's exit code.
 
     `show` lists `NAME=PATH` of outputs for the UI, `expect` lists `INPUT=FINGERPRINT` that an input artifact must have, `lists`
-    inputs that are several artifacts, each of which is added to `words` as `--NAME PATH`. Where
-    `settled` names a file, a failure that no retry can cure is remembered there and repeated at once on the next try. The step
-    runs here, in as many `processes`, or on many nodes as the TrainJob whose manifest (JSON) is given; `keep`: which of those stay.
+    inputs that are several artifacts, each of which is added to `argv` as `--NAME PATH`. Where `failure_file` names a file, a
+    permanent failure is remembered there and repeated at once on the next try. The step runs here, in as many `processes`, or on
+    many nodes as the TrainJob whose manifest (JSON) is given; `keep`: which of those stay.
     """
     given = _parse(executor_input)
-    words = list(words[1:] if words[:1] == ["--"] else words)
-    words += [word for name in lists for path in _listed(given, name) for word in (f"--{name}", path)]
-    if settled is not None and (code := remembered.recall(settled)) is not None:
+    argv = list(argv[1:] if argv[:1] == ["--"] else argv)
+    argv += [word for name in lists for path in _listed(given, name) for word in (f"--{name}", path)]
+    if failure_file is not None and (code := permanent_failure.recall(failure_file)) is not None:
         say(f"an earlier try of this run ended with exit code {code}, which a retry cannot cure: see the log of the first try")
         return code
     for pair in expect:
-        _check_fingerprint(words, pair)
-    if trainjob is not None:
-        from pipeline.trainjob.run import run_trainjob
-
-        code = run_trainjob(trainjob, words, settled, keep)
-    else:
-        code = _run(words, processes)
-    out = Path(value(words, "out"))
+        _check_fingerprint(argv, pair)
+    code = _run_step(argv, processes, trainjob, failure_file, keep)
+    out = Path(flag_value(argv, "out"))
     if (out / artifact.MANIFEST).is_file():
-        _tell(given, words[0], out, [pair.split("=", 1) for pair in show])
-    if settled is not None:
-        remembered.remember(settled, code)
+        _write(given, _metadata(given, argv[0], out, [pair.split("=", 1) for pair in show]))
+    if failure_file is not None:
+        permanent_failure.remember(failure_file, code)
     return code
 
 
-def _run(words: list[str], processes: int) -> int:
+def _run_step(argv: list[str], processes: int, trainjob: str | None, failure_file: Path | None, keep: str) -> int:
+    if trainjob is not None:
+        from pipeline.trainjob.run import run_trainjob
+
+        return run_trainjob(trainjob, argv, failure_file, keep)
     if processes > 1:
         from pipeline.task.torchrun import run_processes
 
-        return run_processes(words, processes)
-    return run_step.run(words)
+        return run_processes(argv, processes)
+    return run_step.run(argv)
 
 
 def record_outcome(executor_input: str, status: str, out: Path) -> None:
@@ -103,9 +102,9 @@ def _listed(given: dict[str, Any], name: str) -> list[str]:
         raise SettingsError(f"the executor input has no input artifacts {name} ({error!r})") from error
 
 
-def _check_fingerprint(words: list[str], pair: str) -> None:
+def _check_fingerprint(argv: list[str], pair: str) -> None:
     name, _, expected = pair.partition("=")
-    manifest = Path(value(words, name)) / artifact.MANIFEST
+    manifest = Path(flag_value(argv, name)) / artifact.MANIFEST
     if not manifest.is_file():
         raise ArtifactError(f"no {name} artifact at {manifest.parent}: check the cluster file's dataset section and the volume")
     found = artifact.sha256(manifest)
@@ -116,11 +115,37 @@ def _check_fingerprint(words: list[str], pair: str) -> None:
         )
 
 
-def _tell(given: dict[str, Any], step: str, out: Path, show: Sequence[Sequence[str]]) -> None:
-    metadata = {_name_of(given, out): {"fingerprint": artifact.sha256(out / artifact.MANIFEST), **ui_metadata.describe(step, out)}}
+def _metadata(given: dict[str, Any], step: str, out: Path, show: Sequence[Sequence[str]]) -> dict[str, Any]:
+    """Of each output artifact what the UI shows. The step is done: what cannot be shown is said, and changes nothing else."""
+    metadata: dict[str, Any] = {_name_of(given, out): {"fingerprint": artifact.sha256(out / artifact.MANIFEST)}}
+    try:
+        metadata[_name_of(given, out)] |= ui_metadata.describe(step, out)
+    except Exception as error:
+        _not_shown(step, error)
     for name, place in show:
-        metadata[name] = ui_metadata.show(step, name, out, Path(place))
-    _write(given, metadata)
+        try:
+            metadata[name] = ui_metadata.show(step, name, out, Path(place))
+        except Exception as error:
+            _not_shown(f"{step}'s {name}", error)
+            metadata[name] = {}
+    return {name: _without_null(values) for name, values in metadata.items()}
+
+
+def _not_shown(what: str, error: Exception) -> None:
+    say(run_step.one_line(f"the UI will not show {what}: {type(error).__name__}: {error}; the artifact itself is whole"))
+
+
+def _without_null(value: Any) -> Any:
+    """The same without null, NaN and infinity, however deep: Kubeflow's launcher fails a task whose metadata holds one."""
+    if isinstance(value, dict):
+        return {key: _without_null(inner) for key, inner in value.items() if not _is_null(inner)}
+    if isinstance(value, list):
+        return [_without_null(inner) for inner in value if not _is_null(inner)]
+    return value
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def _name_of(given: dict[str, Any], out: Path) -> str:

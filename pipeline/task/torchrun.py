@@ -1,7 +1,7 @@
 """A step in several processes on this machine, by PyTorch's own launcher (torchrun), in this process.
 
 `torchrun` as a command turns every failure into exit code 1. Called as a function it says which rank ended how, and it hands
-SIGTERM and SIGINT on to the ranks, which then have 30 s to save (TORCHELASTIC_SHUTDOWN_TIMEOUT changes that).
+SIGTERM and SIGINT on to the ranks, which then have some seconds to save.
 """
 
 import os
@@ -10,26 +10,32 @@ from collections.abc import Mapping, Sequence
 from components.common.progress import say
 from pipeline.task import permanent_failure
 
+SHUTDOWN = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+"""PyTorch's environment variable: seconds between the signal and SIGKILL."""
+SHUTDOWN_S = "25"
+"""Of the 30 s that Kubernetes gives a pod, 5 are left for the launcher to end in good order."""
 
-def run_processes(words: Sequence[str], count: int) -> int:
-    """Run the step `words` as `count` ranks of one job and return the exit code that the step itself would have had.
 
-    Where ranks end differently, a settled failure (settings, data, a gate) counts before those of ranks that missed their peer.
+def run_processes(argv: Sequence[str], count: int) -> int:
+    """Run the step `argv` as `count` ranks of one job and return the exit code that the step itself would have had.
+
+    Where ranks end differently, a permanent failure (settings, data, a gate) counts before those of ranks that missed their peer.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    say(f"{words[0]}: {count} processes")
-    line = ["--standalone", "--nproc-per-node", str(count), "-m", "pipeline.cli", *words]
+    os.environ.setdefault(SHUTDOWN, SHUTDOWN_S)
+    say(f"{argv[0]}: {count} processes")
+    line = ["--standalone", "--nproc-per-node", str(count), "-m", "pipeline.cli", *argv]
     try:
         run(parse_args(line))  # type: ignore[no-untyped-call]
     except SignalException as error:
         return 128 + int(error.sigval)
     except ChildFailedError as error:
         rank, code = blamed({rank: failure.exitcode for rank, failure in error.failures.items()}, error.get_first_failure()[0])
-        say(f"{words[0]}: rank {rank} of {count} ended with exit code {code}; its last lines stand above")
+        say(f"{argv[0]}: rank {rank} of {count} ended with exit code {code}; its last lines stand above")
         return code
     return 0
 

@@ -35,10 +35,10 @@ NODE = "node"
 """What the Trainer's runtimes call both the job and the container that trains."""
 
 
-def manifest(cluster: Cluster, name: str, words: Sequence[str] = (), settled_file: str | None = None) -> dict[str, Any]:
+def manifest(cluster: Cluster, name: str, words: Sequence[str] = (), failure_file: str | None = None) -> dict[str, Any]:
     """The TrainJob `name` that runs the step's command line `words` on every node.
 
-    A settled failure is remembered in `settled_file`, a path inside the pods, since no exit code comes back from them.
+    A permanent failure is remembered in `failure_file`, a path inside the pods, since no exit code comes back from them.
     """
     wanted = cluster.trainjob
     trainer = {
@@ -48,7 +48,7 @@ def manifest(cluster: Cluster, name: str, words: Sequence[str] = (), settled_fil
         "numNodes": wanted.nodes,
         "numProcPerNode": cluster.train_processes,
         "resourcesPerNode": _resources(cluster),
-        "env": _environment(cluster, settled_file),
+        "env": _environment(cluster, failure_file),
     }
     pod = _without_empty({"metadata": _without_empty({"labels": dict(wanted.labels)}), "spec": _pod(cluster)})
     patch = {"template": {"spec": {"replicatedJobs": [{"name": NODE, "template": {"spec": {"template": pod}}}]}}}
@@ -116,12 +116,12 @@ def _resources(cluster: Cluster) -> dict[str, Any]:
     return _without_empty({"requests": _without_empty(requests), "limits": _without_empty(limits)})
 
 
-def _environment(cluster: Cluster, settled_file: str | None) -> list[dict[str, Any]]:
+def _environment(cluster: Cluster, failure_file: str | None) -> list[dict[str, Any]]:
     values = dict(cluster.env)
     if cluster.certificate_authority:
         values |= dict.fromkeys(CA_VARIABLES, f"{CA_FOLDER}/{cluster.certificate_authority.key}")
-    if settled_file:
-        values[permanent_failure.VARIABLE] = settled_file
+    if failure_file:
+        values[permanent_failure.VARIABLE] = failure_file
     entries: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     for secret in cluster.secrets:
         if secret.covers("train"):

@@ -5,9 +5,9 @@ is replaced: the new one goes on from the checkpoints of the old one.
 """
 
 import json
-import os
 import shutil
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from components.common import artifact
 from components.common.progress import say
 from pipeline.errors import ClusterError
 from pipeline.kubeflow import retry
-from pipeline.kubeflow.retry import patient
+from pipeline.kubeflow.retry import retrying
+from pipeline.run_step import flag_value, with_flag_value
 from pipeline.steps import STATE
 from pipeline.task import permanent_failure
-from pipeline.task.command_line import value, with_value
 from pipeline.trainjob.client import Jobs
 from pipeline.trainjob.manifest import LAUNCH, mount_paths
 from pipeline.trainjob.watch import ended, watch
@@ -29,8 +29,8 @@ COPIED = ("dataset", "verdict")
 GONE_S = 300.0
 
 
-def run_trainjob(manifest: str, words: list[str], settled_file: Path | None, keep: str) -> int:
-    """Run the step `words` as the TrainJob of the `manifest` (JSON, without the step's words); return the step's exit code.
+def run_trainjob(manifest: str, argv: list[str], failure_file: Path | None, keep: str) -> int:
+    """Run the step `argv` as the TrainJob of the `manifest` (JSON, without the step's argv); return the step's exit code.
 
     `keep` says which TrainJobs stay: never, failed or always. Raises ClusterError where Kubernetes says no or the TrainJob fails,
     ArtifactError for a damaged input or model.
@@ -38,20 +38,20 @@ def run_trainjob(manifest: str, words: list[str], settled_file: Path | None, kee
     job = json.loads(manifest)
     name = job["metadata"]["name"]
     folder, jobs = SHARED / name, Jobs()
-    job["spec"]["trainer"]["args"] = [*LAUNCH, *_shared(words, folder, mount_paths(job))]
+    job["spec"]["trainer"]["args"] = [*LAUNCH, *_shared(argv, folder, mount_paths(job))]
     _ensure(jobs, job)
     try:
-        failure = watch(jobs, name, lambda: settled_file is not None and settled_file.is_file())
+        failure = watch(jobs, name, lambda: failure_file is not None and failure_file.is_file())
     except BaseException:  # Ctrl-C too
         say(f"no longer waiting, but the TrainJob goes on: kubectl -n {jobs.namespace} delete trainjob {name} ends it")
         raise
-    code = permanent_failure.recall(settled_file) if settled_file and failure else None
+    code = permanent_failure.recall(failure_file) if failure_file and failure else None
     if failure is None:
-        _copy(folder / "model", Path(value(words, "out")), "model")
+        _copy(folder / "model", Path(flag_value(argv, "out")), "model")
         shutil.rmtree(folder)
-    # one that is settled would only try the same again
+    # a permanent one would only try the same again
     if keep == "never" or (keep == "failed" and (failure is None or code is not None)):
-        patient(lambda: jobs.delete(name), f"cannot delete the TrainJob {name}")
+        retrying(lambda: jobs.delete(name), f"cannot delete the TrainJob {name}")
     if failure is not None and code is None:
         there = f"; look with kubectl -n {jobs.namespace} describe trainjob {name}" if keep != "never" else ""
         raise ClusterError(f"the TrainJob {name} failed ({failure}){there}; a new try goes on from its checkpoints")
@@ -61,14 +61,14 @@ def run_trainjob(manifest: str, words: list[str], settled_file: Path | None, kee
 def _ensure(jobs: Jobs, job: dict[str, Any]) -> None:
     """Make the TrainJob, or find the one that an earlier try made. The name is the run's, so there is never a second one."""
     name = job["metadata"]["name"]
-    there = patient(lambda: jobs.get(name), f"cannot see the TrainJob {name}")
+    there = retrying(lambda: jobs.get(name), f"cannot see the TrainJob {name}")
     if there is not None and ((end := ended(there)) is None or end["type"] == "Complete") and not _leaving(there):
         say(f"TrainJob {name}: an earlier try of this task made it; waiting for it")
         return
     if there is not None:
         say(f"TrainJob {name}: an earlier try's failed; it is replaced")
         _remove(jobs, name)
-    made = patient(lambda: jobs.create(job), f"cannot create the TrainJob {name}")
+    made = retrying(lambda: jobs.create(job), f"cannot create the TrainJob {name}")
     nodes = job["spec"]["trainer"]["numNodes"]
     say(f"TrainJob {name}: {'created' if made else 'there already'} in {jobs.namespace}, {nodes} nodes")
 
@@ -78,9 +78,9 @@ def _leaving(job: dict[str, Any]) -> bool:
 
 
 def _remove(jobs: Jobs, name: str) -> None:
-    patient(lambda: jobs.delete(name), f"cannot delete the TrainJob {name}")
+    retrying(lambda: jobs.delete(name), f"cannot delete the TrainJob {name}")
     limit = time.monotonic() + GONE_S
-    while patient(lambda: jobs.get(name), f"cannot see the TrainJob {name}") is not None:
+    while retrying(lambda: jobs.get(name), f"cannot see the TrainJob {name}") is not None:
         if time.monotonic() > limit:
             raise ClusterError(
                 f"the TrainJob {name} is still there {GONE_S:.0f} s after it was deleted; see its finalizers and pods"
@@ -88,24 +88,29 @@ def _remove(jobs: Jobs, name: str) -> None:
         time.sleep(retry.POLL_S)
 
 
-def _shared(words: list[str], folder: Path, mounted: list[str]) -> list[str]:
+def _shared(argv: list[str], folder: Path, mounted: list[str]) -> list[str]:
     """The step's command line as the pods run it: inputs copied to the claim unless the pods mount them, the model beside them."""
     for flag in COPIED:
-        source = Path(value(words, flag))
+        source = Path(flag_value(argv, flag))
         if not any(source.is_relative_to(path) for path in mounted):
-            words = with_value(words, flag, str(_copy(source, folder / flag, flag)))
-    return with_value(words, "out", str(folder / "model"))
+            argv = with_flag_value(argv, flag, str(_copy(source, folder / flag, flag)))
+    return with_flag_value(argv, "out", str(folder / "model"))
 
 
 def _copy(source: Path, target: Path, kind: str) -> Path:
-    """Copy a whole artifact, beside and renamed; one that an earlier try copied is left. Raises ArtifactError for a damaged one."""
+    """Copy a whole artifact, beside and renamed; one that an earlier try copied is left. Raises ArtifactError for a damaged one.
+
+    What is beside has a name of its own: pods on one claim share process ids, and a retry may overlap with the try before it.
+    """
     wanted = artifact.read(source, kind, check=False).fingerprint
     if (target / artifact.MANIFEST).is_file() and artifact.read(target, kind).fingerprint == wanted:
         return target
-    beside = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, beside)
-    artifact.read(beside, kind)
-    beside.rename(target)
+    beside = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex}")
+    try:
+        shutil.copytree(source, beside)
+        artifact.read(beside, kind)
+        shutil.rmtree(target, ignore_errors=True)
+        beside.rename(target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
     return target

@@ -8,7 +8,7 @@ from typing import Any
 from components.common.progress import say
 from pipeline.errors import ClusterError
 from pipeline.kubeflow import retry
-from pipeline.kubeflow.retry import patient
+from pipeline.kubeflow.retry import retrying
 from pipeline.trainjob.client import JobError, Jobs
 from pipeline.trainjob.manifest import NODE
 
@@ -17,15 +17,15 @@ LOGS = 8
 """Pods whose last lines are shown, over the whole time; after those the cause is known."""
 
 
-def watch(jobs: Jobs, name: str, settled: Callable[[], bool]) -> str | None:
+def watch(jobs: Jobs, name: str, is_permanent: Callable[[], bool]) -> str | None:
     """Wait for the end: None where the TrainJob is complete, else why it failed.
 
-    `settled` says whether a failure that no further try can cure was remembered: then its retries are not waited for.
+    `is_permanent` says whether a failure that no further try can cure was remembered: then its retries are not waited for.
     """
     start = said = time.monotonic()
     shown, words = "", _LastWords(jobs, name)
     while True:
-        job = patient(lambda: jobs.get(name), f"cannot see the TrainJob {name}")
+        job = retrying(lambda: jobs.get(name), f"cannot see the TrainJob {name}")
         if job is None:
             raise ClusterError(f"the TrainJob {name} is gone from {jobs.namespace}: somebody deleted it; run the task again")
         state, now = f"{conditions(job) or 'waiting'}{words.look()}", time.monotonic()
@@ -36,7 +36,7 @@ def watch(jobs: Jobs, name: str, settled: Callable[[], bool]) -> str | None:
             return (
                 None if end["type"] == "Complete" else f"{end.get('reason', 'Failed')}: {end.get('message') or 'no reason given'}"
             )
-        if settled():
+        if is_permanent():
             return "a failure that no retry can cure"
         time.sleep(retry.POLL_S)
 

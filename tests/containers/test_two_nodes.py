@@ -82,7 +82,7 @@ class Nodes:
         places = {"dataset": "dataset", "verdict": "verdict", "work": "work", "out": "model"} | paths
         words = ["train", "--params", json.dumps(SETTINGS)]
         words += [word for flag, place in places.items() for word in (f"--{flag}", f"{SHARED}/{place}")]
-        environment = {"DIER_SETTLED": f"{SHARED}/settled", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
+        environment = {"DIER_PERMANENT_FAILURE": f"{SHARED}/settled", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
         trainer = CustomTrainer(func=train, func_args={"words": words}, num_nodes=2, env=environment)
         self.client.train(runtime="torch-distributed", trainer=trainer, options=[Name(name)])
         self.made.append(name)
@@ -158,7 +158,7 @@ def test_a_failing_step_fails_the_job_and_leaves_its_exit_code(nodes: Nodes) -> 
     folder = nodes.start("bad")
     assert nodes.end("bad") == "Failed"
     assert "dier: error: no dataset artifact at /workspace/dataset" in nodes.log("bad")
-    assert json.loads((folder / "settled").read_text()) == {"code": 3}
+    assert json.loads((folder / "permanent-failure").read_text()) == {"code": 3}
     assert not (folder / "model").exists()
 
 
@@ -180,7 +180,7 @@ def test_a_lost_node_ends_the_job_within_a_minute_and_the_next_try_goes_on(
     print(f"\nthe other node ended {seconds:.0f} s after the kill")
     assert seconds < 60
     assert nodes.end("lost") == "Failed"
-    assert not (folder / "settled").exists()  # another try may cure it
+    assert not (folder / "permanent-failure").exists()  # another try may cure it
     nodes.remove()
     latest = max(int(place.name.rpartition("-")[2]) for place in folder.glob("work/*/step-*"))
     nodes.start("lost")

@@ -72,7 +72,7 @@ def test_what_follows_the_dashes_is_the_whole_command(step: str, spec: dict[str,
     words = container(spec, step)["command"]
     assert words[:4] == ["dier", "task", "--executor-input", "{{$}}"]
     assert words[-1] == "--"
-    assert set(words[4:-1:2]) <= {"--show", "--settled"}
+    assert set(words[4:-1:2]) <= {"--show", "--permanent-failure"}
 
 
 @pytest.mark.parametrize("step", NAMES)

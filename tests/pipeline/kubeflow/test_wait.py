@@ -70,7 +70,7 @@ def test_an_api_that_is_away_for_a_while_is_waited_for(dier: Command, server: St
 
 
 def test_patience_is_for_failures_in_a_row(dier: Command, server: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "PATIENCE", 1)
+    monkeypatch.setattr(retry, "MAX_RETRIES", 1)
     server.polls = [DROP, {"state": "RUNNING"}, DROP, {"state": "SUCCEEDED"}]
     assert dier("submit", "--host", server.url, "--wait").code == 0
 
@@ -79,7 +79,7 @@ def test_patience_is_for_failures_in_a_row(dier: Command, server: StandIn, monke
 def test_waiting_ends_when_it_is_no_use(
     dier: Command, server: StandIn, monkeypatch: pytest.MonkeyPatch, reply: Reply, polls: int
 ) -> None:
-    monkeypatch.setattr(retry, "PATIENCE", 3)
+    monkeypatch.setattr(retry, "MAX_RETRIES", 3)
     server.polls = [reply]
     assert dier("submit", "--host", server.url, "--wait").code == 1
     assert server.calls().count("GET /runs/run-1") == polls

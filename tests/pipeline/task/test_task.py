@@ -11,6 +11,7 @@ from pipeline import cli
 from pipeline.kubeflow.cluster import STEP_NAMES
 from pipeline.local.artifacts import MADE_BY
 from pipeline.steps import BY_NAME, OUTPUT
+from pipeline.task import task
 from pipeline.task.task import run_task
 
 SHORT = {
@@ -113,11 +114,11 @@ def test_an_input_with_another_fingerprint_is_refused(folder: Path, capsys: pyte
 
 
 def test_a_failure_that_no_retry_cures_is_not_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settled = tmp_path / "settled" / "run-1"
-    assert run(tmp_path, "train", "--settled", str(settled)) == 3  # no dataset
+    failure_file = tmp_path / "permanent-failure" / "run-1"
+    assert run(tmp_path, "train", "--permanent-failure", str(failure_file)) == 3  # no dataset
     first = capsys.readouterr().err
     assert "no dataset artifact" in first
-    assert run(tmp_path, "train", "--settled", str(settled)) == 3
+    assert run(tmp_path, "train", "--permanent-failure", str(failure_file)) == 3
     again = capsys.readouterr().err
     assert "which a retry cannot cure" in again
     assert "no dataset artifact" not in again
@@ -125,13 +126,64 @@ def test_a_failure_that_no_retry_cures_is_not_tried_again(tmp_path: Path, capsys
 
 
 def test_what_a_retry_may_cure_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settled = tmp_path / "settled"
+    failure_file = tmp_path / "permanent-failure"
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     line = ["prepare", "--params", "{}", "--out", str(blocked / "dataset")]
     given = executor_input(tmp_path, "prepare")
-    assert run_task(json.dumps(given), line, settled=settled) == 1  # cannot be written
-    assert not settled.exists()
+    assert run_task(json.dumps(given), line, failure_file=failure_file) == 1  # cannot be written
+    assert not failure_file.exists()
+
+
+def test_after_a_success_no_failure_is_remembered(tmp_path: Path) -> None:
+    """Left by a run that had the same place, it would end every later one."""
+    failure_file = tmp_path / "permanent-failure"
+    failure_file.write_text("damaged")  # says nothing, so the step is tried
+    given = executor_input(tmp_path, "prepare")
+    assert run_task(json.dumps(given), words(tmp_path, "prepare"), failure_file=failure_file) == 0
+    assert not failure_file.exists()
+
+
+def probe_artifact(folder: Path, **metrics: Any) -> Path:
+    """A whole artifact of what the UI reads of a probe."""
+    out = folder / "probe" / "probe"
+    with artifact.create(out, "probe", {}) as made:
+        artifact.write_json(made / "metrics.json", metrics)
+    return out
+
+
+def test_metadata_holds_no_null_however_deep(tmp_path: Path) -> None:
+    """As of images without labels, which have no AUC: Kubeflow's launcher fails a task whose metadata holds one."""
+    estimate = {"value": 0.5, "low": None, "high": None}
+    metrics = {
+        "dataset": "d", "t": None, "c": 1.0, "conclusions": ["a", None], "log_snr": 1.0, "class_names": ["a"],
+        "val": {"accuracy": estimate}, "test": {"accuracy": estimate, "auc": dict.fromkeys(estimate)}, "baselines": {},
+    }  # fmt: skip
+    out = probe_artifact(tmp_path, **metrics)
+    (tmp_path / "probe" / "probe" / "confusion.csv").touch()
+    metadata = task._metadata(executor_input(tmp_path, "probe"), "probe", out, [("metrics", str(tmp_path / "m"))])
+    assert metadata["probe"]["conclusions"] == ["a"]
+    assert "t" not in metadata["probe"]
+    assert {"test_accuracy"} == {name for name in metadata["metrics"] if name.startswith("test_")}
+    assert "null" not in json.dumps(metadata)
+    assert task._without_null({"a": [{"b": float("nan"), "c": 1}]}) == {"a": [{"c": 1}]}
+
+
+def test_what_the_ui_cannot_show_does_not_fail_a_finished_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def step(argv: list[str]) -> int:
+        """A stand-in for the probe: its artifact is whole, and has nothing that the UI reads."""
+        probe_artifact(tmp_path, dataset="d")
+        return 0
+
+    monkeypatch.setattr(task.run_step, "run", step)
+    show = [f"{name}={tmp_path / name}" for name in BY_NAME["probe"].shown]
+    assert run_task(json.dumps(executor_input(tmp_path, "probe")), words(tmp_path, "probe"), show=show) == 0
+    assert set(told(tmp_path, "probe")) == {"probe", *BY_NAME["probe"].shown}
+    assert told(tmp_path, "probe")["probe"]["fingerprint"]
+    said = capsys.readouterr().err
+    assert all(f"the UI will not show probe's {name}" in said for name in BY_NAME["probe"].shown)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"outputs": {}}', "{{$}}"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from components.common import artifact
+from pipeline.task import torchrun
 from pipeline.task.torchrun import blamed
 from tests.pipeline.task.test_task import executor_input, run, told, words
 
@@ -41,15 +42,19 @@ def task(folder: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_failure_of_the_step_keeps_its_exit_code_and_is_settled(tmp_path: Path) -> None:
-    settled = tmp_path / "settled" / "run"
-    done = subprocess.run(task(tmp_path, "--settled", str(settled)), cwd=ROOT, capture_output=True, text=True, check=False)
+def test_a_failure_of_the_step_keeps_its_exit_code_and_is_permanent(tmp_path: Path) -> None:
+    failure_file = tmp_path / "permanent-failure" / "run"
+    done = subprocess.run(
+        task(tmp_path, "--permanent-failure", str(failure_file)), cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 3, done.stderr
     assert "dier: error: no dataset artifact" in done.stderr
     assert "of 2 ended with exit code 3" in done.stderr
-    assert json.loads(settled.read_text()) == {"code": 3}
+    assert json.loads(failure_file.read_text()) == {"code": 3}
     start = time.monotonic()
-    again = subprocess.run(task(tmp_path, "--settled", str(settled)), cwd=ROOT, capture_output=True, text=True, check=False)
+    again = subprocess.run(
+        task(tmp_path, "--permanent-failure", str(failure_file)), cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert again.returncode == 3
     assert "a retry cannot cure" in again.stderr
     assert "2 processes" not in again.stderr
@@ -82,6 +87,7 @@ def start(tmp_path: Path, **codes: str) -> "subprocess.Popen[str]":
     launch = f"""
 import os, sys
 from components.common import artifact
+from pipeline.task import torchrun
 from pipeline.task.torchrun import run_processes
 os.environ["PYTHONPATH"] = {str(package.parent)!r}
 os.chdir({str(tmp_path)!r})
@@ -105,6 +111,14 @@ def test_exit_codes(tmp_path: Path, codes: dict[str, str], expected: int) -> Non
     ended = start(tmp_path, **codes)
     _, err = ended.communicate(timeout=120)
     assert ended.returncode == expected, err
+
+
+def test_ranks_have_less_than_a_pods_30_seconds_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the variable that this PyTorch reads: one of another name would change nothing."""
+    from torch.distributed.launcher.api import LaunchConfig
+
+    monkeypatch.setenv(torchrun.SHUTDOWN, torchrun.SHUTDOWN_S)
+    assert LaunchConfig(1, 1, 2).shutdown_timeout == 25
 
 
 def test_whose_end_is_the_jobs() -> None:

@@ -56,7 +56,7 @@ SMALLEST: dict[str, Any] = {"work": {"claim": "dier-work"}, "trainjob": {"nodes"
 
 
 def made(**settings: Any) -> dict[str, Any]:
-    return manifest(Cluster.model_validate(settings), "dier-1", ["train", "--out", "/state/model"], "/state/settled/1")
+    return manifest(Cluster.model_validate(settings), "dier-1", ["train", "--out", "/state/model"], "/state/permanent-failure/1")
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
     assert environment == {
         "HTTPS_PROXY": "http://proxy.example:3128",
         **ca,
-        "DIER_SETTLED": "/state/settled/1",
+        "DIER_PERMANENT_FAILURE": "/state/permanent-failure/1",
         "MLFLOW_TRACKING_URI": {"name": "mlflow", "key": "uri", "optional": True},
     }
     pod = pod_of(job)
@@ -203,7 +203,7 @@ def test_the_command_prints_the_same_manifest_each_time(cluster_file: Path, tmp_
     assert list(flags) == ["--params", "--dataset", "--verdict", "--work", "--out"]
     assert (flags["--dataset"], flags["--work"], flags["--out"]) == ("/state/dataset", "/sets/w", "/state/model")
     assert json.loads(flags["--params"])["train"]["steps"] == 700
-    assert "DIER_SETTLED" not in printed
+    assert "DIER_PERMANENT_FAILURE" not in printed
 
 
 @pytest.mark.parametrize(
@@ -262,11 +262,11 @@ def test_several_nodes_are_a_trainjob_that_a_small_task_waits_for() -> None:
     run_id = "{{$.pipeline_job_uuid}}"
     job = json.loads(words[words.index("--trainjob") + 1])
     assert job["metadata"]["name"] == f"dier-{run_id}"
-    assert job == manifest(Cluster.model_validate(EVERYTHING), f"dier-{run_id}", (), f"/state/settled/{run_id}")
+    assert job == manifest(Cluster.model_validate(EVERYTHING), f"dier-{run_id}", (), f"/state/permanent-failure/{run_id}")
     job["metadata"]["name"] = job["metadata"]["name"].replace(run_id, "9b2f0f2e-8f4e-4f0c-9e55-0d7a8b1c2d3e")
     check(job)
     assert len(job["metadata"]["name"]) <= 50
-    assert words[words.index("--settled") + 1] == f"/state/settled/{run_id}"
+    assert words[words.index("--permanent-failure") + 1] == f"/state/permanent-failure/{run_id}"
     assert words[words.index("--keep") + 1] == "failed"
     assert "--processes" not in words
     executor, task = spec["deploymentSpec"]["executors"]["exec-train"]["container"], kubernetes(platform, "train")

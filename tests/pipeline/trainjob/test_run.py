@@ -4,6 +4,7 @@ task ── inputs ──> shared claim ──> TrainJob's pods ──> model �
 """
 
 import json
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ class Task:
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.capsys = folder, capsys
-        self.settled, self.shared = folder / "settled" / "run-1", folder / "trainjob" / NAME
+        self.failure_file, self.shared = folder / "permanent-failure" / "run-1", folder / "trainjob" / NAME
         self.out = folder / "train" / "model"
         for step, name in (("prepare", "dataset"), ("validate", "verdict")):
             with artifact.create(folder / step / name, name, {}) as place:
@@ -37,8 +38,8 @@ class Task:
 
     def run(self, *more: str, keep: str = "failed", **settings: Any) -> int:
         wanted = Cluster.model_validate({"work": {"claim": "c"}, "trainjob": {"nodes": 2}, **settings})
-        job = manifest(wanted, NAME, (), str(self.settled))
-        line = ["--settled", str(self.settled), "--trainjob", json.dumps(job), "--keep", keep, *more]
+        job = manifest(wanted, NAME, (), str(self.failure_file))
+        line = ["--permanent-failure", str(self.failure_file), "--trainjob", json.dumps(job), "--keep", keep, *more]
         given = json.dumps(executor_input(self.folder, "train"))
         code = cli.main(["task", "--executor-input", given, *line, "--", *words(self.folder, "train")])
         self.err = self.capsys.readouterr().err
@@ -135,7 +136,24 @@ def test_a_failure_says_why_passes_on_the_last_lines_and_keeps_the_job(task: Tas
     )
     assert list(api.jobs) == [NAME]
     assert not task.out.exists()
-    assert not task.settled.exists()
+    assert not task.failure_file.exists()
+
+
+def test_two_pods_of_one_process_id_copy_beside_each_other(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In containers every task has the same process id, and a retry may begin while the try before it still copies."""
+    source, target = tmp_path / "prepare" / "dataset", tmp_path / "shared" / "dataset"
+    copied, inside = shutil.copytree, []
+
+    def slow(*arguments: Any) -> None:
+        copied(*arguments)
+        if not inside:
+            inside.append(arguments[1])
+            run._copy(source, target, "dataset")  # the retry, from begin to end
+            assert arguments[1].is_dir(), "the retry removed the other's copy"
+
+    monkeypatch.setattr(shutil, "copytree", slow)
+    assert run._copy(source, target, "dataset") == target
+    assert [path.name for path in target.parent.iterdir()] == ["dataset"]
 
 
 def test_a_failed_one_is_replaced_on_the_next_try_and_inputs_are_copied_once(task: Task, api: StandIn) -> None:
@@ -155,7 +173,7 @@ def test_a_failed_one_is_replaced_on_the_next_try_and_inputs_are_copied_once(tas
 
 def test_a_living_one_is_joined_and_never_doubled(task: Task, api: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(retry, "PATIENCE", 1)
+        patch.setattr(retry, "MAX_RETRIES", 1)
         api.faults = {"get trainjobs": [refusal(404, "none"), refusal(503, "away"), refusal(503, "away")]}
         assert task.run() == 1  # a task that made its TrainJob and ended
     assert list(api.jobs) == [NAME]
@@ -181,7 +199,7 @@ def test_an_api_that_is_away_for_a_while_is_waited_for(task: Task, api: StandIn)
 
 
 def test_an_api_that_stays_away_ends_the_task(task: Task, api: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "PATIENCE", 3)
+    monkeypatch.setattr(retry, "MAX_RETRIES", 3)
     api.faults = {"get trainjobs": [refusal(404, "none"), *[refusal(503, "away")] * 9]}
     assert task.run() == 1
     assert f"the TrainJob goes on: kubectl -n {NAMESPACE} delete trainjob {NAME} ends it" in task.err
@@ -212,9 +230,9 @@ def test_a_field_that_the_trainer_does_not_know_is_refused_by_the_cluster(task: 
     assert 'it says: strict decoding error: unknown field "spec.runtimePatches"' in task.err
 
 
-def test_a_settled_failure_ends_task_and_trainjob_at_once(task: Task, api: StandIn) -> None:
+def test_a_permanent_failure_ends_task_and_trainjob_at_once(task: Task, api: StandIn) -> None:
     def refuse(job: dict[str, Any]) -> None:
-        [entry] = [entry for entry in job["spec"]["trainer"]["env"] if entry["name"] == "DIER_SETTLED"]
+        [entry] = [entry for entry in job["spec"]["trainer"]["env"] if entry["name"] == "DIER_PERMANENT_FAILURE"]
         with pytest.MonkeyPatch.context() as patch:  # a rank of the step, in a pod
             patch.setenv(entry["name"], entry["value"])
             args = job["spec"]["trainer"]["args"]
@@ -261,7 +279,7 @@ def test_one_that_somebody_deleted_is_said(task: Task, api: StandIn) -> None:
 
 
 def test_nobody_there(task: Task, api: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "PATIENCE", 2)
+    monkeypatch.setattr(retry, "MAX_RETRIES", 2)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         (tmp_path / "kubeconfig").write_text(standin.kubeconfig(f"http://127.0.0.1:{closed.getsockname()[1]}"))
