@@ -16,7 +16,10 @@ PACKAGES = ("pipeline", "components", "model", "data")
 LOADED_BY_NAME = {"prepare": ["data.sources"], "register": ["components.registry.served_model", "model"]}
 """The sources, the served model's script, and the package that a registered model carries."""
 SETTINGS = "components/common/settings.py"
-"""Never a dependency: the settings' values are params; were the schema one too, a new setting of one step would retrain."""
+"""Never a dependency: the settings' values are params; were the schema one too, a new setting of one step would retrain.
+
+What the schema alone imports, such as the names of the baselines, is schema as well.
+"""
 NOT_IN_THE_MODEL = {
     "components/common/peak_memory.py",
     "components/tracking/client.py",
@@ -54,6 +57,9 @@ def stages() -> dict:
 
 def code_of(step: Step, graph: grimp.ImportGraph) -> set[str]:
     """The source files behind a step: what it imports, what it loads by name, and the packages these stand in."""
+    schema = "components.common.settings"
+    for imported in graph.find_modules_directly_imported_by(schema):
+        graph.remove_import(importer=schema, imported=imported)
     roots = {f"components.{step.name}"}
     for package in LOADED_BY_NAME.get(step.name, ()):
         roots |= {package} | graph.find_descendants(package)

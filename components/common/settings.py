@@ -5,12 +5,13 @@ Sections are steps. A step is handed its own sections only, so it cannot depend 
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from components.common.errors import SettingsError
+from components.probing.baselines import BaselineName
 
 T = 1000
 """Number of diffusion timesteps: t is in 0 .. T - 1."""
@@ -230,7 +231,7 @@ class EmbedSettings(Section):
 
 
 class ProbeSettings(Section):
-    """The linear probe. C and t are chosen on val; test is read once."""
+    """The linear probe. t, C and PCA's components are chosen on val; test is read once."""
 
     c_grid: list[Annotated[Float, Field(gt=0)]] = Field(
         [0.01, 0.1, 1.0, 10.0], min_length=1, description="inverse L2 strengths tried on val"
@@ -239,17 +240,15 @@ class ProbeSettings(Section):
     train_limit: Annotated[Int, Field(ge=10)] | None = Field(
         None, description="training images used for the sweep (seeded choice); null = all"
     )
-    baselines: list[Literal["pixels", "pca", "untrained", "denoiser"]] = Field(
-        ["pixels", "pca", "untrained", "denoiser"], description="representations probed beside DiER"
-    )
+    baselines: list[BaselineName] = Field(list(get_args(BaselineName)), description="representations probed beside DiER")
     baseline_timesteps: list[Annotated[Int, Field(ge=0, lt=T)]] = Field(
-        [0, 100, 300, 500], min_length=1, description="timesteps at which the denoiser's layers are probed"
+        [0, 10, 20, 50, 100, 300, 500], min_length=1, description="timesteps at which the denoiser's layers are probed"
     )
     denoiser_blocks: list[Annotated[Int, Field(ge=0)]] | None = Field(
         None, description="denoiser blocks probed, from 0; null = up to three, evenly spaced"
     )
     bootstrap: Int = Field(2000, ge=100, description="resamples behind each 95 % interval")
-    seed: Int = Field(0, ge=0, description="seed of the bootstrap and of the choice of training images")
+    seed: Int = Field(0, ge=0, description="seed of the bootstrap, of the halves of val and of the choice of training images")
 
 
 class RegisterSettings(Section):
