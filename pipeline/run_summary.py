@@ -61,11 +61,11 @@ def _curve(file: Path, metrics: dict[str, Any]) -> str:
 
 
 def _baselines(metrics: dict[str, Any]) -> str:
-    lines = [f"{'representation':<18} {'t':>4} {'C':>7}  test accuracy              DiER's gain, paired"]
+    lines = [f"{'representation':<24} {'t':>4} {'C':>7}  test accuracy              DiER's gain, paired"]
     for name, row in {"dier": metrics, **metrics["baselines"]}.items():
         t = "-" if row["t"] is None else row["t"]
         gain = points_with_interval(row["difference"]["accuracy"]) if "difference" in row else ""
-        lines.append(f"{name:<18} {t:>4} {row['c']:>7g}  {with_interval(row['test']['accuracy']):<26} {gain}")
+        lines.append(f"{name:<24} {t:>4} {row['c']:>7g}  {with_interval(row['test']['accuracy']):<26} {gain}")
     return "\n".join(lines)
 
 

@@ -43,7 +43,7 @@ def make(
     paths = {kind: root / kind for kind in ("dataset", "verdict", "model", "embeddings", "probe")}
     _dataset(paths["dataset"], task, channels, class_names, labelled)
     _verdict(paths)
-    _model(paths, train_steps)
+    _model(paths, train_steps, collapsed)
     _embeddings(paths, list(timesteps), collapsed)
     probe.run(PROBE, paths["dataset"], paths["model"], paths["embeddings"], paths["probe"])
     return paths
@@ -108,7 +108,7 @@ def _verdict(paths: Paths) -> None:
         artifact.write_json(folder / "verdict.json", verdict)
 
 
-def _model(paths: Paths, steps: int) -> None:
+def _model(paths: Paths, steps: int, collapsed: bool) -> None:
     images = np.load(paths["dataset"] / "train" / "images.npy")
     config = ModelConfig(2, 48, 3, 8, 8, images.shape[3], 2, 32)
     training = TrainConfig(steps, 64, 2e-3, min(50, steps), "constant", 0.0, 0.99, 1.0, 0, "float32", max(1, steps // 40), steps)
@@ -120,7 +120,8 @@ def _model(paths: Paths, steps: int) -> None:
         model = load_model(folder)
         sizes = {name: sum(p.numel() for p in getattr(model, name).parameters()) for name in ("encoder", "denoiser")}
         gap = shuffled_gap(model, images[:200], [0, 100, 300, 500, 700, 900], seed=0)
-        artifact.write_json(folder / "summary.json", {"steps": steps, "parameters": sizes, "gap": gap, "training_key": "ab" * 32})
+        summary = {"steps": steps, "parameters": sizes, "gap": gap, "training_key": "ab" * 32} | {"encoder_used": not collapsed}
+        artifact.write_json(folder / "summary.json", summary)
 
 
 def _embeddings(paths: Paths, timesteps: list[int], collapsed: bool) -> None:

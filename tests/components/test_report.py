@@ -15,9 +15,8 @@ from components.common import artifact
 from components.common.errors import ArtifactError
 from components.common.formatting import percent
 from components.common.settings import Settings
+from components.probing.conclusions import UNUSED
 from components.reporting import tables
-from components.reporting.inputs import read_inputs
-from components.reporting.page import page
 from data.format import MULTI_LABEL
 from tests.components.report_inputs import Paths, make, without
 
@@ -142,6 +141,8 @@ def test_text_from_data_is_text_and_not_markup(digits: Paths, tmp_path: Path) ->
     assert "<script>" not in odd
     assert "&lt;script&gt;" in odd
     assert "the first 24 of 45 classes" in odd
+    assert "The encoder is not used." in odd[: odd.index("</header>")]
+    assert artifact.read(paths["probe"], "probe").json("metrics.json")["conclusions"][0] == UNUSED
 
 
 @pytest.mark.slow
@@ -187,14 +188,10 @@ def test_images_without_labels_render(tmp_path: Path) -> None:
     assert artifact.read(paths["probe"], "probe").json("metrics.json")["test"]["auc"]["value"] is None
 
 
-def test_splits_that_were_not_embedded_are_named_and_so_is_an_encoder_that_is_not_used(digits: Paths, tmp_path: Path) -> None:
-    inputs = read_inputs(without(digits, "val", tmp_path))
-    inputs.summary["encoder_used"] = False
-    text = Page(page(inputs, {})).text
+def test_splits_that_were_not_embedded_are_named_in_a_sentence(digits: Paths, tmp_path: Path) -> None:
+    text = Page(render(without(digits, "val", tmp_path), tmp_path / "report")).text
     assert "There is no map" in text
     assert "There are no neighbours to show" in text
-    header = text[: text.index("Accuracy over t")]
-    assert "The encoder is not used." in header
 
 
 def test_artifacts_of_another_run_are_refused(digits: Paths, tmp_path: Path) -> None:
