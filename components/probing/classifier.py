@@ -19,6 +19,9 @@ Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any]
 
+ROWS = 4096
+"""Rows that are float64 at a time."""
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -34,7 +37,8 @@ class Linear:
 
         They rank images as probabilities do, but a sure one is not rounded to 1, where all of them would tie.
         """
-        logits = x.astype(np.float64) @ self.weight.T.astype(np.float64) + self.bias
+        parts = np.array_split(x, len(x) // ROWS + 1)
+        logits: Array = np.concatenate([part.astype(np.float64) @ self.weight.T.astype(np.float64) for part in parts]) + self.bias
         return logits if self.multi_label else _against_the_rest(logits)
 
 

@@ -48,11 +48,11 @@ def peak(curve: Sequence[Scored], metric: str) -> dict[str, Any]:
         )
     ends = [end for end in (ordered[0], ordered[-1]) if end is not tried]
     gains = {end.candidate.t: tried.testing_half.minus(end.testing_half) for end in ends}
-    against = ", ".join(f"to t = {end} {gain(difference.row(), metric)}" for end, difference in gains.items())
-    half = f"t = {t}, the best on one half of val, was compared with the ends of the range on the other half ({against})"
+    against = ", ".join(f"{gain(difference.row(), metric)} over t = {end}" for end, difference in gains.items())
+    half = f"t = {t}, the best on one half of val, gains on the other half {against} (95 % intervals in brackets)"
     unclear = " and ".join(f"t = {end}" for end, difference in gains.items() if not difference.low > 0)
     if unclear:
-        return verdict("none", f"no clear peak over t: {found}; {half}: the gain over {unclear} is within chance. {NO_PEAK}")
+        return verdict("none", f"no clear peak over t: {found}; {half}; the gain over {unclear} is within chance. {NO_PEAK}")
     if len(ends) == 2:
         return verdict("interior", f"a peak inside the range of t: {found}; {half}.")
     cure = "train longer (train.steps)" if t in (0, T - 1) else f"add timesteps beyond t = {t} to embed.timesteps"

@@ -90,7 +90,12 @@ def correct(scores: Array, labels: Labels) -> Array:
 
 def evaluate(scores: Array, labels: Labels, bootstrap: Bootstrap) -> dict[str, Estimate]:
     """Every metric of scores (N, K) against labels (N,) or (N, L)."""
-    return {name: bootstrap.estimate(metric(scores, labels)) for name, metric in METRICS.items()}
+    return {name: estimate_of(name, scores, labels, bootstrap) for name in METRICS}
+
+
+def estimate_of(metric: str, scores: Array, labels: Labels, bootstrap: Bootstrap) -> Estimate:
+    """One metric of scores (N, K) against labels (N,) or (N, L); NaN without images."""
+    return bootstrap.estimate(METRICS[metric](scores, labels)) if len(labels) else Estimate(math.nan, np.empty(0))
 
 
 def value_of(metric: str, scores: Array, labels: Labels) -> float:

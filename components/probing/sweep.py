@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from components.common.settings import ProbeSettings
 from components.probing.classifier import Array, Labels, Linear, fit_grid
-from components.probing.metrics import METRICS, Bootstrap, Estimate, choosing_metric, evaluate, value_of
+from components.probing.metrics import Bootstrap, Estimate, choosing_metric, estimate_of, evaluate, value_of
 from components.probing.representations import Candidate
 from data.format import Dataset, SplitName
 
@@ -82,7 +82,7 @@ class Sweep:
         fits = [(c, probe, probe.scores(val)) for c, probe in grid]
         c, probe, scores = max(fits, key=lambda fit: value_of(self.chosen_by, fit[2], labels))
         half = max((fit[2] for fit in fits), key=lambda scores: value_of(self.chosen_by, scores[one], labels[one]))
-        tested = self.half_bootstrap.estimate(METRICS[self.chosen_by](half[other], labels[other]))
+        tested = estimate_of(self.chosen_by, half[other], labels[other], self.half_bootstrap)
         chosen = value_of(self.chosen_by, half[one], labels[one])
         return Scored(candidate, c, probe, evaluate(scores, labels, self.bootstraps["val"]), chosen, tested)
 

@@ -299,6 +299,12 @@ def test_labels_that_val_lacks_are_skipped_and_without_any_accuracy_chooses(tmp_
     assert none.score(one).val["auc"].row()["value"] is None
 
 
+def test_one_val_image_is_no_reason_to_fail(tmp_path: Path) -> None:
+    sweep = sweep_of(tmp_path, np.zeros(3, np.int64), np.zeros((3, 4, 4, 1), np.uint8))
+    found = [sweep.score(Candidate("dier", t, lambda split: X[:1])) for t in (0, 1, 2)]
+    assert peak(found, sweep.chosen_by)["kind"] == "none"
+
+
 def test_pca_chooses_its_components_and_whitening_on_val(tmp_path: Path) -> None:
     """Two strong directions tell the classes apart, all others are weak noise, which whitening would blow up."""
     rng = np.random.default_rng(0)
