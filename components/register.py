@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from components.common import artifact
-from components.common.errors import ArtifactError, GateRefused
+from components.common.errors import GateRefused
+from components.common.lineage import check_one_run
 from components.common.progress import say
 from components.common.settings import RegisterSettings
 from components.registry import package, versions
@@ -52,16 +53,7 @@ class Inputs:
         self.probe = artifact.read(probe, "probe")
         self.report = artifact.read(report, "report")
         self.dataset = self.model.made_from.get("dataset", "")
-        for made, used, fingerprint in (
-            (self.model, "verdict", self.verdict.fingerprint),
-            (self.probe, "model", self.model.fingerprint),
-            (self.report, "model", self.model.fingerprint),
-            (self.report, "probe", self.probe.fingerprint),
-            (self.verdict, "dataset", self.dataset),
-            (self.probe, "dataset", self.dataset),
-        ):
-            if made.made_from.get(used) != fingerprint:
-                raise ArtifactError(f"{made.path} was not made from the {used} given here; run the {made.kind} step again")
+        check_one_run(self.verdict, self.model, self.probe, self.report)
         self.summary = self.model.json("summary.json")
         self.metrics = self.probe.json("metrics.json")
         self.digest = artifact.digest({"model": self.model.fingerprint, "probe": self.probe.fingerprint})

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import model
 from components.common import artifact
-from components.common.errors import ArtifactError
+from components.common.lineage import check_one_run
 from components.common.progress import say
 from components.common.settings import ModelSettings, TrainSettings
 from components.tracking.live import LiveLog
@@ -169,8 +169,7 @@ def _exported(trainer: Trainer, keep: str) -> tuple[dict[str, Tensor], dict[str,
 
 
 def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
-    if verdict.made_from.get("dataset") != data.fingerprint:
-        raise ArtifactError(f"the verdict {verdict.path} is of another dataset than {data.path}: run validate on this one")
+    check_one_run(data, verdict)
     if not verdict.json("verdict.json")["passed"]:
         raise DataError(
             f"the verdict {verdict.path} says that the data failed: see its docs/index.html, mend the data, validate again"

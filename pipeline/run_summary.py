@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import ArtifactError
+from components.common.formatting import points_with_interval, with_interval
 
 COMPUTE = ("train", "embed", "probe")
 
@@ -39,7 +40,7 @@ def _json(file: Path) -> Any:
 def _headline(metrics: dict[str, Any]) -> str:
     accuracy = metrics["test"]["accuracy"]
     return (
-        f"{metrics['dataset']}: DiER at t = {metrics['t']} gives a linear-probe accuracy of {_percent(accuracy)} on test\n"
+        f"{metrics['dataset']}: DiER at t = {metrics['t']} gives a linear-probe accuracy of {with_interval(accuracy)} on test\n"
         "(t and C are chosen on val; test is read once; brackets are 95 % bootstrap intervals)"
     )
 
@@ -60,11 +61,11 @@ def _curve(file: Path, metrics: dict[str, Any]) -> str:
 
 
 def _baselines(metrics: dict[str, Any]) -> str:
-    lines = [f"{'representation':<18} {'t':>4} {'C':>7}  test accuracy              DiER's gain, paired"]
+    lines = [f"{'representation':<24} {'t':>4} {'C':>7}  test accuracy              DiER's gain, paired"]
     for name, row in {"dier": metrics, **metrics["baselines"]}.items():
         t = "-" if row["t"] is None else row["t"]
-        gain = _points(row["difference"]) if "difference" in row else ""
-        lines.append(f"{name:<18} {t:>4} {row['c']:>7g}  {_percent(row['test']['accuracy']):<26} {gain}")
+        gain = points_with_interval(row["difference"]["accuracy"]) if "difference" in row else ""
+        lines.append(f"{name:<24} {t:>4} {row['c']:>7g}  {with_interval(row['test']['accuracy']):<26} {gain}")
     return "\n".join(lines)
 
 
@@ -82,11 +83,3 @@ def _times(file: Path) -> str:
     share = sum(last.get(step, 0) for step in COMPUTE) / total
     steps = ", ".join(f"{step} {seconds:.0f}" for step, seconds in last.items())
     return f"seconds       {steps}\n              {share:.0%} of the steps' time is in {', '.join(COMPUTE)}"
-
-
-def _percent(estimate: dict[str, float]) -> str:
-    return f"{100 * estimate['value']:.2f} % [{100 * estimate['low']:.2f}, {100 * estimate['high']:.2f}]"
-
-
-def _points(estimate: dict[str, float]) -> str:
-    return f"{100 * estimate['value']:+.2f} [{100 * estimate['low']:+.2f}, {100 * estimate['high']:+.2f}]"

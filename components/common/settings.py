@@ -6,13 +6,14 @@ A step is handed the sections that `pipeline/steps.py` names for it, and so cann
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from components.common.errors import SettingsError
+from components.probing.baselines import BaselineName
 from data.sources import SOURCES
 from model.config import NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
 
@@ -241,7 +242,7 @@ class EmbedSettings(Section):
 
 
 class ProbeSettings(Section):
-    """The linear probe. C and t are chosen on val; test is read once."""
+    """The linear probe. t, C and PCA's components are chosen on val; test is read once."""
 
     c_grid: list[Annotated[Float, Field(gt=0)]] = Field(
         [0.01, 0.1, 1.0, 10.0], min_length=1, description="inverse L2 strengths tried on val"
@@ -250,17 +251,15 @@ class ProbeSettings(Section):
     train_limit: Annotated[Int, Field(ge=10)] | None = Field(
         None, description="training images used for the sweep (seeded choice); null = all"
     )
-    baselines: list[Literal["pixels", "pca", "untrained", "denoiser"]] = Field(
-        ["pixels", "pca", "untrained", "denoiser"], description="representations probed beside DiER"
-    )
+    baselines: list[BaselineName] = Field(list(get_args(BaselineName)), description="representations probed beside DiER")
     baseline_timesteps: list[Timestep] = Field(
-        [0, 100, 300, 500], min_length=1, description="timesteps at which the denoiser's layers are probed"
+        [0, 10, 20, 50, 100, 300, 500], min_length=1, description="timesteps at which the denoiser's layers are probed"
     )
     denoiser_blocks: list[Annotated[Int, Field(ge=0)]] | None = Field(
         None, description="denoiser blocks probed, from 0; null = up to three, evenly spaced"
     )
     bootstrap: Int = Field(2000, ge=100, description="resamples behind each 95 % interval")
-    seed: Int = Field(0, ge=0, description="seed of the bootstrap and of the choice of training images")
+    seed: Int = Field(0, ge=0, description="seed of the bootstrap, of the halves of val and of the choice of training images")
 
 
 class RegisterSettings(Section):

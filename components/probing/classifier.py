@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, softmax
+from scipy.special import log_softmax, logsumexp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -18,6 +18,9 @@ from sklearn.preprocessing import StandardScaler
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
 Labels = npt.NDArray[Any]
+
+ROWS = 4096
+"""Rows that are float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,33 @@ class Linear:
     multi_label: bool
     converged: bool
 
-    def scores(self, x: Floats) -> Floats:
-        """Probabilities (N, K): softmax over classes, or a sigmoid for each of several labels."""
-        logits = x @ self.weight.T + self.bias
-        return np.asarray(expit(logits) if self.multi_label else softmax(logits, axis=1), np.float32)
+    def scores(self, x: Floats) -> Array:
+        """Log-odds (N, K) float64 of each class against the rest, or of each of several labels: expit of them is the probability.
+
+        They rank images as probabilities do, but a sure one is not rounded to 1, where all of them would tie.
+        """
+        parts = np.array_split(x, len(x) // ROWS + 1)
+        logits: Array = np.concatenate([part.astype(np.float64) @ self.weight.T.astype(np.float64) for part in parts]) + self.bias
+        return logits if self.multi_label else _against_the_rest(logits)
 
 
-def fit_grid(x: Floats, y: Labels, classes: int, c_grid: Sequence[float], max_iter: int) -> Iterator[tuple[float, Linear]]:
+def _against_the_rest(logits: Array) -> Array:
+    """log p - log(1 - p) of softmax probabilities p, exact also where p rounds to 1."""
+    top = logits.argmax(axis=1)[:, None]
+    others = logits.copy()
+    np.put_along_axis(others, top, -np.inf, axis=1)
+    log_p = log_softmax(logits, axis=1)
+    with np.errstate(divide="ignore"):
+        odds = log_p - np.log1p(-np.exp(log_p))  # fine up to p = 1/2: of all classes but the top one
+    np.put_along_axis(odds, top, np.take_along_axis(logits, top, 1) - logsumexp(others, axis=1, keepdims=True), axis=1)
+    return np.asarray(odds, np.float64)
+
+
+def fit_grid(
+    x: Floats, y: Labels, classes: int, c_grid: Sequence[float], max_iter: int, *, standardise: bool = True
+) -> Iterator[tuple[float, Linear]]:
     """Fit one probe a C, the strongest penalty first, each starting from the last. x (N, D), y (N,) or (N, L)."""
-    scaler = StandardScaler().fit(x)
+    scaler = StandardScaler(with_mean=standardise, with_std=standardise).fit(x)
     standard = scaler.transform(x)
     columns = [y[:, i] for i in range(y.shape[1])] if y.ndim == 2 else [y]
     fits = [LogisticRegression(C=1.0, max_iter=max_iter, warm_start=True) for _ in columns]
@@ -50,11 +71,10 @@ def fit_grid(x: Floats, y: Labels, classes: int, c_grid: Sequence[float], max_it
             weight, bias = (np.stack([part[i][1] - part[i][0] for part in parts]) for i in (0, 1))
         else:
             weight, bias = parts[0]
-        folded = weight / scaler.scale_
-        yield (
-            c,
-            Linear(folded.astype(np.float32), (bias - folded @ scaler.mean_).astype(np.float32), y.ndim == 2, converged),
-        )
+        if standardise:
+            weight = weight / scaler.scale_
+            bias = bias - weight @ scaler.mean_
+        yield c, Linear(weight.astype(np.float32), bias.astype(np.float32), y.ndim == 2, converged)
 
 
 def _fit(fit: LogisticRegression, c: float, x: Floats, y: Labels, classes: int) -> tuple[Array, Array]:

@@ -3,7 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.probing.metrics import Bootstrap, Estimate
+import numpy as np
+
+from components.common.formatting import METRIC_NAMES, gain, measure
+from components.probing.baselines import BASELINES, baseline_of, label
+from components.probing.classifier import Labels
+from components.probing.metrics import Estimate
 from components.probing.sweep import Scored
 from model.config import NUM_TIMESTEPS
 
@@ -16,73 +21,76 @@ NO_PEAK = (
     "longer training (train.steps) may bring it out; with model.encoder_time false there is none."
 )
 """What to change where the curve over t is flat."""
-NAMES = {"pixels": "raw pixels", "pca": "PCA of the pixels", "untrained": "the untrained encoder"}
+UNUSED = (
+    "The denoiser does not use the embedding: at the end of training, giving each image another's v_t raised the loss at no t "
+    "(train.min_gap). These are figures of an encoder that learnt nothing; lower train.lr and train again."
+)
 
 
-def name_of(representation: str) -> str:
-    """A representation's name as a person would say it."""
-    return NAMES.get(representation, representation.replace("denoiser_block", "the denoiser's block "))
+def peak(curve: Sequence[Scored], metric: str) -> dict[str, Any]:
+    """Whether the curve over t has a peak: its t is chosen on one half of val, both ends are compared with it on the other.
 
-
-def peak(curve: Sequence[Scored], bootstrap: Bootstrap) -> dict[str, Any]:
-    """Where val accuracy is highest over t, and whether both ends lie below it by more than chance.
-
-    The difference to each end is paired over images. t was picked as the highest of several, which flatters it a little.
+    On the images that chose it the highest of several points would be flattered, and noise alone would make a peak. The difference
+    to each end is paired over images. `t` is the one tested, which need not be the best on all of val.
     """
     ordered = sorted(curve, key=lambda one: one.candidate.t or 0)
-    best = max(ordered, key=lambda one: one.val["accuracy"].value)
-    t = best.candidate.t
+    best = max(ordered, key=lambda one: one.val[metric].value)
+    tried = max(ordered, key=lambda one: one.choosing_half)
+    t, name = tried.candidate.t, METRIC_NAMES[metric]
 
     def verdict(kind: str, sentence: str) -> dict[str, Any]:
-        return {"t": t, "kind": kind, "sentence": sentence}
+        return {"t": t, "kind": kind, "sentence": f"{sentence[0].upper()}{sentence[1:]}"}
 
-    found = f"val accuracy is highest at t = {t} ({_percent(best.val['accuracy'])})"
+    found = f"val {name} is highest at t = {best.candidate.t}, {measure(best.val[metric].row(), metric)}"
     if len(ordered) < 3:
         return verdict(
-            "none", f"No curve to judge a peak by, with {len(ordered)} timestep(s): {found}; set more in embed.timesteps."
+            "none", f"{found}; no curve to judge a peak by, with {len(ordered)} timestep(s): set more in embed.timesteps."
         )
-    ends = [end for end in (ordered[0], ordered[-1]) if end is not best]
-    gains = {end.candidate.t: bootstrap.mean(best.val_correct - end.val_correct) for end in ends}
-    against = ", ".join(f"above t = {end} by {_points(gain)}" for end, gain in gains.items())
-    unclear = " and ".join(f"t = {end}" for end, gain in gains.items() if gain.low <= 0)
+    ends = [end for end in (ordered[0], ordered[-1]) if end is not tried]
+    gains = {end.candidate.t: tried.testing_half.minus(end.testing_half) for end in ends}
+    against = ", ".join(f"{gain(difference.row(), metric)} over t = {end}" for end, difference in gains.items())
+    half = f"t = {t}, the best on one half of val, gains on the other half {against} (95 % intervals in brackets)"
+    unclear = " and ".join(f"t = {end}" for end, difference in gains.items() if not difference.low > 0)
     if unclear:
-        return verdict("none", f"No clear peak over t: {found}, {against}; the gain over {unclear} is within chance. {NO_PEAK}")
+        return verdict("none", f"no clear peak over t: {found}; {half}; the gain over {unclear} is within chance. {NO_PEAK}")
     if len(ends) == 2:
-        return verdict("interior", f"A peak inside the range of t: {found}, {against}.")
+        return verdict("interior", f"a peak inside the range of t: {found}; {half}.")
     cure = "train longer (train.steps)" if t in (0, NUM_TIMESTEPS - 1) else f"add timesteps beyond t = {t} to embed.timesteps"
-    return verdict("edge", f"The highest point is an end of the range of t, not a peak inside it: {found}, {against}; {cure}.")
+    return verdict("edge", f"the highest point is an end of the range of t, not a peak inside it: {found}; {half}; {cure}.")
 
 
-def comparisons(differences: Mapping[str, Estimate]) -> list[str]:
-    """One sentence a baseline, from the paired difference of test accuracies (DiER minus baseline)."""
+def comparisons(differences: Mapping[str, Estimate], metric: str) -> list[str]:
+    """One sentence a baseline, from the paired difference on test (DiER minus baseline), and what must be added to them."""
+    on = "test" if metric == "accuracy" else f"test by {METRIC_NAMES[metric]}"
     sentences = []
-    for representation, gain in differences.items():
-        verb = "beats" if gain.low > 0 else "falls below" if gain.high < 0 else "cannot be told from"
-        sentences.append(f"DiER {verb} {name_of(representation)} on test: {_points(gain)}.")
-    return sentences
+    for name, difference in differences.items():
+        verb = "beats" if difference.low > 0 else "falls below" if difference.high < 0 else "cannot be told from"
+        sentences.append(f"On {on} DiER {verb} {label(name)}: {gain(difference.row(), metric)}.")
+    caveats = dict.fromkeys(BASELINES[baseline_of(name)].caveat for name in differences)
+    return sentences + [caveat for caveat in caveats if caveat]
 
 
-def warnings(best: Mapping[str, Scored], chance: float | None) -> list[str]:
-    """Signs that something went wrong, each with what to change; `chance` is what naming the commonest class would score."""
-    dier = best["dier"].val["accuracy"].value
+def chance(labels: Labels, metric: str) -> float:
+    """What naming the commonest class of labels (N,) would score, or for several labels, or by AUC, a guess."""
+    if metric == "auc" or labels.ndim == 2:
+        return 0.5
+    counts = np.unique(labels, return_counts=True)[1]
+    return float(counts.max() / counts.sum()) if metric == "accuracy" else 1 / len(counts)
+
+
+def warnings(best: Mapping[str, Scored], metric: str, guess: float) -> list[str]:
+    """Signs that something went wrong, each with what to change; `guess` is what chance would score."""
+    dier = best["dier"].val[metric].value
     found = []
-    rivals = {name: one.val["accuracy"].value for name, one in best.items() if name in ("pixels", "untrained")}
+    rivals = {name: one.val[metric].value for name, one in best.items() if name in ("pixels", "untrained")}
     if rivals and dier < min(rivals.values()):
         found.append(
             "Poor at every t: on val no timestep reaches raw pixels or the untrained encoder; the encoder is too small, unused or "
             "undertrained: try model.pool flat, a larger model.embed_dim or model.size, or more train.steps."
         )
-    if chance is not None and dier < chance + 0.02:
+    if dier < guess + 0.02:
         found.append("Near chance at every t: the encoder looks collapsed; lower train.lr and train again.")
     unfinished = [name for name, one in best.items() if not one.probe.converged]
     if unfinished:
-        found.append(f"The chosen probe of {', '.join(map(name_of, unfinished))} stopped at probe.max_iter: raise it.")
+        found.append(f"The chosen probe of {', '.join(map(label, unfinished))} stopped at probe.max_iter: raise it.")
     return found
-
-
-def _percent(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:.2f} %, 95 % interval {100 * estimate.low:.2f} to {100 * estimate.high:.2f}"
-
-
-def _points(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:+.2f} points (95 % interval {100 * estimate.low:+.2f} to {100 * estimate.high:+.2f})"

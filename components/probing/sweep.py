@@ -1,27 +1,37 @@
-"""The sweep: every candidate fitted on train and scored on val; per representation the best (t, C) reads test once."""
+"""The sweep: every candidate fitted on train and scored on val; per representation what is best there reads test once."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from components.common.settings import ProbeSettings
-from components.probing.classifier import Array, Floats, Labels, Linear, fit_grid
-from components.probing.metrics import Bootstrap, Estimate, correct, evaluate
+from components.probing.classifier import Array, Labels, Linear, fit_grid
+from components.probing.metrics import Bootstrap, Estimate, choosing_metric, estimate_of, evaluate, value_of
 from components.probing.representations import Candidate
 from data.format import Dataset, SplitName
+
+Key = TypeVar("Key", bound=Hashable)
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A candidate with its best C on val."""
+    """A candidate with its best C on val.
+
+    The halves are for the test of the peak over t: C is chosen again on one half of val (`choosing_half`, the value of the choosing
+    metric there), and `testing_half` is what that probe gives on the other.
+    """
 
     candidate: Candidate
     c: float
     probe: Linear
     val: dict[str, Estimate]
-    val_correct: Array
+    choosing_half: float
+    testing_half: Estimate
 
 
 @dataclass(frozen=True)
@@ -30,8 +40,7 @@ class Tested:
 
     scored: Scored
     test: dict[str, Estimate]
-    test_correct: Array
-    test_scores: Floats
+    scores: Array
 
 
 @dataclass
@@ -40,15 +49,23 @@ class Sweep:
 
     settings: ProbeSettings
     dataset: Dataset
-    chosen: npt.NDArray[np.int64] = field(init=False)
-    bootstraps: dict[str, Bootstrap] = field(init=False)
 
     def __post_init__(self) -> None:
         info, settings = self.dataset.info, self.settings
         count = info.counts["train"]
         order = np.random.default_rng(settings.seed).permutation(count)[: settings.train_limit or count]
-        self.chosen = np.sort(order)
+        self.train_images: Ints = np.sort(order)
         self.bootstraps = {s: Bootstrap(info.counts[s], settings.bootstrap, settings.seed) for s in ("val", "test")}
+        self.halves = halves(self.labels("val"), settings.seed)
+        self.half_bootstrap = Bootstrap(len(self.halves[1]), settings.bootstrap, settings.seed)
+
+    @cached_property
+    def chosen_by(self) -> str:
+        """The metric that chooses on val; accuracy where val has nothing to compute the AUC from."""
+        val = self.labels("val")
+        if val.ndim == 2 and not ((val.min(axis=0) == 0) & (val.max(axis=0) == 1)).any():
+            return "accuracy"
+        return choosing_metric(self.labels("train"), self.dataset.info.multi_label)
 
     def labels(self, split: SplitName) -> Labels:
         """The labels of a split, (N,) or (N, L)."""
@@ -56,30 +73,36 @@ class Sweep:
 
     def score(self, candidate: Candidate) -> Scored:
         """Fit on train for every C, keep the best on val (the stronger penalty where two are equal)."""
-        x = candidate.features("train")[self.chosen]
-        y = self.labels("train")[self.chosen]
+        x = candidate.features("train")[self.train_images]
+        y = self.labels("train")[self.train_images]
         classes = 0 if self.dataset.info.multi_label else len(self.dataset.info.class_names)
         val, labels = candidate.features("val"), self.labels("val")
-        best: tuple[float, float, Linear] | None = None
-        for c, probe in fit_grid(x, y, classes, self.settings.c_grid, self.settings.max_iter):
-            accuracy = correct(probe.scores(val), labels).mean()
-            if best is None or accuracy > best[0]:
-                best = accuracy, c, probe
-        assert best is not None
-        scores = best[2].scores(val)
-        return Scored(candidate, best[1], best[2], evaluate(scores, labels, self.bootstraps["val"]), correct(scores, labels))
+        one, other = self.halves
+        grid = fit_grid(x, y, classes, self.settings.c_grid, self.settings.max_iter, standardise=candidate.standardise)
+        fits = [(c, probe, probe.scores(val)) for c, probe in grid]
+        c, probe, scores = max(fits, key=lambda fit: value_of(self.chosen_by, fit[2], labels))
+        half = max((fit[2] for fit in fits), key=lambda scores: value_of(self.chosen_by, scores[one], labels[one]))
+        tested = estimate_of(self.chosen_by, half[other], labels[other], self.half_bootstrap)
+        chosen = value_of(self.chosen_by, half[one], labels[one])
+        return Scored(candidate, c, probe, evaluate(scores, labels, self.bootstraps["val"]), chosen, tested)
 
     def test(self, scored: Scored) -> Tested:
         """Read test, once, with what was chosen on val."""
-        scores, labels = scored.probe.scores(scored.candidate.features("test")), self.labels("test")
-        return Tested(scored, evaluate(scores, labels, self.bootstraps["test"]), correct(scores, labels), scores)
+        scores = scored.probe.scores(scored.candidate.features("test"))
+        return Tested(scored, evaluate(scores, self.labels("test"), self.bootstraps["test"]), scores)
+
+    def best(self, scored: Iterable[Scored], key: Callable[[Candidate], Key]) -> dict[Key, Scored]:
+        """For each value of `key` the candidate that is best on val by the choosing metric, the first where two are equal."""
+        best: dict[Key, Scored] = {}
+        for one in scored:
+            name = key(one.candidate)
+            if name not in best or one.val[self.chosen_by].value > best[name].val[self.chosen_by].value:
+                best[name] = one
+        return best
 
 
-def best_of(scored: Iterable[Scored]) -> dict[str, Scored]:
-    """Per representation the candidate with the highest val accuracy, the first where two are equal."""
-    best: dict[str, Scored] = {}
-    for one in scored:
-        name = one.candidate.representation
-        if name not in best or one.val["accuracy"].value > best[name].val["accuracy"].value:
-            best[name] = one
-    return best
+def halves(labels: Labels, seed: int) -> tuple[Ints, Ints]:
+    """Two halves of the images with labels (N,) or (N, L), drawn at random within each class (or combination of labels)."""
+    groups = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    order = np.lexsort((np.random.default_rng([seed, len(labels)]).random(len(labels)), groups))
+    return np.sort(order[::2]), np.sort(order[1::2])

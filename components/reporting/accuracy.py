@@ -1,32 +1,49 @@
 """The charts of the probe: accuracy over t and over log-SNR beside the baselines, and the confusion matrix."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from components.reporting.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, Picture, figure, style, svg
-from components.reporting.formatting import percent, representation, short
+from components.common.formatting import METRIC_NAMES, measure
+from components.probing.baselines import BASELINES, baseline_of, label
+from components.reporting.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, YELLOW, Picture, figure, style, svg
+from components.reporting.formatting import short
+from components.reporting.inputs import Inputs
 
-LOOKS = {"pixels": (ORANGE, "--"), "pca": (RED, "-."), "untrained": (GREEN, "-"), "denoiser": (PURPLE, "-")}
-"""Colour and line of each baseline: never told apart by colour alone."""
+LINES = ((ORANGE, "--", "s"), (RED, "-.", "v"), (GREEN, "-", "^"), (PURPLE, "-", "D"), (SKY, ":", "P"), (YELLOW, "--", "X"))
+"""Colour, line and marker of the baselines in their order: never told apart by colour alone."""
 MOST_NUMBERED = 20
 """Classes up to which a confusion matrix carries its numbers."""
+CAPTION = (
+    "How well a linear classifier on frozen features does on validation images. The thick blue line is the DiER embedding at each "
+    "t: where it is highest, the embedding says most about the class. The other lines are the baselines it has to beat. Shaded "
+    "bands, and the bars at the right edge, are 95 % intervals: where they overlap widely, the difference may be chance. The star "
+    "is the only figure from test images, at the t chosen on validation. The right panel shows the same against log-SNR, which "
+    "measures noise alike for every noise schedule; noise grows to the right in both."
+)
 
 
-def val_accuracy(curve: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the probe's curve.csv that the charts show: val accuracy, the best C a timestep and representation."""
-    rows = curve[(curve["split"] == "val") & (curve["metric"] == "accuracy")]
-    best = rows.sort_values("value", kind="stable").drop_duplicates(["representation", "t"], keep="last")
-    return best.sort_values(["representation", "t"], kind="stable")
+def val_curve(curve: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """The rows of the probe's curve.csv that the charts show: a metric on val, by representation and timestep."""
+    rows = curve[(curve["split"] == "val") & (curve["metric"] == metric)]
+    return rows.sort_values(["representation", "t"], kind="stable")
+
+
+def accuracy_over_t(inputs: Inputs) -> Picture:
+    """The answer's chart, for the page."""
+    return over_t(pd.read_csv(inputs.artifacts["probe"].path / "curve.csv"), inputs.metrics)
 
 
 def over_t(curve: pd.DataFrame, metrics: dict[str, Any]) -> Picture:
-    """Probe accuracy over t (left) and over log-SNR (right), with 95 % bands and the test result of what was chosen."""
-    rows = val_accuracy(curve)
+    """The metric that chose t, over t (left) and over log-SNR (right), with 95 % bands and the test result of what was chosen."""
+    metric = metrics["chosen_by"]
+    rows = val_curve(curve, metric)
     with style():
         drawn = figure(10.4, 4.6)
         left, right = drawn.subplots(1, 2, sharey=True)
@@ -36,66 +53,87 @@ def over_t(curve: pd.DataFrame, metrics: dict[str, Any]) -> Picture:
             axes.fill_between(dier[x], dier["low"], dier["high"], color=BLUE, alpha=0.16, lw=0)
             axes.plot(dier[x], dier["value"], color=BLUE, lw=2.6, marker="o", ms=5, label="DiER embedding")
             _test_point(axes, metrics, metrics[x])
-        left.set(title="Over the timestep t", xlabel="timestep t", ylabel="linear-probe accuracy (val)")
-        left.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
+        left.set(title="Over the timestep t", xlabel="timestep t", ylabel=f"linear-probe {METRIC_NAMES[metric]} (val)")
+        if metric != "auc":
+            left.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
         right.set(title="Over log-SNR (log of signal power over noise power)", xlabel="log-SNR")
         right.invert_xaxis()
         right.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         handles, labels = left.get_legend_handles_labels()
-        drawn.legend(handles, labels, loc="outside lower center", ncols=4)
-        return svg(drawn, _over_t_alt(rows, metrics))
+        drawn.legend(handles, labels, loc="outside lower center", ncols=3)
+        return svg(drawn, _over_t_alt(rows, metrics), CAPTION)
 
 
 def _baselines(axes: Axes, rows: pd.DataFrame, x: str) -> None:
-    blocks = sorted({name for name in rows["representation"] if name.startswith("denoiser")})
-    best = max(blocks, key=lambda name: rows[rows["representation"] == name]["value"].max(), default=None)
-    for place, name in enumerate(("pixels", "pca", "untrained", *blocks)):
-        found = rows[rows["representation"] == name].sort_values(x)
-        colour, line = LOOKS["denoiser" if name in blocks else name]
-        if found.empty:
-            continue
-        if found[x].isna().all():
-            _level(axes, found.iloc[0], 0.985 - 0.02 * place, {"color": colour, "ls": line}, representation(name))
-        elif name in blocks and name != best:
-            axes.plot(found[x], found["value"], color=GREY, lw=0.8, alpha=0.7, label=_once(axes, "other denoiser blocks"))
-        else:
-            axes.fill_between(found[x], found["low"], found["high"], color=colour, alpha=0.10, lw=0)
-            marker = "^" if name == "untrained" else "D"
-            axes.plot(found[x], found["value"], color=colour, ls=line, lw=1.5, marker=marker, ms=4, label=representation(name))
+    """A line for each baseline; of one that is probed block by block the best block's, the others thin and grey."""
+    highest = rows.groupby("representation")["value"].max()
+    for place, baseline in enumerate(BASELINES):
+        colour, line, marker = LINES[place % len(LINES)]
+        blocks = [name for name in highest.index if baseline_of(name) == baseline]
+        best = max(blocks, key=lambda name: highest[name], default=None)
+        for name in blocks:
+            found = rows[rows["representation"] == name].sort_values(x)
+            if found[x].isna().all():
+                _level(axes, found.iloc[0], 0.985 - 0.02 * place, {"color": colour, "ls": line}, label(name))
+            elif name != best:
+                axes.plot(found[x], found["value"], color=GREY, lw=0.8, alpha=0.7, label=_once(axes, "the other blocks"))
+            else:
+                axes.fill_between(found[x], found["low"], found["high"], color=colour, alpha=0.10, lw=0)
+                axes.plot(found[x], found["value"], color=colour, ls=line, lw=1.5, marker=marker, ms=4, label=label(name))
 
 
-def _level(axes: Axes, row: pd.Series, across: float, look: dict[str, Any], label: str) -> None:
+def _level(axes: Axes, row: pd.Series, across: float, options: dict[str, Any], name: str) -> None:
     """A baseline without a t: a level line, its interval as a bar near the right edge (`across` the axes, 0 to 1)."""
-    axes.axhline(row["value"], lw=1.5, label=label, **look)
+    axes.axhline(row["value"], lw=1.5, label=name, **options)
     reach = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
-    bar: dict[str, Any] = {"fmt": "none", "ecolor": look["color"], "elinewidth": 1.5, "capsize": 2.5}
+    bar: dict[str, Any] = {"fmt": "none", "ecolor": options["color"], "elinewidth": 1.5, "capsize": 2.5}
     axes.errorbar([across], [row["value"]], yerr=reach, transform=axes.get_yaxis_transform(), **bar)
 
 
-def _once(axes: Axes, label: str) -> str:
-    """`label` the first time, and a label that legends leave out after that."""
-    return "_" if label in axes.get_legend_handles_labels()[1] else label
+def _once(axes: Axes, name: str) -> str:
+    """`name` the first time, and a label that legends leave out after that."""
+    return "_" if name in axes.get_legend_handles_labels()[1] else name
 
 
 def _test_point(axes: Axes, metrics: dict[str, Any], x: float) -> None:
-    test = metrics["test"]["accuracy"]
+    test = metrics["test"][metrics["chosen_by"]]
+    if test["value"] is None:
+        return
     reach = [[test["value"] - test["low"]], [test["high"] - test["value"]]]
-    look: dict[str, Any] = {"fmt": "*", "ms": 13, "mfc": "white", "mec": INK, "ecolor": INK, "capsize": 3, "zorder": 5}
-    axes.errorbar([x], [test["value"]], yerr=reach, label=f"test, at the chosen t = {metrics['t']}", **look)
+    options: dict[str, Any] = {"fmt": "*", "ms": 13, "mfc": "white", "mec": INK, "ecolor": INK, "capsize": 3, "zorder": 5}
+    axes.errorbar([x], [test["value"]], yerr=reach, label=f"test, at the chosen t = {metrics['t']}", **options)
 
 
 def _over_t_alt(rows: pd.DataFrame, metrics: dict[str, Any]) -> str:
+    metric = metrics["chosen_by"]
     dier = rows[rows["representation"] == "dier"]
-    listed = "; ".join(f"t {t:.0f}: {percent(value)}" for t, value in zip(dier["t"], dier["value"], strict=True))
-    return f"Validation accuracy of a linear probe on the DiER embedding by timestep: {listed}. {metrics['peak']['sentence']}"
+    listed = "; ".join(
+        f"t {t:.0f}: {measure({'value': value, 'low': low, 'high': high}, metric)}"
+        for t, value, low, high in zip(dier["t"], dier["value"], dier["low"], dier["high"], strict=True)
+    )
+    return (
+        f"Validation {METRIC_NAMES[metric]} of a linear probe on the DiER embedding by timestep: {listed}. "
+        f"{metrics['peak']['sentence']}"
+    )
 
 
-def confusion(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], class_names: list[str]) -> Picture:
-    """The confusion matrix of (N,) test labels and predictions: rows are the truth, each row sums to 100 %."""
-    from sklearn.metrics import confusion_matrix
+def confusion_counts(probe: Path, classes: int) -> npt.NDArray[np.int64] | None:
+    """How often each class (row) was taken for each (column) on test, (K, K); None in a probe artifact of several labels."""
+    found = pq.read_table(probe / "predictions.parquet", columns=["label", "dier"]).to_pandas()
+    if found["label"].dtype == object:
+        return None
+    counts = np.zeros((classes, classes), np.int64)
+    np.add.at(counts, (found["label"].to_numpy(), found["dier"].to_numpy()), 1)
+    return counts
 
+
+def confusion(inputs: Inputs) -> Picture | None:
+    """The confusion matrix on test: rows are the truth, each row sums to 100 %. None where images carry several labels."""
+    class_names = inputs.dataset.info.class_names
     k = len(class_names)
-    counts = confusion_matrix(labels, predicted, labels=list(range(k)))
+    counts = confusion_counts(inputs.artifacts["probe"].path, k)
+    if counts is None:
+        return None
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     names = [short(name) for name in class_names]
     with style():
@@ -115,7 +153,11 @@ def confusion(labels: npt.NDArray[np.int64], predicted: npt.NDArray[np.int64], c
         if k <= 2 * MOST_NUMBERED:
             axes.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 3 else 0)
             axes.set_yticks(range(k), names)
-        return svg(drawn, _confusion_alt(counts, class_names))
+        caption = (
+            f"Test images by true class (row) and predicted class (column) at t = {inputs.t}, with counts. The darker a field, the "
+            "larger its share of its row. The diagonal is right; every other field is a mistake, and says what was taken for what."
+        )
+        return svg(drawn, _confusion_alt(counts, class_names), caption)
 
 
 def _confusion_alt(counts: npt.NDArray[np.int64], class_names: list[str]) -> str:

@@ -1,7 +1,5 @@
 """The line charts: training, and whether v_t is used."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib import colormaps
@@ -9,10 +7,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from components.reporting.figures import BLUE, GREY, INK, ORANGE, RED, Picture, figure, plain_numbers, style, svg
+from components.reporting.inputs import Inputs
 
 
-def training(curve: pd.DataFrame) -> Picture:
-    """Loss (total and by range of t), gradient norms and learning rate over the steps; `curve` is the model's curve.csv."""
+def training(inputs: Inputs) -> Picture:
+    """Loss (total and by range of t), gradient norms and learning rate over the steps, from the model's curve.csv."""
+    curve = pd.read_csv(inputs.artifacts["model"].path / "curve.csv")
     with style():
         drawn = figure(10.4, 3.8)
         loss, gradients, rate = drawn.subplots(1, 3, width_ratios=[2, 1.25, 1])
@@ -33,7 +33,13 @@ def training(curve: pd.DataFrame) -> Picture:
             f"{int(last['step'])}; the gradient norm ends at {last['grad_norm_encoder']:.3g} for the encoder and "
             f"{last['grad_norm_denoiser']:.3g} for the denoiser."
         )
-        return svg(drawn, alt)
+        caption = (
+            f"Left: the error in predicting {inputs.sought}, for all t and for five ranges of "
+            f"t{'; a little noise (low t) is harder to find than much' if inputs.sought == 'the noise' else ''}. It should fall "
+            "and level off. Middle: how strongly each network is being changed; an encoder line at zero would mean that it learns "
+            "nothing. Right: the learning rate."
+        )
+        return svg(drawn, alt, caption)
 
 
 def _loss(axes: Axes, curve: pd.DataFrame) -> None:
@@ -47,8 +53,9 @@ def _loss(axes: Axes, curve: pd.DataFrame) -> None:
     plain_numbers(axes, log=True)
 
 
-def gap(rows: list[dict[str, Any]]) -> Picture:
-    """The loss with v_t and with another image's v_t over t; `rows` is `gap` of the model's summary.json."""
+def gap(inputs: Inputs) -> Picture:
+    """The loss with v_t and with another image's v_t over t, from `gap` of the model's summary.json."""
+    rows = inputs.summary["gap"]
     t = [row["t"] for row in rows]
     own, shuffled, ratio = ([row[key] for row in rows] for key in ("loss", "loss_shuffled", "ratio"))
     with style():
@@ -69,4 +76,9 @@ def gap(rows: list[dict[str, Any]]) -> Picture:
             f"Loss over t with each image's own embedding and with another image's. Swapping costs most at t = {most['t']}: "
             f"{most['ratio']:.3g} times the loss; at t = {rows[-1]['t']} it is {rows[-1]['ratio']:.3g} times."
         )
-        return svg(drawn, alt)
+        caption = (
+            "Left: the denoiser's error with an image's own embedding and with another image's. Right: how many times larger the "
+            "error becomes by the swap. Far above 1, the embedding matters; where the ratio falls to 1 (dotted), the denoiser "
+            "ignores it, and training teaches the encoder nothing at that t. No label is used here."
+        )
+        return svg(drawn, alt, caption)

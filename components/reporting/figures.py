@@ -54,10 +54,11 @@ STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """One image of the page: where it is (a data URI) and what it shows, in words."""
+    """One image of the page: a data URI, what it shows, in words, and for a chart how to read it."""
 
     src: str
     alt: str
+    caption: str = ""
 
 
 @contextmanager
@@ -84,11 +85,11 @@ def plain_numbers(axes: Axes, *, log: bool = False) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def svg(drawn: Figure, alt: str) -> Picture:
+def svg(drawn: Figure, alt: str, caption: str) -> Picture:
     """A finished figure as an SVG without a date."""
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
-    return Picture(_uri("image/svg+xml", buffer.getvalue()), alt)
+    return Picture(_uri("image/svg+xml", buffer.getvalue()), alt, caption)
 
 
 def tile(image: Pixels, alt: str = "") -> Picture:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from components.common.formatting import percent
 from components.embedding.store import Ints
 from components.reporting.figures import Picture, tile
-from components.reporting.formatting import percent
 from components.reporting.inputs import Inputs
 from components.reporting.projection import nearest, rows, sample
 from data.format import Split
@@ -67,10 +67,10 @@ def classes(inputs: Inputs) -> list[ClassRow]:
     train = inputs.dataset.split("train")
     splits = [inputs.dataset.split(name) for name, count in info.counts.items() if count]
     per_split = {split.name: _class_counts(split, len(info.class_names)) for split in splits}
-    shown = info.class_names[:MOST_CLASSES]
-    each = min(12, max(3, SAMPLE_TILES // max(len(shown), 1)))
+    listed = info.class_names[:MOST_CLASSES]
+    each = min(12, max(3, SAMPLE_TILES // max(len(listed), 1)))
     found = []
-    for number, name in enumerate(shown):
+    for number, name in enumerate(listed):
         members = np.flatnonzero(_belongs(train, number))
         chosen = members[np.linspace(0, len(members) - 1, min(each, len(members))).astype(int)] if len(members) else members
         counts = {str(split): int(counted[number]) for split, counted in per_split.items()}
@@ -104,15 +104,15 @@ def neighbours(inputs: Inputs) -> tuple[list[Query], str] | None:
         f"carry exactly the same label{'s' if inputs.dataset.info.multi_label else ''}."
     )
     names = inputs.dataset.info.class_names
-    shown = []
+    examples = []
     for row in _one_a_class(np.asarray(val.labels[queries])):
         near = [
             Neighbour(tile(train.images[index]), _label(train.labels[index], names), bool(same))
             for index, same in zip(found[row], agree[row], strict=True)
         ]
         query = queries[row]
-        shown.append(Query(tile(val.images[query]), _label(val.labels[query], names), near))
-    return shown, sentence
+        examples.append(Query(tile(val.images[query]), _label(val.labels[query], names), near))
+    return examples, sentence
 
 
 def _same(one: Any, other: Any) -> Any:
@@ -142,15 +142,15 @@ def denoised(inputs: Inputs) -> tuple[list[int], list[Denoised]]:
     from model.weights import load_model
 
     model = load_model(inputs.artifacts["model"].path)
-    split = inputs.dataset.split(inputs.look_split)
+    split = inputs.dataset.split(inputs.picture_split)
     chosen = _mixed(sample(len(split), DENOISE_BATCH))
     images = np.ascontiguousarray(split.images[chosen])
     timesteps = list(DENOISE_AT)
     own = [denoise(model, images, t, seed=0) for t in timesteps]
     swapped = [denoise(model, images, t, seed=0, shuffle=True) for t in timesteps]
-    shown = []
+    examples = []
     for row in range(min(DENOISE_SHOWN, len(images))):
-        shown.append(
+        examples.append(
             Denoised(
                 tile(images[row], "clean image"),
                 [tile(noisy[row], f"the image with noise of t = {t}") for t, (noisy, _) in zip(timesteps, own, strict=True)],
@@ -158,7 +158,7 @@ def denoised(inputs: Inputs) -> tuple[list[int], list[Denoised]]:
                 [tile(x0[row], f"restored at t = {t}, embedding swapped") for t, (_, x0) in zip(timesteps, swapped, strict=True)],
             )
         )
-    return timesteps, shown
+    return timesteps, examples
 
 
 def _mixed(ascending: Ints) -> Ints:

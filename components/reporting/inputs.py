@@ -6,17 +6,12 @@ from typing import Any
 
 from components.common import artifact
 from components.common.artifact import Artifact
-from components.common.errors import ArtifactError
+from components.common.lineage import check_one_run
 from components.embedding.store import file_of
 from data.format import Dataset, open_dataset
 
-MADE_FROM = {
-    "dataset": (),
-    "verdict": ("dataset",),
-    "model": ("dataset", "verdict"),
-    "embeddings": ("dataset", "model"),
-    "probe": ("dataset", "model", "embeddings"),
-}
+SOUGHT = {"eps": "the noise", "v": "a mix of the noise and the clean image", "x0": "the clean image"}
+"""What the denoiser predicts, by `model.prediction`."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +21,8 @@ class Inputs:
     artifacts: dict[str, Artifact]
     dataset: Dataset
     metrics: dict[str, Any]
+    summary: dict[str, Any]
+    """What training says of itself: the model's summary.json."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -38,7 +35,12 @@ class Inputs:
         return int(self.metrics["t"])
 
     @property
-    def look_split(self) -> str:
+    def sought(self) -> str:
+        """What the denoiser predicts, in words."""
+        return SOUGHT[self.artifacts["model"].json("config.json").get("prediction", "eps")]
+
+    @property
+    def picture_split(self) -> str:
         """The split whose images are shown: never test while there is another."""
         return next(name for name in ("val", "train", "test") if self.dataset.info.counts.get(name))
 
@@ -49,18 +51,8 @@ class Inputs:
 
 
 def read_inputs(paths: dict[str, Path]) -> Inputs:
-    """Read the artifacts named as in `MADE_FROM`. Raises ArtifactError when one is damaged or they do not belong together."""
-    found = {name: artifact.read(paths[name], name) for name in MADE_FROM}
-    for name, sources in MADE_FROM.items():
-        for source in sources:
-            _check_made_from(found[name], found[source])
-    return Inputs(found, open_dataset(paths["dataset"]), found["probe"].json("metrics.json"))
-
-
-def _check_made_from(made: Artifact, source: Artifact) -> None:
-    recorded = made.made_from.get(source.kind, "none")
-    if recorded != source.fingerprint:
-        raise ArtifactError(
-            f"{made.kind} artifact {made.path} was not made from {source.path}: it records {source.kind} {recorded[:12]}, that is "
-            f"{source.fingerprint[:12]}; give artifacts of one run, or make the {made.kind} artifact again"
-        )
+    """Read the five artifacts, named by kind. Raises ArtifactError when one is damaged or they are not of one run."""
+    found = {kind: artifact.read(path, kind) for kind, path in paths.items()}
+    check_one_run(*found.values())
+    metrics, summary = found["probe"].json("metrics.json"), found["model"].json("summary.json")
+    return Inputs(found, open_dataset(paths["dataset"]), metrics, summary)

@@ -20,16 +20,16 @@ FEWEST_POINTS = 8
 MOST_NAMED = 20
 
 
-def shown_timesteps(inputs: Inputs) -> list[int]:
+def map_timesteps(inputs: Inputs) -> list[int]:
     """The lowest, the chosen and the highest exported timestep; where the chosen one is an end, one from the middle as well."""
     exported = sorted(inputs.artifacts["embeddings"].json("embeddings.json")["timesteps"])
-    shown = {exported[0], inputs.t, exported[-1]}
-    return sorted(shown if len(shown) == 3 else shown | {exported[len(exported) // 2]})
+    mapped = {exported[0], inputs.t, exported[-1]}
+    return sorted(mapped if len(mapped) == 3 else mapped | {exported[len(exported) // 2]})
 
 
 def embedding_map(inputs: Inputs) -> Picture | None:
     """t-SNE maps of val embeddings, or None where val was not exported or has too few images."""
-    files = {t: inputs.parquet("val", t) for t in shown_timesteps(inputs)}
+    files = {t: inputs.parquet("val", t) for t in map_timesteps(inputs)}
     count = inputs.dataset.info.counts.get("val", 0)
     if count < FEWEST_POINTS or not all(files.values()):
         return None
@@ -50,22 +50,32 @@ def _draw(maps: dict[int, Floats], labels: npt.NDArray[np.int64], names: list[st
         for axes, (t, places) in zip(panels, maps.items(), strict=True):
             _panel(axes, places, labels, names, named and len(names) <= MOST_NAMED)
             axes.set_title(f"t = {t}" + (" (chosen)" if t == chosen else ""))
-        handles, shown = panels[0].get_legend_handles_labels()
+        handles, legend = panels[0].get_legend_handles_labels()
         if len(names) <= MOST_NAMED:
-            drawn.legend(handles, shown, loc="outside lower center", ncols=min(len(names), 10), markerscale=1.6, handletextpad=0.1)
+            drawn.legend(handles, legend, loc="outside lower center", ncols=min(len(names), 10), markerscale=1.6, handletextpad=0.1)
         alt = (
             f"Maps of {len(labels)} validation images at t = {', '.join(map(str, maps))}: each dot is an image, placed near images "
             "with similar embeddings and coloured by its true class."
         )
-        return svg(drawn, alt)
+        colours = (
+            "Colour and name tell the true class, which neither the encoder nor the map has seen."
+            if named
+            else "Colour tells how many labels an image carries."
+        )
+        caption = (
+            f"Each dot is a validation image; images with similar embeddings lie close together (t-SNE, at most {MOST_POINTS} "
+            f"images). {colours} Tight groups of one colour mean that the embedding sorts images by content on its own. Only "
+            "closeness counts: directions, and distances between far-away groups, mean nothing."
+        )
+        return svg(drawn, alt, caption)
 
 
 def _panel(axes: Axes, places: Floats, labels: npt.NDArray[np.int64], names: list[str], named: bool) -> None:
     for label in range(len(names)):
         here = places[labels == label]
         marker = MARKERS[label // len(MUTED) % len(MARKERS)]
-        look: dict[str, Any] = {"s": 15, "lw": 0, "alpha": 0.85, "rasterized": True}
-        axes.scatter(here[:, 0], here[:, 1], color=MUTED[label % len(MUTED)], marker=marker, label=short(names[label]), **look)
+        options: dict[str, Any] = {"s": 15, "lw": 0, "alpha": 0.85, "rasterized": True}
+        axes.scatter(here[:, 0], here[:, 1], color=MUTED[label % len(MUTED)], marker=marker, label=short(names[label]), **options)
         if len(here) and named:
             x, y = here[_central(here)]
             halo = [withStroke(linewidth=2.5, foreground="white")]

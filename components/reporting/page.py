@@ -1,13 +1,14 @@
 """Put the page together: what each section shows, handed to the template."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 from jinja2 import Environment, StrictUndefined
 
+from components.common.formatting import METRIC_NAMES, measure, percent
 from components.common.settings import Section
 from components.reporting import accuracy, curves, formatting, gallery, maps, tables
 from components.reporting.figures import Picture, tile
@@ -16,6 +17,14 @@ from components.reporting.projection import one_thread
 from data.format import SPLITS
 
 TEMPLATE = "report.html.j2"
+PLOTS: dict[str, list[Callable[[Inputs], Picture | None]]] = {
+    "accuracy": [accuracy.accuracy_over_t],
+    "map": [maps.embedding_map],
+    "mistakes": [accuracy.confusion],
+    "denoising": [curves.gap],
+    "training": [curves.training],
+}
+"""The charts of each section of the page, in order; one that gives None is left out."""
 
 
 def page(inputs: Inputs, sections: Mapping[str, Section]) -> str:
@@ -23,51 +32,40 @@ def page(inputs: Inputs, sections: Mapping[str, Section]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
         number=formatting.number,
-        percent=formatting.percent,
-        with_interval=formatting.with_interval,
-        measure=formatting.measure,
         decimals=formatting.decimals,
+        percent=percent,
+        measure=measure,
     )
     template = environment.from_string(files("components.reporting").joinpath(TEMPLATE).read_text("utf-8"))
     with one_thread():
-        return template.render(**_probe(inputs), **_model(inputs), **_data(inputs), settings=tables.settings(sections))
+        plots = {section: [drawn for plot in drawing if (drawn := plot(inputs))] for section, drawing in PLOTS.items()}
+        return template.render(
+            **_probe(inputs),
+            **_model(inputs),
+            **_data(inputs),
+            settings=tables.settings(sections),
+            plots=plots,
+            metric_names=METRIC_NAMES,
+        )
 
 
 def _probe(inputs: Inputs) -> dict[str, Any]:
     """The answer, the curves, and what the embeddings look like."""
-    probe = inputs.artifacts["probe"].path
-    curve = pd.read_csv(probe / "curve.csv")
-    multi_label = inputs.dataset.info.multi_label
+    metric = inputs.metrics["chosen_by"]
+    curve = accuracy.val_curve(pd.read_csv(inputs.artifacts["probe"].path / "curve.csv"), metric)
     return {
         "metrics": inputs.metrics,
         "baselines": tables.baselines(inputs.metrics),
-        "over_t": accuracy.over_t(curve, inputs.metrics),
-        "val_rows": accuracy.val_accuracy(curve).query("representation == 'dier'").to_dict("records"),
-        "confusion": None if multi_label else _confusion(inputs),
-        "label_results": tables.label_results(inputs) if multi_label else [],
-        "embedding_map": maps.embedding_map(inputs),
+        "val_rows": curve.query("representation == 'dier'").replace({np.nan: None}).to_dict("records"),
+        "label_results": tables.label_results(inputs) if inputs.dataset.info.multi_label else [],
         "neighbours": gallery.neighbours(inputs),
     }
 
 
-def _confusion(inputs: Inputs) -> Picture:
-    found = pq.read_table(inputs.artifacts["probe"].path / "predictions.parquet", columns=["label", "dier"])
-    return accuracy.confusion(found["label"].to_numpy(), found["dier"].to_numpy(), inputs.dataset.info.class_names)
-
-
 def _model(inputs: Inputs) -> dict[str, Any]:
     """Training, and what the denoiser does with v_t."""
-    model = inputs.artifacts["model"]
-    summary = model.json("summary.json")
-    timesteps, shown = gallery.denoised(inputs)
-    return {
-        "summary": summary,
-        "sought": formatting.SOUGHT[model.json("config.json").get("prediction", "eps")],
-        "training": curves.training(pd.read_csv(model.path / "curve.csv")),
-        "gap": curves.gap(summary["gap"]),
-        "denoise_at": timesteps,
-        "denoised": shown,
-    }
+    timesteps, denoised = gallery.denoised(inputs)
+    return {"summary": inputs.summary, "sought": inputs.sought, "denoise_at": timesteps, "denoised": denoised}
 
 
 def _data(inputs: Inputs) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def sample(count: int, most: int, seed: int = 0) -> Ints:
 
 def rows(file: Path, wanted: Ints) -> Floats:
     """The embeddings (n, D) float32 of the images `wanted` (ascending image numbers) of one file."""
-    return np.concatenate([vectors[np.isin(index, wanted)] for index, vectors in pieces(file)])
+    return np.concatenate([v[np.isin(index, wanted)] for index, v in pieces(file)])
 
 
 def nearest(queries: Floats, file: Path, k: int) -> Ints:
@@ -43,24 +43,24 @@ def nearest(queries: Floats, file: Path, k: int) -> Ints:
     unit = _unit(queries)
     best = np.full((len(queries), 0), -np.inf, np.float32)
     best_index = np.zeros((len(queries), 0), np.int64)
-    for index, vectors in pieces(file):
-        cosine = np.concatenate([best, unit @ _unit(vectors).T], axis=1)
+    for index, v in pieces(file):
+        cosine = np.concatenate([best, unit @ _unit(v).T], axis=1)
         numbers = np.concatenate([best_index, np.broadcast_to(index, (len(queries), len(index)))], axis=1)
         order = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
         best, best_index = np.take_along_axis(cosine, order, 1), np.take_along_axis(numbers, order, 1)
     return best_index
 
 
-def flat_map(vectors: Floats, seed: int = 0) -> Floats:
-    """t-SNE of (n, D) to (n, 2), started from PCA; call inside `one_thread`. n must be at least 4."""
+def flat_map(v: Floats, seed: int = 0) -> Floats:
+    """t-SNE of embeddings (n, D) to (n, 2), started from PCA; call inside `one_thread`. n must be at least 4."""
     from sklearn.manifold import TSNE
 
-    if np.ptp(vectors, axis=0).max() == 0:  # a collapsed encoder: every image at one place, where t-SNE would divide by zero
-        return np.zeros((len(vectors), 2), np.float32)
-    perplexity = min(30.0, (len(vectors) - 1) / 3)
-    found = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(vectors.astype(np.float64))
+    if np.ptp(v, axis=0).max() == 0:  # a collapsed encoder: every image at one place, where t-SNE would divide by zero
+        return np.zeros((len(v), 2), np.float32)
+    perplexity = min(30.0, (len(v) - 1) / 3)
+    found = TSNE(perplexity=perplexity, init="pca", random_state=seed, n_jobs=1).fit_transform(v.astype(np.float64))
     return np.asarray(found, np.float32)
 
 
-def _unit(vectors: Floats) -> Floats:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), np.float32)
+def _unit(v: Floats) -> Floats:
+    return np.asarray(v / np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-12), np.float32)

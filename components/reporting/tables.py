@@ -11,19 +11,21 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
 from components.common.artifact import MANIFEST
+from components.common.formatting import gain, measure, percent
 from components.common.settings import Section
 from components.embedding.store import pieces
-from components.reporting.formatting import comparison, number, percent, points_with_interval, representation, with_interval
+from components.probing.baselines import baseline_of, label
+from components.reporting.formatting import comparison, number
 from components.reporting.inputs import Inputs
 
 WORST_PAIRS = 6
 
 
 @dataclass(frozen=True)
-class Baseline:
-    """One baseline beside DiER; `sign` is better, worse or even, as seen from DiER.
+class BaselineRow:
+    """One baseline beside DiER, in the metric that chose; `sign` is better, worse or even, as seen from DiER.
 
-    `headline` marks those named on top of the page: all but the denoiser's blocks that another block beats on val.
+    `headline` marks those named on top of the page: all but blocks that another block of the same baseline beats on val.
     """
 
     name: str
@@ -33,29 +35,31 @@ class Baseline:
     test: str
     difference: str
     sign: str
-    words: str
+    verdict: str
     headline: bool
 
 
-def baselines(metrics: Mapping[str, Any]) -> list[Baseline]:
+def baselines(metrics: Mapping[str, Any]) -> list[BaselineRow]:
     """A row a baseline, the strongest on test first."""
-    found = sorted(metrics["baselines"].items(), key=lambda item: -item[1]["test"]["accuracy"]["value"])
-    blocks = {name: result["val"]["accuracy"]["value"] for name, result in found if name.startswith("denoiser")}
-    strongest = max(blocks, key=lambda name: blocks[name], default=None)
+    metric = metrics["chosen_by"]
+    found = sorted(metrics["baselines"].items(), key=lambda item: -(item[1]["test"][metric]["value"] or 0))
+    best: dict[str, str] = {}
+    for name, _ in sorted(found, key=lambda item: item[1]["val"][metric]["value"] or 0):
+        best[baseline_of(name)] = name
     rows = []
     for name, result in found:
-        sign, words = comparison(result["difference"])
+        sign, verdict = comparison(result["difference"][metric])
         rows.append(
-            Baseline(
-                name=representation(name),
+            BaselineRow(
+                name=label(name) + (f" ({result['variant']})" if result["variant"] else ""),
                 t=number(result["t"]),
                 c=number(result["c"]),
-                val=with_interval(result["val"]["accuracy"]),
-                test=with_interval(result["test"]["accuracy"]),
-                difference=points_with_interval(result["difference"]),
+                val=measure(result["val"][metric], metric),
+                test=measure(result["test"][metric], metric),
+                difference=gain(result["difference"][metric], metric),
                 sign=sign,
-                words=words,
-                headline=name not in blocks or name == strongest,
+                verdict=verdict,
+                headline=best[baseline_of(name)] == name,
             )
         )
     return rows
@@ -79,9 +83,10 @@ def settings(sections: Mapping[str, Section]) -> dict[str, list[Setting]]:
 def _setting(section: Section, key: str) -> Setting:
     field = type(section).model_fields[key]
     value = getattr(section, key)
-    shown = Path(value).name if key == "path" and value is not None else value
-    text = shown if isinstance(shown, str) else json.dumps(shown)
-    return Setting(key, text, field.description or "", value != field.get_default(call_default_factory=True))
+    changed = value != field.get_default(call_default_factory=True)
+    value = Path(value).name if key == "path" and value is not None else value
+    text = value if isinstance(value, str) else json.dumps(value)
+    return Setting(key, text, field.description or "", changed)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def _label_aucs(inputs: Inputs, truth: Any) -> list[str]:
     if file is None:
         return [number(None)] * truth.shape[1]
     weights = load_file(inputs.artifacts["probe"].path / "classifier.safetensors")
-    logits = np.concatenate([vectors @ weights["weight"].T + weights["bias"] for _, vectors in pieces(file)])  # (N, L)
+    logits = np.concatenate([v @ weights["weight"].T + weights["bias"] for _, v in pieces(file)])  # (N, L)
     areas = []
     for k in range(truth.shape[1]):
         both = 0 < truth[:, k].sum() < len(truth)

@@ -80,16 +80,14 @@ def _confusion(artifact: Path, _: Path) -> Metadata:
     """The confusion matrix on test; for multi-label sets there is none."""
     from kfp import dsl
 
+    from components.reporting.accuracy import confusion_counts
+
     names = [str(name) for name in _json(artifact / "metrics.json")["class_names"]]
-    counts = {(actual, predicted): 0 for actual in names for predicted in names}
-    with (artifact / "confusion.csv").open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            if (pair := (row["actual"], row["predicted"])) in counts:
-                counts[pair] += 1
-    if not any(counts.values()):
+    counts = confusion_counts(artifact, len(names))
+    if counts is None:
         return {}
     matrix = dsl.ClassificationMetrics(name="confusion", uri="", metadata={})
-    matrix.log_confusion_matrix(names, [[counts[actual, predicted] for predicted in names] for actual in names])
+    matrix.log_confusion_matrix(names, counts.tolist())
     return dict(matrix.metadata)
 
 

@@ -68,7 +68,8 @@ def make(
     model = read(folder / "model", "model").fingerprint
     _probe(folder / "probe", {"dataset": data, "model": model, "embeddings": digest("e")}, right, config, multi_label)
     probe = read(folder / "probe", "probe").fingerprint
-    with create(folder / "report", "report", {"model": model, "probe": probe}) as out:
+    made_from = {"dataset": data, "verdict": verdict, "model": model, "embeddings": digest("e"), "probe": probe}
+    with create(folder / "report", "report", made_from) as out:
         (out / "report.html").write_text("<html>report</html>")
     return Inputs(folder / "verdict", folder / "model", folder / "probe", folder / "report")
 

@@ -182,7 +182,7 @@ def test_embeddings_are_the_models_in_the_datasets_order(run: Path) -> None:
 def test_the_probe_reads_test_once_a_representation_and_shows_every_baseline(run: Path) -> None:
     with (run / "probe" / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
-    names = {"dier", "pixels", "pca", "untrained", "denoiser_block0", "denoiser_block1"}
+    names = {"dier", "pixels", "pca", "untrained", "denoiser_given_v_block0", "denoiser_given_v_block1"}
     accuracy = [row for row in rows if row["metric"] == "accuracy"]
     assert {row["representation"] for row in accuracy} == names
     assert sorted(row["representation"] for row in accuracy if row["split"] == "test") == sorted(names)
@@ -229,7 +229,7 @@ def test_images_without_labels_are_embedded_and_the_probe_says_that_it_says_noth
 def test_a_verdict_of_other_data_or_a_failed_one_stops_training(run: Path, tmp_path: Path) -> None:
     prepare.run(data_settings=DataSettings(limit=100), out=tmp_path / "dataset")
     paths = {"work": tmp_path / "work", "out": tmp_path / "model"}
-    with pytest.raises(ArtifactError, match="of another dataset"):
+    with pytest.raises(ArtifactError, match=r"the verdict .* was not made from the dataset"):
         train.run(MODEL, TRAIN, dataset=tmp_path / "dataset", verdict=run / "verdict", **paths)
     failed = verdict_of(run / "dataset", tmp_path / "failed", passed=False)
     with pytest.raises(DataError, match="data failed"):
@@ -246,7 +246,7 @@ def test_what_does_not_fit_together_is_refused(run: Path, tmp_path: Path) -> Non
     with pytest.raises(ArtifactError, match="8x8x1"):
         embed.run(EMBED, tmp_path / "larger", run / "model", tmp_path / "e")
     prepare.run(data_settings=DataSettings(limit=100), out=tmp_path / "other")
-    with pytest.raises(ArtifactError, match="run embed again"):
+    with pytest.raises(ArtifactError, match=r"the model .* was not made from the dataset"):
         probe.run(PROBE, tmp_path / "other", run / "model", run / "embeddings", tmp_path / "p")
     embed.run(EmbedSettings(timesteps=[0], splits=["train"]), run / "dataset", run / "model", tmp_path / "partial")
     with pytest.raises(SettingsError, match=r"embed\.splits lacks test, val"):

@@ -1,0 +1,43 @@
+"""The baselines that are probed beside DiER: their names, and what sentences, tables and legends call them.
+
+Light on purpose: the settings' schema takes the names from here. What each one's features are stands in `representations.py`.
+"""
+
+from typing import Literal, NamedTuple
+
+BaselineName = Literal["pixels", "pca", "untrained", "denoiser_given_v"]
+
+
+class Baseline(NamedTuple):
+    """`label` names it in a sentence, with {block} where it is probed block by block; `caveat` is what a comparison must add."""
+
+    label: str
+    caveat: str = ""
+
+
+BASELINES: dict[str, Baseline] = {
+    "pixels": Baseline("raw pixels"),
+    "pca": Baseline("PCA of the pixels"),
+    "untrained": Baseline("the untrained encoder"),
+    "denoiser_given_v": Baseline(
+        "the denoiser's block {block}, which is given v_t",
+        "The denoiser's blocks are computed with v_t of the clean image, so they contain DiER's embedding: no test of the "
+        "denoising autoencoder alone.",
+    ),
+}
+
+
+def block(baseline: BaselineName, number: int) -> str:
+    """The representation that is one block of a baseline."""
+    return f"{baseline}_block{number}"
+
+
+def baseline_of(representation: str) -> str:
+    """The baseline that a representation belongs to: its name without the block."""
+    return representation.partition("_block")[0]
+
+
+def label(representation: str) -> str:
+    """What a representation is called in a sentence."""
+    baseline, _, number = representation.partition("_block")
+    return "DiER" if baseline == "dier" else BASELINES[baseline].label.format(block=number)
