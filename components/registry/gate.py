@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from components.common.settings import RegisterSettings
-from components.probing.metrics import Bootstrap
 from components.registry.versions import PASSED, REFUSED, UNCOMPARED, VERDICTS
 from data.format import MULTI_LABEL
 
@@ -104,6 +103,8 @@ def _no_worse(evidence: Evidence) -> Iterator[Finding]:
     """Non-inferiority: of the paired difference in test accuracy, the 95 % interval lies above -margin."""
     if not evidence.champions:
         yield PASSED, "no champion to compare with"
+    from components.probing.metrics import Bootstrap  # brings scikit-learn, which a version that stands need not wait for
+
     new, margin = evidence.predictions, evidence.settings.margin
     for champion in evidence.champions:
         old, named = champion.predictions, f"champion version {champion.version}"
