@@ -1,11 +1,9 @@
 """The register step: judge the model, log it into its MLflow run, make it a version, and give it an alias."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import pyarrow.parquet as pq
 
 from components.common import artifact
 from components.common.errors import GateRefused
@@ -13,14 +11,18 @@ from components.common.lineage import check_one_run
 from components.common.progress import say
 from components.common.settings import RegisterSettings
 from components.registry import package, versions
-from components.registry.gate import Champion, Gate, Predictions, decide
-from components.registry.provenance import provenance
-from components.tracking.client import connect, one_line_errors, training_run
+from components.registry.champions import champions, predictions
+from components.registry.gate import Evidence, Gate, decide
+from components.tracking.client import Run, connect, one_line_errors, training_run
 from components.tracking.complete_run import complete_run
-from data.format import MULTI_LABEL
+from components.tracking.metrics import params
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+OF_THE_RUN = ("config", "data", "validate", "model", "train")
+"""Sections that a training's run tells. Those of later steps differ from version to version and stand with the version alone."""
 
 
 def run(register_settings: RegisterSettings, verdict: Path, model: Path, probe: Path, report: Path, out: Path) -> None:
@@ -35,13 +37,15 @@ def run(register_settings: RegisterSettings, verdict: Path, model: Path, probe: 
         with one_line_errors():
             registration = _register(client, register_settings, inputs)
         artifact.write_json(folder / "registration.json", registration)
-    name, version = registration["name"], registration["version"]
-    if not registration["gate"]["passed"]:
+    name, version, gate = (registration[key] for key in ("name", "version", "gate"))
+    reasons = "; ".join(gate["reasons"])
+    if not gate["passed"]:
         raise GateRefused(
-            f"the gate refused {name} version {version}: {'; '.join(registration['gate']['reasons'])}. It is registered without "
-            f"an alias; better the model, or: dier promote {name} --version {version} --force --reason TEXT"
+            f"the gate refused {name} version {version}: {reasons}. It is registered without an alias; better the model, or: "
+            f"dier promote {name} --version {version} --force --reason TEXT"
         )
-    say(f"registered {name} version {version} ({', '.join(registration['aliases']) or 'no alias'}); the gate passed")
+    held = ", ".join(registration["aliases"]) or "no alias"
+    say(f"registered {name} version {version} ({held}); gate {gate['verdict']}: {reasons}")
 
 
 class Inputs:
@@ -56,7 +60,21 @@ class Inputs:
         check_one_run(self.verdict, self.model, self.probe, self.report)
         self.summary = self.model.json("summary.json")
         self.metrics = self.probe.json("metrics.json")
+        self.settings = self._settings()
         self.digest = artifact.digest({"model": self.model.fingerprint, "probe": self.probe.fingerprint})
+
+    def _settings(self) -> dict[str, dict[str, Any]]:
+        """The networks' configuration and every section that the artifacts tell; of model and train what the training kept."""
+        found: dict[str, dict[str, Any]] = {"config": self.model.json("config.json")}
+        for source in (self.report, self.model):
+            if (source.path / "settings.json").is_file():
+                found |= source.json("settings.json")
+        found["data"] = found.get("data", {}) | {"name": self.metrics["dataset"]}  # prepare names a file or folder after itself
+        return found
+
+    def settings_of(self, sections: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """These sections, as far as the artifacts tell them."""
+        return {name: self.settings[name] for name in sections if name in self.settings}
 
     def fingerprints(self) -> dict[str, str]:
         """What a registration is made from."""
@@ -64,30 +82,52 @@ class Inputs:
 
 
 def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs) -> dict[str, Any]:
+    name = settings.name
     run = training_run(client, inputs.summary["training_key"], settings.experiment)
-    complete_run(client, run, inputs.model, inputs.probe, inputs.report)
-    _ensure_registered(client, settings.name)
-    found = versions.versions(client, settings.name, [(versions.DIGEST_TAG, inputs.digest)])
-    gate = _gate(client, settings, inputs, int(found[0].version) if found else None)
-    tags = _tags(inputs, gate)
-    if found:
-        version = int(found[0].version)
-        for key, value in tags.items():
-            client.set_model_version_tag(settings.name, str(version), key, value)
+    _ensure_registered(client, name)
+    found = next(iter(versions.versions(client, name, [(versions.DIGEST_TAG, inputs.digest)])), None)
+    new_report = found is None or found.tags.get(versions.REPORT_TAG) != inputs.report.fingerprint
+    if found is None or found.run_id != run.id or new_report:
+        complete_run(client, run, inputs.model, inputs.probe, inputs.report, inputs.settings_of(OF_THE_RUN))
+    judged_by = artifact.canonical_json(settings.record())
+    if found is not None and _stands(found, judged_by):
+        version = int(found.version)
+        gate = Gate(found.tags[versions.GATE_TAG], json.loads(found.tags[versions.REASONS_TAG]))
+        if new_report:
+            client.set_model_version_tag(name, found.version, versions.REPORT_TAG, inputs.report.fingerprint)
     else:
-        model_id = package.log_model(client, run, settings.name, inputs.model, inputs.probe)
-        made = client.create_model_version(settings.name, f"models:/{model_id}", run.id, tags=tags, model_id=model_id)
-        version = int(made.version)
-    _set_alias(client, settings, version, gate)
-    aliases = sorted(alias for alias, at in versions.aliases(client, settings.name).items() if at == version)
+        gate = decide(_evidence(client, settings, inputs, int(found.version) if found else None))
+        version = _store_version(client, name, run, inputs, gate, found)
+        _set_alias(client, settings, version, gate)
+        client.set_model_version_tag(name, str(version), versions.SETTINGS_TAG, judged_by)
     return {
-        "name": settings.name,
+        "name": name,
         "version": version,
         "digest": inputs.digest,
         "run_id": run.id,
-        "gate": {"passed": gate.passed, "reasons": gate.reasons},
-        "aliases": aliases,
+        "gate": {"passed": gate.passed, "verdict": gate.verdict, "reasons": gate.reasons},
+        "aliases": sorted(alias for alias, at in versions.aliases(client, name).items() if at == version),
     }
+
+
+def _stands(found: "ModelVersion", judged_by: str) -> bool:
+    """Whether the version is registered as asked: registering it again must not judge it, or move an alias, anew.
+
+    One that was refused is judged again: it may pass beside another champion.
+    """
+    return found.tags.get(versions.SETTINGS_TAG) == judged_by and found.tags[versions.GATE_TAG] != versions.REFUSED
+
+
+def _store_version(client: "MlflowClient", name: str, run: Run, inputs: Inputs, gate: Gate, found: "ModelVersion | None") -> int:
+    """Make the version, or bring the tags of the one that is there up to date; give its number."""
+    tags = _tags(inputs, gate)
+    if found is None:
+        model_id = package.log_model(client, run, name, inputs.model, inputs.probe, params(inputs.settings))
+        made = client.create_model_version(name, f"models:/{model_id}", run.id, tags=tags, model_id=model_id)
+        return int(made.version)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, found.version, key, value)
+    return int(found.version)
 
 
 def _ensure_registered(client: "MlflowClient", name: str) -> None:
@@ -100,55 +140,35 @@ def _ensure_registered(client: "MlflowClient", name: str) -> None:
             raise
 
 
-def _gate(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs, version: int | None) -> Gate:
-    at = versions.aliases(client, settings.name).get(versions.CHAMPION)
-    return decide(
-        validated=bool(inputs.verdict.json("verdict.json")["passed"]),
-        classes=2 if inputs.metrics["task"] == MULTI_LABEL else len(inputs.metrics["class_names"]),
-        accuracy=float(inputs.metrics["test"]["accuracy"]["value"]),
-        min_accuracy=settings.min_accuracy,
+def _evidence(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs, version: int | None) -> Evidence:
+    return Evidence(
+        settings=settings,
+        verdict=inputs.verdict.json("verdict.json"),
+        summary=inputs.summary,
+        metrics=inputs.metrics,
         dataset=inputs.dataset,
-        predictions=_predictions(inputs.probe.path / "predictions.parquet"),
-        champion=None if at is None or at == version else _champion(client, settings.name, at, inputs.dataset),
+        predictions=predictions(inputs.probe.path / "predictions.parquet"),
+        champions=champions(client, settings.name, inputs.dataset, version),
     )
-
-
-def _champion(client: "MlflowClient", name: str, version: int, dataset: str) -> Champion:
-    tested_on = client.get_model_version(name, str(version)).tags.get("dier.dataset")
-    return Champion(version, tested_on, _stored_predictions(name, version) if tested_on == dataset else None)
-
-
-def _stored_predictions(name: str, version: int) -> Predictions | None:
-    """The test predictions kept with a version; None where they are gone or damaged."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return _predictions(Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/{package.PREDICTIONS}")))
-    except (MlflowException, OSError, ValueError, KeyError):
-        return None
-
-
-def _predictions(file: Path) -> Predictions:
-    table = pq.read_table(file, columns=["index", "correct"])
-    return Predictions(table["index"].to_numpy(), np.asarray(table["correct"].to_numpy(), np.float64))
 
 
 def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
     verdict = inputs.verdict.json("verdict.json")
     return {
         versions.DIGEST_TAG: inputs.digest,
-        versions.GATE_TAG: versions.PASSED if gate.passed else versions.REFUSED,
+        versions.GATE_TAG: gate.verdict,
         versions.REASONS_TAG: json.dumps(gate.reasons, ensure_ascii=False),
-        "dier.model": inputs.model.fingerprint,
-        "dier.probe": inputs.probe.fingerprint,
         "dier.dataset": inputs.dataset,
+        "dier.model": inputs.model.fingerprint,
+        "dier.embeddings": inputs.probe.made_from["embeddings"],
+        "dier.probe": inputs.probe.fingerprint,
+        versions.REPORT_TAG: inputs.report.fingerprint,
         "dier.dataset_name": inputs.metrics["dataset"],
         "dier.training_key": inputs.summary["training_key"],
         "dier.verdict": f"{'passed' if verdict['passed'] else 'failed'}, {verdict['warnings']} warnings",
         "dier.accuracy": f"{inputs.metrics['test']['accuracy']['value']:.4f}",
         "dier.t": str(inputs.metrics["t"]),
-        **provenance(Path.cwd()),
+        **versions.git_tags(Path.cwd()),
     }
 
 
@@ -159,7 +179,7 @@ def _set_alias(client: "MlflowClient", settings: RegisterSettings, version: int,
             client.delete_registered_model_alias(name, versions.CANDIDATE)
     elif there.get(versions.CHAMPION) == version:
         return
-    elif settings.policy == "auto":
-        versions.move(client, name, versions.CHAMPION, version, why="register.policy auto: the gate passed", gate=versions.PASSED)
+    elif settings.policy == "auto" and gate.verdict == versions.PASSED:
+        versions.move(client, name, versions.CHAMPION, version, why="register.policy auto: the gate passed", gate=gate.verdict)
     else:
         client.set_registered_model_alias(name, versions.CANDIDATE, str(version))

@@ -23,7 +23,7 @@ def run(
     probe: Path,
     out: Path,
 ) -> None:
-    """Write a `report` artifact with `report.html`; the same inputs give the same bytes.
+    """Write a `report` artifact: `report.html`, and every step's settings; the same inputs give the same bytes.
 
     Raises ArtifactError when an artifact is damaged or the five do not belong together.
     """
@@ -39,4 +39,5 @@ def run(
     text = page(inputs, sections)
     with artifact.create(out, "report", inputs.fingerprints) as folder:
         (folder / "report.html").write_text(text, "utf-8")
+        artifact.write_json(folder / "settings.json", {name: section.record() for name, section in sections.items()})
     say(f"report: {out / 'report.html'}")

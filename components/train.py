@@ -83,7 +83,8 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             shape = f"{len(images)} images of {height}x{width}x{channels}"
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
             say(f"train: {why}")
-            with LiveLog(key, trainer.work) as live:
+            settings = {"model": model_settings.record(), "train": train_settings.record()}
+            with LiveLog(key, trainer.work, settings=settings) as live:
                 trainer.watch = watch(trainer, live, stop, train_settings.min_gap)
                 if train_settings.probe_every:
                     from components.training.online_probe import (

@@ -24,7 +24,7 @@ class DiER(nn.Module):
         with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator, which stays as it is
             self.encoder = Encoder(config)
             self.denoiser = Denoiser(config)
-            torch.manual_seed(generator(config.init_seed, "initialisation").initial_seed())
+            torch.default_generator.manual_seed(generator(config.init_seed, "initialisation").initial_seed())
             self._initialise()
 
     def _initialise(self) -> None:

@@ -64,6 +64,11 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
+    def record(self) -> dict[str, Any]:
+        """The settings as JSON values. Of a path the last part alone: no artifact names a place on a machine."""
+        values = self.model_dump(mode="json")
+        return {key: Path(value).name if key == "path" and value is not None else value for key, value in values.items()}
+
 
 class DataSettings(Section):
     """Which images."""
@@ -270,6 +275,10 @@ class RegisterSettings(Section):
         "manual", description="auto moves champion when the gate passes; manual sets candidate"
     )
     min_accuracy: Share = Field(0.8, description="lowest test accuracy that passes the gate")
+    margin: Share = Field(
+        0.03,
+        description="test accuracy that a new version may lose to the champion: the 95 % interval of the paired difference has to lie above -margin",
+    )
     experiment: str = Field("dier", min_length=1, description="MLflow experiment")
 
 

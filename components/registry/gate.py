@@ -1,17 +1,27 @@
-"""The gate before the registry: good enough, and no worse than the champion on the same test images."""
+"""The gate before the registry: rules over what is known of a model, each with its finding; the worst finding is the verdict.
 
+A rule is a function in RULES. `refused` keeps a version without an alias. `uncompared` lets it be a candidate, but a person has to
+decide whether it becomes champion: what cannot be compared never replaces a champion by itself.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-RESAMPLES = 4000
+from components.common.settings import RegisterSettings
+from components.registry.versions import PASSED, REFUSED, UNCOMPARED, VERDICTS
+from data.format import MULTI_LABEL
+
+RESAMPLES = 2000
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a version got right: `index` (N,) int64 of the test images, `correct` (N,) float64 in 0 .. 1."""
+    """What a version got right: `index` (N,) int64 of the test images, `correct` (N,) float64 in [0, 1]."""
 
     index: npt.NDArray[np.int64]
     correct: npt.NDArray[np.float64]
@@ -19,7 +29,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that carries the alias champion; None where it does not say."""
+    """The champion, or an earlier one; None where the registry does not say."""
 
     version: int
     dataset: str | None
@@ -27,68 +37,91 @@ class Champion:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """What a model is judged by: the settings, documents of its artifacts, its test predictions, and whom to compare it with."""
+
+    settings: RegisterSettings
+    verdict: Mapping[str, Any]
+    """verdict.json of the data."""
+    summary: Mapping[str, Any]
+    """summary.json of the training."""
+    metrics: Mapping[str, Any]
+    """metrics.json of the probe."""
+    dataset: str
+    """Fingerprint of the dataset artifact."""
+    predictions: Predictions
+    champions: Sequence[Champion] = ()
+
+
+@dataclass(frozen=True)
 class Gate:
     """The verdict and its reasons, one line each: what speaks against a refused model, or everything that was checked."""
 
-    passed: bool
+    verdict: str
     reasons: list[str]
 
-
-def decide(
-    *,
-    validated: bool,
-    classes: int,
-    accuracy: float,
-    min_accuracy: float,
-    dataset: str,
-    predictions: Predictions,
-    champion: Champion | None,
-) -> Gate:
-    """Judge a model by its test accuracy and its test predictions.
-
-    `dataset` is the fingerprint of what it was made from, `classes` the number of classes (or of labels, where there are several).
-    """
-    findings = [_validation(validated), _accuracy(accuracy, min_accuracy), _against(dataset, predictions, champion)]
-    if classes < 2:
-        findings.insert(0, (False, "not judged: the labels name a single class, so any accuracy is empty"))
-    refusals = [text for ok, text in findings if not ok]
-    return Gate(not refusals, refusals or [text for _, text in findings])
+    @property
+    def passed(self) -> bool:
+        """Whether the version may carry an alias."""
+        return self.verdict != REFUSED
 
 
-def paired_difference(new: Predictions, old: Predictions) -> tuple[float, float, float]:
-    """Mean of (new - old) over the test images, and its 95 % interval by paired bootstrap (seeded).
-
-    Resampling N pairs matters only through how often each distinct difference is drawn, so one multinomial draw over the
-    distinct differences (-1, 0, 1 for single labels) is a whole resample: memory does not grow with N.
-    """
-    values, counts = np.unique(new.correct - old.correct, return_counts=True)
-    n = int(counts.sum())
-    draws = np.random.default_rng(SEED).multinomial(n, counts / n, size=RESAMPLES)  # (RESAMPLES, distinct)
-    low, high = np.quantile(draws @ values / n, [0.025, 0.975])
-    return float(values @ counts / n), float(low), float(high)
+Finding = tuple[str, str]
+"""One of VERDICTS, and the sentence that says why."""
 
 
-def _validation(validated: bool) -> tuple[bool, str]:
-    return validated, "the data passed validation" if validated else "the data did not pass validation"
+def decide(evidence: Evidence) -> Gate:
+    """Judge a model by every rule."""
+    findings = [finding for rule in RULES for finding in rule(evidence)]
+    worst = max((verdict for verdict, _ in findings), key=VERDICTS.index)
+    return Gate(worst, [reason for verdict, reason in findings if worst != REFUSED or verdict == REFUSED])
 
 
-def _accuracy(accuracy: float, least: float) -> tuple[bool, str]:
+def _several_classes(evidence: Evidence) -> Iterator[Finding]:
+    if len(evidence.metrics["class_names"]) < 2 and evidence.metrics["task"] != MULTI_LABEL:
+        yield REFUSED, "not judged: the labels name a single class, so any accuracy is empty"
+
+
+def _valid_data(evidence: Evidence) -> Iterator[Finding]:
+    yield (PASSED, "the data passed validation") if evidence.verdict["passed"] else (REFUSED, "the data did not pass validation")
+
+
+def _encoder_used(evidence: Evidence) -> Iterator[Finding]:
+    if not evidence.summary.get("encoder_used", True):
+        yield REFUSED, "the denoiser does not use the encoder: shuffling v_t over the batch raises the loss at no timestep"
+
+
+def _accurate(evidence: Evidence) -> Iterator[Finding]:
+    accuracy, least = evidence.metrics["test"]["accuracy"]["value"], evidence.settings.min_accuracy
     if accuracy >= least:
-        return True, f"test accuracy {accuracy:.4f} reaches register.min_accuracy {least:g}"
-    return False, f"test accuracy {accuracy:.4f} is below register.min_accuracy {least:g}"
+        yield PASSED, f"test accuracy {accuracy:.4f} reaches register.min_accuracy {least:g}"
+    else:
+        yield REFUSED, f"test accuracy {accuracy:.4f} is below register.min_accuracy {least:g}"
 
 
-def _against(dataset: str, new: Predictions, champion: Champion | None) -> tuple[bool, str]:
-    if champion is None:
-        return True, "no champion to compare with"
-    named = f"the champion, version {champion.version}"
-    if champion.dataset != dataset:
-        return True, f"not comparable with {named}: it was tested on another dataset"
-    old = champion.predictions
-    if old is None or not np.array_equal(old.index, new.index):
-        return False, f"cannot be compared with {named}: its predictions of the same dataset are missing or damaged"
-    mean, low, high = paired_difference(new, old)
-    figures = f"difference {mean:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, {len(new.index)} test images, paired"
-    if high < 0:
-        return False, f"worse than {named} ({figures})"
-    return True, f"no worse than {named} ({figures})"
+def _no_worse(evidence: Evidence) -> Iterator[Finding]:
+    """Non-inferiority: of the paired difference in test accuracy, the 95 % interval lies above -margin."""
+    if not evidence.champions:
+        yield PASSED, "no champion to compare with"
+    from components.probing.metrics import Bootstrap  # brings scikit-learn, which a version that stands need not wait for
+
+    new, margin = evidence.predictions, evidence.settings.margin
+    for champion in evidence.champions:
+        old, named = champion.predictions, f"champion version {champion.version}"
+        if champion.dataset != evidence.dataset:
+            yield UNCOMPARED, f"not comparable with {named}: it was tested on another dataset"
+        elif old is None or not np.array_equal(old.index, new.index):
+            yield UNCOMPARED, f"not comparable with {named}: its predictions of the same dataset are missing or damaged"
+        else:
+            found = Bootstrap(len(new.index), RESAMPLES, SEED).mean(new.correct - old.correct)
+            figures = (
+                f"difference {found.value:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}, "
+                f"{len(new.index)} test images, paired; register.margin {margin:g}"
+            )
+            if found.low >= -margin:
+                yield PASSED, f"no worse than {named} ({figures})"
+            else:
+                yield REFUSED, f"may be worse than {named} ({figures})"
+
+
+RULES: Sequence[Callable[[Evidence], Iterator[Finding]]] = (_several_classes, _valid_data, _encoder_used, _accurate, _no_worse)

@@ -23,13 +23,13 @@ PREDICTIONS = f"artifacts/{FILES}/predictions.parquet"
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors")
 
 
-def log_model(client: "MlflowClient", run: Run, name: str, model: Artifact, probe: Artifact) -> str:
-    """Log the pyfunc model into `run`; give its model id. It needs none of this repository to be loaded."""
+def log_model(client: "MlflowClient", run: Run, name: str, model: Artifact, probe: Artifact, params: dict[str, str]) -> str:
+    """Log the pyfunc model into `run`, with `params` beside it; give its id. It needs none of this repository to be loaded."""
     import mlflow
     from mlflow.models import Model
 
-    config, metrics = model.json("config.json"), probe.json("metrics.json")
-    logged = client.create_logged_model(run.experiment_id, name=name, source_run_id=run.id, model_type="embedding")
+    config, serving = model.json("config.json"), _serving(probe.json("metrics.json"))
+    logged = client.create_logged_model(run.experiment_id, name=name, source_run_id=run.id, model_type="embedding", params=params)
     with TemporaryDirectory(prefix="dier-register-") as temporary:
         package = copy_package(_package_source(), Path(temporary))
         Model.log(
@@ -40,9 +40,9 @@ def log_model(client: "MlflowClient", run: Run, name: str, model: Artifact, prob
             model_id=logged.model_id,
             step=int(model.json("summary.json")["steps"]),
             python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={FILES: str(stage(model, probe, package.name, Path(temporary) / FILES))},
+            artifacts={FILES: str(_stage(model, probe, serving | {"package": package.name}, Path(temporary) / FILES))},
             code_paths=[str(package)],
-            signature=signature(config, metrics),
+            signature=signature(config, serving),
             input_example=example(config),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],  # +cpu is no index's version
         )
@@ -73,7 +73,12 @@ def copy_package(source: Path, into: Path) -> Path:
     return package
 
 
-def stage(model: Artifact, probe: Artifact, package: str, folder: Path) -> Path:
+def _serving(metrics: dict[str, Any]) -> dict[str, Any]:
+    """What serving.json says, but for the name of the package."""
+    return {"t": metrics["t"], "multi_label": metrics["task"] == MULTI_LABEL, "class_names": metrics["class_names"]}
+
+
+def _stage(model: Artifact, probe: Artifact, serving: dict[str, Any], folder: Path) -> Path:
     """Gather the files that a served model reads, and the test predictions, in `folder`."""
     folder.mkdir()
     for artifact, name in (
@@ -83,27 +88,20 @@ def stage(model: Artifact, probe: Artifact, package: str, folder: Path) -> Path:
         (probe, "predictions.parquet"),
     ):
         shutil.copyfile(artifact.path / name, folder / name)
-    metrics = probe.json("metrics.json")
-    facts = {
-        "package": package,
-        "t": metrics["t"],
-        "multi_label": metrics["task"] == MULTI_LABEL,
-        "class_names": metrics["class_names"],
-    }
-    write_json(folder / "serving.json", facts)
+    write_json(folder / "serving.json", serving)
     return folder
 
 
-def signature(config: dict[str, Any], metrics: dict[str, Any]) -> Any:
-    """Tensor specs: images (-1, H, W, C) uint8 -> embedding (-1, D) and probabilities (-1, K), both float32."""
+def signature(config: dict[str, Any], serving: dict[str, Any]) -> Any:
+    """Tensor specs: images (-1, H, W, C) uint8 -> the outputs that the served model names, each (-1, size) float32."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
+    from components.registry.served_model import output_sizes
+
     image = (-1, config["height"], config["width"], config["channels"])
-    embedding, classes = (-1, config["embed_dim"]), (-1, len(metrics["class_names"]))
     outputs: list[ColSpec | TensorSpec] = [
-        TensorSpec(np.dtype(np.float32), embedding, "embedding"),
-        TensorSpec(np.dtype(np.float32), classes, "probabilities"),
+        TensorSpec(np.dtype(np.float32), (-1, size), name) for name, size in output_sizes(config, serving).items()
     ]
     return ModelSignature(inputs=Schema([TensorSpec(np.dtype(np.uint8), image)]), outputs=Schema(outputs))
 

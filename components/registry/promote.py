@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.common.errors import GateRefused, SettingsError
 from components.registry import versions
-from components.tracking.client import connect, one_line_errors, redact, tracking_uri
+from components.tracking.client import connect, every, one_line_errors, redact, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -39,9 +39,9 @@ def promote(name: str, *, version: int | None, alias: str, force: bool, reason: 
         number = int(chosen.version)
         if versions.aliases(client, name).get(alias) == number:
             return f"{name} version {number} is {alias} already; nothing to do"
-        if gate != versions.PASSED and not force:
+        if gate not in (versions.PASSED, versions.UNCOMPARED) and not force:
             raise GateRefused(_refusal(name, number, chosen))
-        before = versions.move(client, name, alias, number, why=why or "the gate passed", gate=gate, forced=force)
+        before = versions.move(client, name, alias, number, why=why or f"the gate: {gate}", gate=gate, forced=force)
     moved = f"from version {before} to version {number}" if before else f"to version {number}"
     return f"{name}: {alias} moved {moved} (gate {gate}{', forced' if force else ''}); recorded"
 
@@ -72,7 +72,7 @@ def models(name: str | None) -> str:
     """A table of the versions of `name` (of every registered model: None); with a name also its promotion record."""
     client = connect(must_exist=True)
     with one_line_errors():
-        chosen = [versions.registered(client, name)] if name else list(client.search_registered_models())
+        chosen = [versions.registered(client, name)] if name else every(client.search_registered_models)
         if not chosen:
             return f"no registered models at {redact(tracking_uri())}; dier register makes one"
         parts = [_text(_versions_table(client, chosen))]

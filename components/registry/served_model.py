@@ -16,20 +16,25 @@ from mlflow.pyfunc.model import PythonModel
 from safetensors.numpy import load_file
 
 
+def output_sizes(config: dict[str, Any], serving: dict[str, Any]) -> dict[str, int]:
+    """Numbers an image of each output of `predict`, all float32, by config.json and serving.json; the signature is made of them."""
+    return {"embedding": config["embed_dim"], "probabilities": len(serving["class_names"])}
+
+
 class ServedModel(PythonModel):  # type: ignore[misc, unused-ignore]
     """images (N, H, W, C) uint8 -> {"embedding": (N, D) float32, "probabilities": (N, K) float32}, for any N."""
 
     def load_context(self, context: Any) -> None:
         """Read the weights, the classifier and `serving.json`."""
         folder = Path(context.artifacts["files"])
-        facts = json.loads((folder / "serving.json").read_text("utf-8"))
-        package = facts["package"]
+        serving = json.loads((folder / "serving.json").read_text("utf-8"))
+        package = serving["package"]
         self._embed = importlib.import_module(f"{package}.features").embed
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = importlib.import_module(f"{package}.weights").load_model(folder).to(self._device)
         classifier = load_file(folder / "classifier.safetensors")
         self._weight, self._bias = classifier["weight"], classifier["bias"]
-        self._t, self._multi_label = int(facts["t"]), bool(facts["multi_label"])
+        self._t, self._multi_label = int(serving["t"]), bool(serving["multi_label"])
 
     # MLflow reads the hint of model_input: any other than the bare class makes it warn on every load.
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> dict[str, Any]:  # type: ignore[type-arg, unused-ignore]

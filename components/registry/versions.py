@@ -1,15 +1,17 @@
-"""The model registry: versions by digest, aliases, and the record of who moved which alias when and why."""
+"""The model registry: versions by digest, where they come from, aliases, and the record of who moved which alias when and why."""
 
 import contextlib
 import getpass
 import json
 import os
+import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.common.errors import SettingsError
-from components.tracking.client import redact, tracking_uri
+from components.tracking.client import every, redact, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,9 +22,15 @@ CANDIDATE = "candidate"
 DIGEST_TAG = "dier.digest"
 GATE_TAG = "dier.gate"
 REASONS_TAG = "dier.gate_reasons"
-PASSED, REFUSED = "passed", "refused"
+PASSED, UNCOMPARED, REFUSED = VERDICTS = ("passed", "uncompared", "refused")
+"""The gate's verdicts, from best to worst."""
+REPORT_TAG = "dier.report"
+SETTINGS_TAG = "dier.register"
+"""The settings that a version was judged by, as JSON. Written last: a version that has it has its alias too."""
 RECORD = "dier.promotion."
 """Each promotion is a tag of the registered model, named after its time: two at once cannot overwrite each other."""
+BUILT_FROM = "DIER_GIT_COMMIT"
+"""Environment variable of the container image: the commit that it was built from."""
 
 
 def registered(client: "MlflowClient", name: str) -> "RegisteredModel":
@@ -34,7 +42,7 @@ def registered(client: "MlflowClient", name: str) -> "RegisteredModel":
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        there = ", ".join(model.name for model in client.search_registered_models()) or "none"
+        there = ", ".join(model.name for model in every(client.search_registered_models)) or "none"
         where = redact(tracking_uri())
         raise SettingsError(f"no registered model {name!r} at {where} (there are: {there}); check the name") from error
 
@@ -42,14 +50,7 @@ def registered(client: "MlflowClient", name: str) -> "RegisteredModel":
 def versions(client: "MlflowClient", name: str, tags: Iterable[tuple[str, str]] = ()) -> list["ModelVersion"]:
     """Every version of `name` that carries these tags, oldest first."""
     wanted = " and ".join([f"name='{name}'", *(f"tags.`{key}`='{value}'" for key, value in tags)])
-    found: list[ModelVersion] = []
-    token = None
-    while True:
-        page = client.search_model_versions(wanted, page_token=token)
-        found.extend(page)
-        token = page.token
-        if not token:
-            return sorted(found, key=lambda version: int(version.version))
+    return sorted(every(client.search_model_versions, wanted), key=lambda version: int(version.version))
 
 
 def aliases(client: "MlflowClient", name: str) -> dict[str, int]:
@@ -87,6 +88,39 @@ def move(client: "MlflowClient", name: str, alias: str, version: int, *, why: st
 def record(model: "RegisteredModel") -> list[dict[str, Any]]:
     """Every promotion of a registered model, oldest first."""
     return [json.loads(value) for key, value in sorted(model.tags.items()) if key.startswith(RECORD)]
+
+
+def ever_champion(client: "MlflowClient", name: str) -> set[int]:
+    """Every version that the record names as a champion, now or once."""
+    return {int(entry["to"]) for entry in record(client.get_registered_model(name)) if entry["alias"] == CHAMPION}
+
+
+def git_tags(folder: Path) -> dict[str, str]:
+    """The commit that `folder` stands at, and whether its files differ from it; "unknown" where that cannot be told.
+
+    In a container the commit is the one that the image was built from. dvc.lock does not count: DVC rewrites it after each stage.
+    """
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
+    return {
+        "dier.git_commit": _git(folder, "rev-parse", "HEAD") or os.environ.get(BUILT_FROM) or "unknown",
+        "dier.git_dirty": "unknown" if changes is None else str(bool(changes)).lower(),
+    }
+
+
+def _git(folder: Path, *command: str) -> str | None:
+    """Git's answer, or None where there is no git or no repository."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["git", *command],  # noqa: S607
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
 
 def _who() -> str:

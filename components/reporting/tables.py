@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,10 +82,9 @@ def settings(sections: Mapping[str, Section]) -> dict[str, list[Setting]]:
 def _setting(section: Section, key: str) -> Setting:
     field = type(section).model_fields[key]
     value = getattr(section, key)
-    changed = value != field.get_default(call_default_factory=True)
-    value = Path(value).name if key == "path" and value is not None else value
-    text = value if isinstance(value, str) else json.dumps(value)
-    return Setting(key, text, field.description or "", changed)
+    shown = section.record()[key]
+    text = shown if isinstance(shown, str) else json.dumps(shown)
+    return Setting(key, text, field.description or "", value != field.get_default(call_default_factory=True))
 
 
 @dataclass(frozen=True)

@@ -7,21 +7,28 @@ into live and the register step completes; MLFLOW_RUN_ID (set by Kubeflow, say) 
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import uuid4
 
 from components.common.errors import SettingsError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import RunInfo
+    from mlflow.store.entities import PagedList
+
+T = TypeVar("T")
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "dier"
 KEY_TAG = "dier.training_key"
+ABANDONED_S = 3600
+"""A SQLite file that has been in the making for so long is nobody's any more."""
 
 # What MLflow reads from the environment, unless the user has set it: no telemetry, no pickles, no chatter, and an unreachable
 # server is given up on after about 14 s (2 + 4 + 8) instead of MLflow's four minutes.
@@ -61,7 +68,7 @@ def redact(text: str) -> str:
     return re.sub(r"(://)[^/\s'\"]*@", r"\1***@", text)
 
 
-def quiet() -> None:
+def set_environment() -> None:
     """Set ENVIRONMENT where the user has not; call it before the first import of mlflow."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -70,12 +77,15 @@ def quiet() -> None:
 def connect(*, must_exist: bool = False) -> "MlflowClient":
     """A client for `tracking_uri()`. With `must_exist` a SQLite file that is absent is a SettingsError, and is not made."""
     uri = tracking_uri()
-    if uri.startswith("sqlite:///"):
-        _check_sqlite(uri, Path(uri.removeprefix("sqlite:///")), must_exist)
-    quiet()
+    file = Path(uri.removeprefix("sqlite:///").partition("?")[0]) if uri.startswith("sqlite:///") else None
+    if file is not None:
+        _check_sqlite(uri, file, must_exist)
+    set_environment()
     import mlflow
 
     with one_line_errors():
+        if file is not None and not file.is_file():
+            _make_sqlite(file)
         mlflow.set_tracking_uri(uri)
         return mlflow.MlflowClient(tracking_uri=uri)
 
@@ -94,6 +104,30 @@ def _check_sqlite(uri: str, file: Path, must_exist: bool) -> None:
         connection.close()
     except sqlite3.Error as error:
         raise TrackingError(f"cannot open the MLflow store {file}: {error}; mend it or set MLFLOW_TRACKING_URI") from error
+
+
+def _make_sqlite(file: Path) -> None:
+    """Make MLflow's tables in a file beside, and give it its name at the end.
+
+    MLflow takes seconds over them, in dozens of transactions, and cannot open a file that a kill left with some of them.
+    """
+    import mlflow
+
+    for left in file.parent.glob(f"{file.name}.new-*"):
+        with suppress(FileNotFoundError):  # its process is at work
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                left.unlink()
+    beside = file.with_name(f"{file.name}.new-{uuid4().hex[:12]}").absolute()
+    try:
+        mlflow.MlflowClient(tracking_uri=f"sqlite:///{beside}")
+        try:
+            os.link(beside, file)  # unlike a rename it never replaces: of two processes at once the first one's file stays
+        except FileExistsError:
+            pass
+        except OSError:  # a file system without hard links
+            beside.rename(file)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -122,6 +156,17 @@ def _explain(error: Exception) -> str:
     return f"MLflow at {where}: {text[:500]}"
 
 
+def every(search: "Callable[..., PagedList[T]]", *arguments: Any) -> "list[T]":
+    """All that one of the client's searches finds, page by page."""
+    found, token = list[T](), None
+    while True:
+        page = search(*arguments, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
 def training_run(client: "MlflowClient", training_key: str, experiment: str) -> Run:
     """Find the run of this training, in whatever experiment, or make it in `experiment`; MLFLOW_RUN_ID joins that run instead."""
     joined = os.environ.get("MLFLOW_RUN_ID")
@@ -131,7 +176,7 @@ def training_run(client: "MlflowClient", training_key: str, experiment: str) -> 
             raise TrackingError(f"MLFLOW_RUN_ID {joined} names a deleted run: restore it or unset the variable")
         client.set_tag(joined, KEY_TAG, training_key)
         return Run(joined, info.experiment_id, True)
-    experiments = [e.experiment_id for e in client.search_experiments()]
+    experiments = [e.experiment_id for e in every(client.search_experiments)]
     found = client.search_runs(
         experiments, f"tags.`{KEY_TAG}` = '{training_key}'", order_by=["attributes.start_time ASC"], max_results=1
     )
@@ -152,8 +197,16 @@ def _joined(client: "MlflowClient", run_id: str) -> "RunInfo":
 
 
 def _new_run(client: "MlflowClient", training_key: str, experiment: str) -> "RunInfo":
+    from mlflow.exceptions import MlflowException
+
     known = client.get_experiment_by_name(experiment)
-    if known is not None and known.lifecycle_stage != "active":
+    if known is None:
+        try:
+            client.create_experiment(experiment)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was first
+                raise
+        known = client.get_experiment_by_name(experiment)
+    if known is None or known.lifecycle_stage != "active":
         raise TrackingError(f"the MLflow experiment {experiment!r} is deleted: restore it or set register.experiment")
-    experiment_id = known.experiment_id if known else client.create_experiment(experiment)
-    return client.create_run(experiment_id, tags={KEY_TAG: training_key}, run_name=f"training-{training_key[:12]}").info
+    return client.create_run(known.experiment_id, tags={KEY_TAG: training_key}, run_name=f"training-{training_key[:12]}").info

@@ -1,27 +1,31 @@
 """Complete the MLflow run of a training from its artifacts, whatever live logging managed to send."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.common.artifact import Artifact
 from components.tracking.client import Run
-from components.tracking.metrics import CURVE, Point, Points
+from components.tracking.metrics import CURVE, Point, Points, log_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def complete_run(client: "MlflowClient", run: Run, model: Artifact, probe: Artifact, report: Artifact) -> None:
-    """Give the run what live logging did not: missing points of the curve, settings, the probe's figures, the report."""
+def complete_run(
+    client: "MlflowClient",
+    run: Run,
+    model: Artifact,
+    probe: Artifact,
+    report: Artifact,
+    settings: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Give the run what live logging did not: missing points of the curve, `settings`, the probe's figures, the report."""
     points = Points(client, run.id)
     points.add(_curve(model))
     points.add(_probed(probe), update=True)
-    there = client.get_run(run.id).data.params
-    settings = {f"model.{key}": value for key, value in model.json("config.json").items()}
-    settings |= {"train.steps": model.json("summary.json")["steps"], "data.name": probe.json("metrics.json")["dataset"]}
-    for key in sorted(settings.keys() - there.keys()):
-        client.log_param(run.id, key, settings[key])
+    log_settings(client, run.id, settings)
     client.log_artifact(run.id, str(report.path / "report.html"))
     client.log_artifact(run.id, str(model.path / "curve.csv"), "training")
     client.log_artifact(run.id, str(probe.path / "curve.csv"), "probe")

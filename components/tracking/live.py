@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from components.common.progress import say
-from components.tracking.client import DEFAULT_EXPERIMENT, Run, connect, one_line_errors, quiet, redact, training_run
-from components.tracking.metrics import CURVE, Point, Points
+from components.tracking.client import DEFAULT_EXPERIMENT, Run, connect, one_line_errors, redact, set_environment, training_run
+from components.tracking.metrics import CURVE, Point, Points, log_settings
 from components.tracking.spool import Spool
 
 CLOSE_S, LONGEST_CLOSE_S = 10.0, 120.0
@@ -26,14 +27,20 @@ RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 
 class LiveLog:
-    """Log points of the training `training_key` into its MLflow run as they come, by way of the spool in `folder`.
+    """Log the settings of a training, named by `training_key`, into its MLflow run, and its points as they come.
 
-    Nothing here raises, and `log` waits for no network and no fsync. While MLflow cannot be used, points wait in the spool, for
-    this process or for the next one of the same training. Use as a context manager.
+    Nothing here raises, and `log` waits for no network and no fsync. While MLflow cannot be used, points wait in a
+    spool in `folder`, for this process or for the next one of the same training. Use as a context manager.
     """
 
-    def __init__(self, training_key: str, folder: Path, experiment: str | None = None) -> None:
-        self._key = training_key
+    def __init__(
+        self,
+        training_key: str,
+        folder: Path,
+        experiment: str | None = None,
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._key, self._settings = training_key, settings or {}
         self._experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
         self._status = "FINISHED"
         self._run: Run | None = None
@@ -48,7 +55,7 @@ class LiveLog:
             self._spool = Spool(folder)
         except OSError as error:
             self._refuse(error)
-        quiet()
+        set_environment()
         try:
             import mlflow  # noqa: F401  here, not in the thread: two threads importing the same packages can trip each other
         except Exception as error:
@@ -128,6 +135,7 @@ class LiveLog:
                 run = training_run(self._client, self._key, self._experiment)
                 if not run.joined:
                     self._client.update_run(run.id, status="RUNNING")
+                log_settings(self._client, run.id, self._settings)
             self._run, self._points = run, Points(self._client, run.id)
         with one_line_errors():
             while not self._given_up.is_set() and (batch := spool.pending(self._run.id, BATCH)):

@@ -1,9 +1,10 @@
-"""Metrics of an MLflow run, logged by live training and by the register step, without doubling."""
+"""Metrics and settings of an MLflow run, logged by live training and by the register step, without doubling."""
 
+import json
 import math
 import time
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,3 +66,23 @@ class Points:
             history = sorted(self._client.get_metric_history(self._run_id, name), key=lambda metric: metric.timestamp)
             self._there[name] = {metric.step: metric.value for metric in history}
         return self._there[name]
+
+
+def params(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Settings as MLflow's params, `section.key`: text as it is, the rest as JSON."""
+    return {
+        f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
+        for section, values in sections.items()
+        for key, value in values.items()
+    }
+
+
+def log_settings(client: "MlflowClient", run_id: str, sections: Mapping[str, Mapping[str, Any]]) -> None:
+    """Log settings as params of a run. One that the run has stays as it is: MLflow refuses another value."""
+    from mlflow.entities import Param
+
+    if wanted := params(sections):
+        there = client.get_run(run_id).data.params
+        new = [Param(key, value) for key, value in wanted.items() if key not in there]
+        for start in range(0, len(new), 100):  # the most that MLflow takes at once
+            client.log_batch(run_id, params=new[start : start + 100])

@@ -10,9 +10,9 @@ import pytest
 @pytest.fixture(scope="session")
 def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty SQLite file with MLflow's tables."""
-    from components.tracking.client import quiet
+    from components.tracking.client import set_environment
 
-    quiet()
+    set_environment()
     from mlflow import MlflowClient
 
     file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from components.common.artifact import create, digest, read, write_json
-from components.common.settings import RegisterSettings
+from components.common.settings import RegisterSettings, Settings
 from data.format import MULTI_LABEL
 from model.config import ModelConfig
 from model.dier import DiER
@@ -53,9 +53,16 @@ def make(
     multi_label: bool = False,
     passed: bool = True,
     training: str = "t1",
+    summary: dict[str, object] | None = None,
+    given: dict[str, dict[str, object]] | None = None,
 ) -> Inputs:
-    """Four artifacts that belong together; `right` (TESTED,) says which test images the probe got right."""
+    """Four artifacts that belong together; `right` (TESTED,) says which test images the probe got right.
+
+    `summary` goes into summary.json; `given` are the settings of the earlier steps where they are not the defaults.
+    """
     right = correct(0.9) if right is None else right
+    sections = Settings.model_validate(given or {})
+    recorded = {name: sections.section(name).record() for name in ("data", "validate", "model", "train", "embed", "probe")}
     data = digest(dataset)
     with create(folder / "verdict", "verdict", {"dataset": data}) as out:
         write_json(out / "verdict.json", {"passed": passed, "warnings": 2, "expectations": []})
@@ -64,13 +71,15 @@ def make(
         network = DiER(config)
         save_model(out, network, network.state_dict())
         (out / "curve.csv").write_text("step,loss,loss_t000_199,lr\n100,1.5,,0.001\n200,0.5,0.25,0.001\n")
-        write_json(out / "summary.json", {"steps": 200, "training_key": digest(training)})
+        write_json(out / "summary.json", {"steps": 200, "training_key": digest(training), **(summary or {})})
+        write_json(out / "settings.json", {name: recorded[name] for name in ("model", "train")})
     model = read(folder / "model", "model").fingerprint
     _probe(folder / "probe", {"dataset": data, "model": model, "embeddings": digest("e")}, right, config, multi_label)
     probe = read(folder / "probe", "probe").fingerprint
     made_from = {"dataset": data, "verdict": verdict, "model": model, "embeddings": digest("e"), "probe": probe}
     with create(folder / "report", "report", made_from) as out:
         (out / "report.html").write_text("<html>report</html>")
+        write_json(out / "settings.json", recorded)
     return Inputs(folder / "verdict", folder / "model", folder / "probe", folder / "report")
 
 

@@ -77,7 +77,7 @@ def test_what_follows_the_dashes_is_the_whole_command(step: str, spec: dict[str,
 
 @pytest.mark.parametrize("step", NAMES)
 def test_the_same_edges(step: str, stages: dict[str, Any], spec: dict[str, Any], tasks: dict[str, Any]) -> None:
-    made_by = {stage["outs"][0]: name for name, stage in stages.items()}
+    made_by = {dict(dvc_flags(stage))["--out"]: name for name, stage in stages.items()}
     dvc = {flag: made_by[place] for flag, place in dvc_flags(stages[step]) if place in made_by and flag != "--out"}
     inputs = tasks[step]["inputs"].get("artifacts", {})
     ir = {}

@@ -81,7 +81,7 @@ def test_register_and_promote_through_a_tracking_server(store: str, tmp_path: Pa
         register.run(settings(), **better.paths(), out=tmp_path / "out2")  # the champion's predictions come over HTTP
         second = artifact.read(tmp_path / "out2", "registration").json("registration.json")
         assert second["version"] == 2
-        assert "no worse than the champion, version 1" in second["gate"]["reasons"][-1]
+        assert "no worse than champion version 1" in second["gate"]["reasons"][-1]
         client = connect()
         run_id = artifact.read(tmp_path / "out", "registration").json("registration.json")["run_id"]
         assert [m.step for m in client.get_metric_history(run_id, "train/loss")] == [100, 200]

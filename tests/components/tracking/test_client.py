@@ -1,18 +1,23 @@
 """MLflow at hand, away and unwilling: the run of a training, points, errors of one line."""
 
+import contextlib
 import http.server
+import os
+import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from components.common.errors import SettingsError
+from components.registry.promote import models
 from components.tracking import client
 from components.tracking.client import KEY_TAG, TrackingError, connect, one_line_errors, redact, training_run
-from components.tracking.metrics import Point, Points
+from components.tracking.metrics import Point, Points, log_settings
 
 SECRET = "hunter2"
 
@@ -28,6 +33,42 @@ def test_a_training_has_one_run_whatever_the_experiment(store: str) -> None:
     assert training_run(client, "k2", "one").id != first.id
     assert client.get_experiment_by_name("two") is None
     assert not first.joined
+
+
+def execute(store: str, statement: str, rows: list[tuple[object, ...]]) -> None:
+    """Write into a store's own tables: a thousand requests would take long."""
+    with contextlib.closing(sqlite3.connect(store.removeprefix("sqlite:///"))) as opened, opened:
+        opened.executemany(statement, rows)
+
+
+def test_the_run_of_a_training_is_found_beside_more_experiments_than_a_page(store: str) -> None:
+    first = training_run(connect(), "k1", "one")
+    newer = int(time.time() * 1000) + 10**6
+    execute(
+        store,
+        "insert into experiments (experiment_id, name, artifact_location, lifecycle_stage, creation_time, last_update_time) "
+        "values (?, ?, 'mlruns', 'active', ?, ?)",
+        [(10**6 + i, f"other {i}", newer, newer) for i in range(1000)],
+    )
+    assert training_run(connect(), "k1", "one") == first
+
+
+def test_more_registered_models_than_a_page_are_listed(store: str) -> None:
+    execute(
+        store,
+        "insert into registered_models (name, creation_time, last_updated_time) values (?, 1, 1)",
+        [(f"m{i:03d}",) for i in range(101)],
+    )
+    execute(
+        store,
+        "insert into model_versions (name, version, creation_time, last_updated_time, source, current_stage, status) "
+        "values (?, 1, 1, 1, '.', 'None', 'READY')",
+        [("m000",), ("m100",)],
+    )
+    rows = [line.split()[0] for line in models(None).splitlines() if line.strip().startswith("m")]
+    assert rows == ["model", "m000", "m100"]
+    with pytest.raises(SettingsError, match=r"no registered model 'nobody' .*m000, .*m100\)"):
+        models("nobody")
 
 
 def test_mlflow_run_id_is_joined_and_no_other_run_is_made(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,6 +137,18 @@ def test_more_points_than_mlflow_takes_at_once(store: str) -> None:
     assert len(client.get_metric_history(run.id, "a")) == 2500
 
 
+def test_settings_are_logged_once_and_those_of_a_run_stay(store: str) -> None:
+    client = connect()
+    run = training_run(client, "k", "e")
+    many = {f"k{i}": i for i in range(230)}  # more than MLflow takes at once
+    log_settings(client, run.id, {"train": {"lr": 0.002, "views": "off", "micro_batch": None, "list": [1, 2]}, "many": many})
+    log_settings(client, run.id, {"train": {"lr": 0.5, "device": "cpu"}})
+    found = client.get_run(run.id).data.params
+    expected = {"lr": "0.002", "views": "off", "micro_batch": "null", "list": "[1, 2]", "device": "cpu"}
+    assert {f"train.{key}": value for key, value in expected.items()}.items() <= found.items()
+    assert len(found) == 235
+
+
 @pytest.fixture(params=[401, 403])
 def unwilling_server(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
     """A real HTTP server that refuses everybody; gives (port, code)."""
@@ -156,6 +209,56 @@ def test_the_check_of_a_store_leaves_it_alone(store: str) -> None:
     client._check_sqlite(store, file, True)
     assert file.read_bytes() == before
     assert sqlite3.connect(file).execute("select count(*) from runs").fetchone() == (0,)
+
+
+def fork(action: Callable[[], object]) -> int:
+    """Run `action` in a process of its own, which has imported all that this one has; gives its id."""
+    process = os.fork()
+    if process == 0:
+        try:
+            action()
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return process
+
+
+@pytest.mark.slow
+def test_a_kill_while_the_store_is_made_leaves_none_or_a_whole_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow writes some 950 kB in dozens of transactions; it cannot open a file that holds some of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    for size in (50_000, 500_000):
+        process, until = fork(connect), time.monotonic() + 60
+        while not any(
+            file.stat().st_size > size for file in tmp_path.glob("mlflow.db*[!l]")
+        ):  # not its journal, which comes and goes
+            assert time.monotonic() < until
+            time.sleep(0.002)
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        for left in tmp_path.glob("mlflow.db.new-*"):
+            os.utime(left, (1, 1))  # as old as one that nobody works on any more
+    assert not (tmp_path / "mlflow.db").exists()
+    run = training_run(connect(), "k", "e")
+    assert run.id
+    assert [file.name for file in tmp_path.glob("mlflow.db*")] == ["mlflow.db"]
+
+
+@pytest.mark.slow
+def test_of_two_processes_that_make_the_store_at_once_neither_loses_the_other_ones_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    process = fork(lambda: training_run(connect(), "theirs", "e"))
+    mine = training_run(connect(), "mine", "e")
+    assert os.waitpid(process, 0)[1] == 0
+    assert mine.id in {run.info.run_id for run in connect().search_runs([mine.experiment_id])}
+    with contextlib.closing(sqlite3.connect("mlflow.db")) as opened:
+        assert opened.execute("select count(*) from runs").fetchone() == (2,)
 
 
 @pytest.mark.parametrize(
