@@ -247,7 +247,7 @@ def _run_outcome(args: argparse.Namespace) -> None:
 def _run_embed_split(args: argparse.Namespace) -> None:
     from components.common import settings
     from components.embedding.parts import split
-    from pipeline.files import write_whole
+    from model.atomic import write_whole
 
     sections = [part.model_dump(mode="json", exclude_none=True) for part in split(settings.load(args.params).embed)]
     write_whole(args.out, json.dumps(sections))

@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("pipeline", "components", "model", "data")
 LOADED_BY_NAME = {"prepare": ["data.sources"], "register": ["components.registry.served_model", "model"]}
 """The sources, the served model's script, and the package that a registered model carries."""
-SETTINGS = "components/common/settings.py"
-"""Never a dependency: the settings' values are params; were the schema one too, a new setting of one step would retrain."""
+SETTINGS = "components.common.settings"
+"""Never a dependency, nor what it imports: the settings' values are params; else a new setting would retrain."""
 NOT_IN_THE_MODEL = {
     "components/common/peak_memory.py",
     "components/tracking/client.py",
@@ -54,13 +54,14 @@ def stages() -> dict:
 
 def code_of(step: Step, graph: grimp.ImportGraph) -> set[str]:
     """The source files behind a step: what it imports, what it loads by name, and the packages these stand in."""
+    graph.remove_module(SETTINGS)
     roots = {f"components.{step.name}"}
     for package in LOADED_BY_NAME.get(step.name, ()):
         roots |= {package} | graph.find_descendants(package)
     modules = roots.union(*(graph.find_upstream_modules(root) for root in roots))
     files = {source_of(module) for module in modules}
     files |= {str(Path(file).parent / "__init__.py") for file in files}
-    return {file for file in files if holds_code(file)} - {SETTINGS} - (NOT_IN_THE_MODEL if step.name == "train" else set())
+    return {file for file in files if holds_code(file)} - (NOT_IN_THE_MODEL if step.name == "train" else set())
 
 
 def holds_code(file: str) -> bool:

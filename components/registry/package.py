@@ -99,7 +99,7 @@ def signature(config: dict[str, Any], metrics: dict[str, Any]) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
 
-    image = (-1, config["height"], config["width"], config["channels"])
+    image = (-1, config["image_height"], config["image_width"], config["channels"])
     embedding, classes = (-1, config["embed_dim"]), (-1, len(metrics["class_names"]))
     outputs: list[ColSpec | TensorSpec] = [
         TensorSpec(np.dtype(np.float32), embedding, "embedding"),
@@ -110,5 +110,5 @@ def signature(config: dict[str, Any], metrics: dict[str, Any]) -> Any:
 
 def example(config: dict[str, Any]) -> Any:
     """One image of the right shape, a grey ramp: (1, H, W, C) uint8."""
-    shape = (1, config["height"], config["width"], config["channels"])
+    shape = (1, config["image_height"], config["image_width"], config["channels"])
     return np.linspace(0, 255, int(np.prod(shape))).astype(np.uint8).reshape(shape)

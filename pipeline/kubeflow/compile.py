@@ -7,7 +7,7 @@ from pathlib import Path
 
 from components.common import settings
 from components.common.progress import say
-from pipeline.files import write_whole
+from model.atomic import write_whole
 from pipeline.kubeflow import cluster as cluster_settings
 
 HEAD = "# Made by: dier compile. Change params.yaml, the cluster file or pipeline/kubeflow/pipeline.py, and compile again.\n"

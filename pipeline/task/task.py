@@ -12,7 +12,7 @@ from typing import Any
 from components.common import artifact
 from components.common.errors import ArtifactError, SettingsError
 from components.common.progress import say
-from pipeline.files import write_whole
+from model.atomic import write_whole
 from pipeline.task import permanent_failure as remembered
 from pipeline.task import ui_metadata
 from pipeline.task.command_line import value
