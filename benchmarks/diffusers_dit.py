@@ -23,7 +23,7 @@ def _dit(config: ModelConfig, out_channels: int, condition: nn.Module | None) ->
         in_channels=config.channels,
         out_channels=out_channels,
         num_layers=config.depth,
-        sample_size=config.height,
+        sample_size=config.image_height,
         patch_size=config.patch_size,
         norm_eps=1e-6,
     )
@@ -78,7 +78,7 @@ class PeerTrainer:
         x0, t, noise = self.ours.batch(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.ours.config, self.step)
-        a = self.ours.model.signal[t].view(-1, 1, 1, 1)
+        a = self.ours.model.alpha_bar[t].view(-1, 1, 1, 1)
         self.optimizer.zero_grad(set_to_none=True)
         self.model(a.sqrt() * x0 + (1 - a).sqrt() * noise, x0, t, noise).backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, self.ours.config.grad_clip)

@@ -37,13 +37,14 @@ import torch._dynamo  # noqa: E402  making an optimizer imports it, which takes 
 
 from model.config import ModelConfig  # noqa: E402
 from model.training import checkpoint  # noqa: E402
-from model.training.options import TrainConfig, Watch  # noqa: E402
+from model.training.callback import Callback  # noqa: E402
+from model.training.options import TrainConfig  # noqa: E402
 from model.training.trainer import Trainer  # noqa: E402
 
 torch.set_num_threads(1)
 
 STEPS, EVERY, KEEP = 48, 4, 2
-MODEL = ModelConfig(depth=1, dim=16, heads=2, height=8, width=8, channels=1, patch_size=2, embed_dim=8)
+MODEL = ModelConfig(depth=1, dim=16, heads=2, image_height=8, image_width=8, channels=1, patch_size=2, embed_dim=8)
 GOES_ON = "train: going on from the checkpoint of step "
 MOST_KILLS = 5
 """Of one training."""
@@ -100,9 +101,23 @@ def train(work: Path, plan: Plan, seed: int, out: int) -> None:
 
     checkpoint.phase = phase
     images = np.random.default_rng(0).integers(0, 256, (100, 8, 8, 1), dtype=np.uint8)
-    config = TrainConfig(STEPS, 8, 1e-3, 4, "cosine", 0.01, 0.99, 1.0, seed, "float32", 5, EVERY, keep_checkpoints=KEEP)
+    config = TrainConfig(
+        steps=STEPS,
+        batch_size=8,
+        lr=1e-3,
+        warmup_steps=4,
+        weight_decay=0.01,
+        ema_decay=0.99,
+        seed=seed,
+        log_every=5,
+        checkpoint_every=EVERY,
+        checkpoint_minutes=0,
+        keep_checkpoints=KEEP,
+    )
     tell("ready")
-    trainer = Trainer(MODEL, config, images, work, torch.device("cpu"), Watch(say=tell), {"data": "random", "train.lr": 1e-3})
+    said = Callback()
+    said.on_message = tell  # type: ignore[method-assign]
+    trainer = Trainer(MODEL, config, images, work, torch.device("cpu"), [said], {"data": "random", "train.lr": 1e-3})
     trainer.run()
     (work / "curve.json").write_text(json.dumps(trainer.curve))  # with the columns in the order that the artifact takes from it
 

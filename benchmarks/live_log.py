@@ -28,10 +28,12 @@ from sklearn.datasets import load_digits
 
 from components.tracking.live import LiveLog
 from model.config import ModelConfig
-from model.training.trainer import TrainConfig, Trainer, Watch
+from model.training.callback import Callback
+from model.training.options import TrainConfig
+from model.training.trainer import Trainer
 
 BLOCK = 20
-MODEL = ModelConfig(depth=2, dim=32, heads=2, height=8, width=8, channels=1, patch_size=2, embed_dim=16, pool="mean")
+MODEL = ModelConfig(depth=2, dim=32, heads=2, image_height=8, image_width=8, channels=1, patch_size=2, embed_dim=16, pool="mean")
 POINT = {f"value_{i}": 0.5 for i in range(11)}
 
 
@@ -84,8 +86,9 @@ def measure(steps: int, log: LiveLog) -> tuple[np.ndarray, np.ndarray]:
     blocks, calls = np.zeros((steps // BLOCK, 1)), []
     before = time.perf_counter()
 
-    def step(done: int) -> None:
+    def step(trainer: Trainer) -> None:
         nonlocal before
+        done = trainer.step
         now = time.perf_counter()
         blocks[(done - 1) // BLOCK] += now - before
         before = now
@@ -94,10 +97,11 @@ def measure(steps: int, log: LiveLog) -> tuple[np.ndarray, np.ndarray]:
             calls.append(time.perf_counter() - now)
 
     images = (load_digits().images * 255 / 16).round().astype(np.uint8)[..., None]
-    values = {"batch_size": 16, "lr": 1e-3, "warmup_steps": 10, "lr_decay": "constant", "weight_decay": 0.0, "ema_decay": 0.99}
-    values |= {"grad_clip": 1.0, "seed": 0, "precision": "float32", "log_every": steps, "checkpoint_every": 10**9}
+    config = TrainConfig(steps=steps, batch_size=16, lr=1e-3, warmup_steps=10, log_every=steps, checkpoint_every=10**9)
+    timer = Callback()
+    timer.on_step = step  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as work:
-        trainer = Trainer(MODEL, TrainConfig(steps=steps, **values), images, Path(work), torch.device("cpu"), Watch(step=step))
+        trainer = Trainer(MODEL, config, images, Path(work), torch.device("cpu"), [timer])
         before = time.perf_counter()
         trainer.run()
     return blocks.reshape(-1, 2)[1:], np.array(calls)  # the first pair pays for what the first step sets up

@@ -39,8 +39,8 @@ def make_trainer(side: int, folder: Path, compiled: bool) -> Trainer:
         np.save(file, np.random.default_rng(0).integers(0, 256, (20_000, side, side, channels), np.uint8))
     size = SIZES["tiny"]
     model = ModelConfig(size.depth, size.dim, size.heads, side, side, channels, 4, EMBED_DIM)
-    config = TrainConfig(10**6, BATCH, 1e-3, 100, "constant", 0.0, 0.999, 1.0, 0, "float32", 10**9, 10**9, compile=compiled)
-    trainer = Trainer(model, config, np.load(file, mmap_mode="r"), folder, torch.device("cpu"))
+    config = TrainConfig(steps=10**6, batch_size=BATCH, lr=1e-3, warmup_steps=100, lr_decay="constant")
+    trainer = Trainer(model, config, np.load(file, mmap_mode="r"), folder, torch.device("cpu"), compiled=compiled)
     trainer.model.train()
     return trainer
 

@@ -27,9 +27,10 @@ def run(embed_settings: EmbedSettings, dataset: Path, model: Path, out: Path) ->
     opened = open_dataset(dataset)
     network = load_model(model)
     config = network.config
-    if opened.info.image_shape != [config.height, config.width, config.channels]:
+    if opened.info.image_shape != [config.image_height, config.image_width, config.channels]:
+        shape = f"{config.image_height}x{config.image_width}x{config.channels}"
         raise ArtifactError(
-            f"the model {model} takes images of {config.height}x{config.width}x{config.channels}, the dataset {dataset} has "
+            f"the model {model} takes images of {shape}, the dataset {dataset} has "
             f"{'x'.join(map(str, opened.info.image_shape))}: embed the dataset it was trained on, or prepare one of its shape"
         )
     keep_freed_memory()

@@ -16,6 +16,7 @@ from components.registry.gate import Evidence, Gate, decide
 from components.tracking.client import Run, connect, one_line_errors, training_run
 from components.tracking.complete_run import complete_run
 from components.tracking.metrics import params
+from model.atomic import canonical_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -89,7 +90,7 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
     new_report = found is None or found.tags.get(versions.REPORT_TAG) != inputs.report.fingerprint
     if found is None or found.run_id != run.id or new_report:
         complete_run(client, run, inputs.model, inputs.probe, inputs.report, inputs.settings_of(OF_THE_RUN))
-    judged_by = artifact.canonical_json(settings.record())
+    judged_by = canonical_json(settings.record())
     if found is not None and _stands(found, judged_by):
         version = int(found.version)
         gate = Gate(found.tags[versions.GATE_TAG], json.loads(found.tags[versions.REASONS_TAG]))

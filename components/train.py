@@ -1,7 +1,6 @@
 """train: DiER on the training images, without labels, to a model artifact."""
 
 import csv
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +13,20 @@ from components.common.lineage import check_one_run
 from components.common.progress import say
 from components.common.settings import ModelSettings, TrainSettings
 from components.tracking.live import LiveLog
-from components.training.callbacks import swapped, watch
+from components.training.callbacks import DeadEncoder, LiveMetrics, Progress, StopOnSignal, gap_in_training
 from components.training.stop_signals import stop_signals
 from data.errors import DataError
-from data.format import open_dataset
+from data.format import Dataset, open_dataset
 from model.config import SIZES, ModelConfig
 from model.device import keep_freed_memory, pick_device
 from model.errors import TrainingError
+from model.training.callback import Callback
 from model.training.compiling import choose_compile, training_work
 from model.training.curve import Point
 from model.training.deterministic import deterministic
 from model.training.distributed import joined, local_device
-from model.training.divergence import check_encoder
-from model.training.options import TrainConfig
+from model.training.divergence import unused_encoder
+from model.training.run_configuration import code_digest, code_digests
 from model.training.trainer import Trainer
 from model.weights import save_model
 
@@ -49,7 +49,7 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     """Train, or go on from the newest checkpoint under `work`, and write the model artifact to `out`.
 
     Raises DataError where the verdict is not a passing one of this dataset, TrainingError where training goes wrong, Stopped when
-    SIGINT or SIGTERM came: a checkpoint is saved first.
+    SIGINT or SIGTERM came: a checkpoint is saved first. A model whose encoder turns out to be dead is written, with a warning.
     """
     data = artifact.read(dataset, "dataset")
     checked = artifact.read(verdict, "verdict")
@@ -68,14 +68,16 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     compiled, why = choose_compile(
         train_settings.compile, device, training_work(config, train_settings.steps * train_settings.batch_size)
     )
+    configuration = run_configuration(
+        data.fingerprint, model_settings, train_settings, on_cuda=device.type == "cuda", compiled=compiled
+    )
+    key = artifact.digest(configuration)
+    settings = {"model": model_settings.record(), "train": train_settings.record()}
+    folder = work / key[:16]
     with deterministic(train_settings.deterministic), joined(device) as processes:
-        facts = training_facts(data.fingerprint, model_settings, train_settings, on_cuda=device.type == "cuda", compiled=compiled)
-        key = artifact.digest(facts)
-        trainer = Trainer(
-            config, _train_config(train_settings, compiled), images, work / key[:16], device, facts=facts, processes=processes
-        )
-        with stop_signals() as stop:
-            trainer.watch.stop = stop
+        with stop_signals() as came:
+            callbacks: list[Callback] = [StopOnSignal(came)]
+            trainer = Trainer(config, train_settings, images, folder, device, callbacks, configuration, processes, compiled)
             if not processes.first:  # of several processes one talks and writes
                 trainer.run()
                 return
@@ -83,30 +85,49 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             shape = f"{len(images)} images of {height}x{width}x{channels}"
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
             say(f"train: {why}")
-            settings = {"model": model_settings.record(), "train": train_settings.record()}
-            with LiveLog(key, trainer.work, settings=settings) as live:
-                trainer.watch = watch(trainer, live, stop, train_settings.min_gap)
-                if train_settings.probe_every:
-                    from components.training.online_probe import (
-                        look_every,  # brings scikit-learn, which a training without it need not wait for
-                    )
-
-                    best = train_settings.keep == "best_probe"
-                    look_every(train_settings.probe_every, opened, trainer, live, keep_best=best)
+            with LiveLog(key, folder, settings=settings) as live:
+                callbacks += _callbacks(train_settings, opened, folder, live)
                 trainer.run()
         weights, kept = _exported(trainer, train_settings.keep)
-        gap = swapped(trainer, trainer.ema_model(weights))
-    check_encoder(gap, train_settings.min_gap, trainer.curve)
-    with artifact.create(out, "model", {"dataset": data.fingerprint, "verdict": checked.fingerprint}) as folder:
-        save_model(folder, trainer.model, weights)
-        _write_curve(folder / "curve.csv", trainer.curve)
+        gap = gap_in_training(trainer, weights)
+    unused = unused_encoder(gap, train_settings.min_gap, trainer.curve)
+    with artifact.create(out, "model", {"dataset": data.fingerprint, "verdict": checked.fingerprint}) as beside:
+        save_model(beside, trainer.model, weights)
+        _write_curve(beside / "curve.csv", trainer.curve)
+        artifact.write_json(beside / "settings.json", settings)
         summary: dict[str, Any] = {
             "steps": trainer.step,
             "parameters": _parameters(trainer),
             "gap": gap,
+            "encoder_used": unused is None,
+            "warnings": [unused] if unused else [],
             "training_key": key,
         } | kept
-        artifact.write_json(folder / "summary.json", summary)
+        artifact.write_json(beside / "summary.json", summary)
+    if unused:
+        say(f"train: WARNING: {unused}. The model is written all the same, with encoder_used: false in its summary.json")
+
+
+def _callbacks(settings: TrainSettings, dataset: Dataset, folder: Path, live: LiveLog) -> list[Callback]:
+    found: list[Callback] = [Progress(settings.steps), LiveMetrics(live)]
+    if settings.min_gap:
+        found.append(DeadEncoder(settings.min_gap))
+    if settings.probe_every:
+        from components.training.online_probe import (
+            OnlineProbe,  # brings scikit-learn, which a training without it need not wait for
+        )
+
+        found.append(
+            OnlineProbe(
+                dataset,
+                settings.probe_every,
+                seed=settings.seed,
+                file=folder / "watch.csv",
+                log=lambda step, found: live.log(step, found, prefix="watch/"),
+                keep_best=settings.keep == "best_probe",
+            )
+        )
+    return found
 
 
 def model_config(settings: ModelSettings, height: int, width: int, channels: int, seed: int) -> ModelConfig:
@@ -116,8 +137,8 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
         depth=settings.depth or named.depth,
         dim=settings.width or named.dim,
         heads=settings.heads or named.heads,
-        height=height,
-        width=width,
+        image_height=height,
+        image_width=width,
         channels=channels,
         patch_size=settings.patch_size,
         embed_dim=settings.embed_dim,
@@ -130,29 +151,26 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
     )
 
 
-def training_facts(
+def run_configuration(
     dataset: str, model_settings: ModelSettings, train_settings: TrainSettings, *, on_cuda: bool = False, compiled: bool = False
 ) -> dict[str, Any]:
-    """All that the weights depend on, by name: the data's fingerprint, settings, and digests of the code of `model/`.
+    """All that the weights depend on, by name: the data's fingerprint, settings, and digests of what the code of `model/` does.
 
     The training key is the digest of these, and checkpoints carry them.
     """
-    facts = {f"model.{name}": value for name, value in model_settings.model_dump().items()}
-    facts |= {f"train.{name}": value for name, value in train_settings.model_dump(exclude=NOT_IN_KEY).items()}
+    found = {f"model.{name}": value for name, value in model_settings.model_dump().items()}
+    found |= {f"train.{name}": value for name, value in train_settings.model_dump(exclude=NOT_IN_KEY).items()}
     if on_cuda and train_settings.deterministic:
         # Without it weights on CUDA differ from run to run: a finished training must not stand in for a deterministic one. On the
         # CPU both are one and the same.
-        facts["train.deterministic"] = True
+        found["train.deterministic"] = True
     if compiled:
-        facts["train.compile"] = "on"  # it rounds differently: what was decided counts, not what was asked for
+        found["train.compile"] = "on"  # it rounds differently: what was decided counts, not what was asked for
     if train_settings.keep == "best_probe":
-        facts["train.probe_every"] = train_settings.probe_every
+        found["train.probe_every"] = train_settings.probe_every
         for name in CHOOSING:
-            facts[f"components/{name}"] = artifact.sha256(Path(__file__).parent / name)
-    root = Path(str(model.__file__)).parent
-    for source in sorted(root.rglob("*.py")):
-        facts[f"model/{source.relative_to(root).as_posix()}"] = artifact.sha256(source)
-    return facts | {"dataset": dataset}
+            found[f"components/{name}"] = code_digest(Path(__file__).parent / name)
+    return found | code_digests(Path(str(model.__file__)).parent) | {"dataset": dataset}
 
 
 def _exported(trainer: Trainer, keep: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -161,7 +179,7 @@ def _exported(trainer: Trainer, keep: str) -> tuple[dict[str, Tensor], dict[str,
         return trainer.ema_weights(), {}
     if trainer.best is None:
         raise TrainingError(
-            "train.keep best_probe: no look at the embeddings succeeded, so there is no best step (the lines above say why); "
+            "train.keep best_probe: no evaluation of the embeddings succeeded, so there is no best step (the lines above say why); "
             "mend that and train again, or set train.keep to last"
         )
     best = trainer.best
@@ -175,11 +193,6 @@ def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:
         raise DataError(
             f"the verdict {verdict.path} says that the data failed: see its docs/index.html, mend the data, validate again"
         )
-
-
-def _train_config(settings: TrainSettings, compiled: bool) -> TrainConfig:
-    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(TrainConfig)}
-    return TrainConfig(**(values | {"compile": compiled}))
 
 
 def _write_curve(file: Path, curve: list[Point]) -> None:

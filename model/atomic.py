@@ -1,18 +1,45 @@
-"""Folders on disk that are whole or known to be damaged: fsync, a manifest written last, and what the disk's refusals mean."""
+"""Files and folders that are whole, absent, or known to be damaged: written beside, fsynced, given a manifest last, renamed."""
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import CheckpointError
-
 MANIFEST = "manifest.json"
 FORMAT = 1
+LEFTOVER = re.compile(r"\.(?P<name>.+)\.(partial|old)-[0-9a-f]{32}")
+"""Names of temporaries: one that a killed process left is told from everything else by its name."""
+IDLE_S = 86400.0
+"""A temporary that has not changed for so long is nobody's."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a sealed folder says of itself; `digest` is the sha256 of the manifest's bytes, so it covers every file."""
+
+    content: Mapping[str, Any]
+    files: Mapping[str, tuple[int, str]]
+    digest: str
+
+
+def canonical_json(value: Any) -> str:
+    """JSON text that depends on the value alone: sorted keys, fixed indentation, no NaN."""
+    return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def sha256(path: Path) -> str:
+    """Hex sha256 of a file, read a piece at a time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync(path: Path) -> None:
@@ -32,72 +59,98 @@ def make_folder(folder: Path) -> None:
         fsync(folder.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON and wait for the disk. Python's floats come back bit for bit, and names in the order that they had."""
-    path.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
-    fsync(path)
+def temporary(path: Path, kind: str = "partial") -> Path:
+    """A name beside `path` that no other process has, on this machine or another one that shares the disk."""
+    return path.with_name(f".{path.name}.{kind}-{uuid.uuid4().hex}")
 
 
-def seal(folder: Path) -> None:
-    """Write the manifest: size and sha256 of every file in `folder`, each of which is on disk already."""
-    files = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in sorted(folder.iterdir())}
-    write_json(folder / MANIFEST, {"format": FORMAT, "files": files})
+def leftovers(folder: Path, name: str | None = None, idle_s: float = IDLE_S) -> list[Path]:
+    """Temporaries in `folder` (of the file or folder `name` only) in which nothing has changed for `idle_s` seconds."""
+    found = []
+    for path in folder.iterdir() if folder.is_dir() else ():
+        match = LEFTOVER.fullmatch(path.name)
+        if match and name in (None, match["name"]):
+            with contextlib.suppress(FileNotFoundError):
+                changed = max(part.lstat().st_mtime for part in (path, *path.rglob("*")))
+                if time.time() - changed >= idle_s:
+                    found.append(path)
+    return sorted(found)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write `text` beside `file` and rename it, so that nobody reads a half; the folder is made if need be.
+
+    Several processes, on several machines too, may write the same file at once: one of the texts stays. Raises OSError; then what
+    stood there before still does. What is no file, such as /dev/stdout, is written to, since a rename would replace it.
+    """
+    if file.exists() and not file.is_file():
+        file.write_text(text, "utf-8")
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = temporary(file)
+    try:
+        beside.write_text(text, "utf-8")
+        fsync(beside)
+        beside.replace(file)
+    except BaseException:  # Ctrl-C too
+        beside.unlink(missing_ok=True)
+        raise
+
+
+def seal(folder: Path, **content: Any) -> None:
+    """Write the manifest: `content`, and size and sha256 of every file in `folder`, each of which is on disk before."""
+    files = {}
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        fsync(file)
+        files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+    (folder / MANIFEST).write_text(canonical_json({"format": FORMAT, "files": files} | content), "utf-8")
+    fsync(folder / MANIFEST)
     fsync(folder)
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a sealed folder, in a few words; None when every file is what its manifest says."""
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a sealed folder. Raises ValueError with a few words where there is none, or none that can be read."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        if manifest["format"] != FORMAT:
-            return f"its format is {manifest['format']!r}, this version reads {FORMAT}"
-        listed = {name: (entry["bytes"], entry["sha256"]) for name, entry in manifest["files"].items()}
+        raw = (folder / MANIFEST).read_bytes()
+        content = json.loads(raw)
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
+        version = content["format"]
     except FileNotFoundError:
-        return f"it has no {MANIFEST}"
+        raise ValueError(f"it has no {MANIFEST}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        return f"its {MANIFEST} is no manifest"
-    for name, (size, expected) in sorted(listed.items()):
+        raise ValueError(f"its {MANIFEST} is no manifest") from None
+    if version != FORMAT:
+        raise ValueError(f"its format is {version!r}, this version reads {FORMAT}")
+    return Manifest(content, files, hashlib.sha256(raw).hexdigest())
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Raises ValueError, in a few words, for the first file that is not what the manifest says."""
+    for name, (size, digest) in sorted(manifest.files.items()):
         file = folder / name
         if not file.is_file():
-            return f"{name} is missing"
+            raise ValueError(f"{name} is listed in {MANIFEST} but missing")
         if file.stat().st_size != size:
-            return f"{name} has {file.stat().st_size} bytes instead of {size}"
-        if _sha256(file) != expected:
-            return f"{name} does not match its sha256"
-    return None
+            raise ValueError(f"{name} does not match its sha256 in {MANIFEST}: {file.stat().st_size} bytes instead of {size}")
+        if sha256(file) != digest:
+            raise ValueError(f"{name} does not match its sha256 in {MANIFEST}")
 
 
-def refused(error: Exception, what: str, folder: Path, needed: int = 0) -> CheckpointError:
-    """The disk said no: what could not be written, where, how much room it needs (bytes) and has, and what to do."""
-    reason, number = _reason(error)
-    if number in (errno.ENOSPC, errno.EDQUOT):
-        reason += f" (it needs {_megabytes(needed)}, {_megabytes(_free(folder))} are free); make room there"
-    else:
-        reason += "; check that folder, its permissions and limits"
-    return CheckpointError(
-        f"cannot write {what} in {folder}: {reason}, then run the same command again: it goes on from the last whole checkpoint"
-    )
+def put_in_place(beside: Path, final: Path) -> None:
+    """Rename the folder `beside` to `final`. A folder cannot be renamed over a full one, so what stands there steps aside first.
 
-
-def _reason(error: Exception) -> tuple[str, int]:
-    """The system's words and number, which safetensors hands on in its text only."""
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno), error.errno
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return (os.strerror(int(found[1])), int(found[1])) if found else (" ".join(str(error).split()), 0)
-
-
-def _free(folder: Path) -> int:
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return 0
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.2f} MB"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    Several processes may do so at once: one of the folders stays.
+    """
+    while True:
+        aside = temporary(final, "old")
+        with contextlib.suppress(FileNotFoundError):
+            final.rename(aside)
+        try:
+            beside.rename(final)
+            fsync(final.parent)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise  # else another process was faster
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class TimestepEmbedding(nn.Module):
-    """t (N,) integers to (N, D): sinusoids of 256 frequencies through a two-layer perceptron."""
+    """t (N,) int64 in [0, NUM_TIMESTEPS) to (N, D): sinusoids of 256 frequencies through a two-layer perceptron."""
 
     rates: Tensor
 
@@ -49,7 +49,7 @@ class Block(nn.Module):
     """A pre-norm transformer block whose norms are shifted, scaled and gated by a condition c.
 
     Zero modulation weights with gates at 1 make it start as a plain ViT block. DiT starts the gates at 0 instead; measured, that
-    leaves the encoder without a signal to learn from for long.
+    leaves the encoder without a gradient to learn from for long.
     """
 
     def __init__(self, dim: int, heads: int) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from .errors import ConfigError
 
 NUM_TIMESTEPS = 1000
-"""T of the diffusion; t is in 0 .. T - 1."""
+"""Length T of the diffusion: a timestep t is in [0, NUM_TIMESTEPS)."""
 POOLS = ("mean", "flat")
 """The head over the encoder's tokens: `model.encoder`."""
 SCHEDULES = ("linear", "cosine")
@@ -45,8 +45,8 @@ class ModelConfig:
     depth: int
     dim: int
     heads: int
-    height: int
-    width: int
+    image_height: int
+    image_width: int
     channels: int
     patch_size: int
     embed_dim: int
@@ -58,9 +58,9 @@ class ModelConfig:
     prediction: str = "eps"
 
     def __post_init__(self) -> None:
-        if self.height % self.patch_size or self.width % self.patch_size:
+        if self.image_height % self.patch_size or self.image_width % self.patch_size:
             raise ConfigError(
-                f"images of {self.height}x{self.width} do not divide into patches of {self.patch_size} "
+                f"images of {self.image_height}x{self.image_width} do not divide into patches of {self.patch_size} "
                 "(model.patch_size): choose a divisor, or resize with data.image_size"
             )
         if self.dim % self.heads or self.dim % 4:
@@ -72,7 +72,7 @@ class ModelConfig:
     @property
     def grid(self) -> tuple[int, int]:
         """Patches down and across."""
-        return self.height // self.patch_size, self.width // self.patch_size
+        return self.image_height // self.patch_size, self.image_width // self.patch_size
 
     @property
     def tokens(self) -> int:

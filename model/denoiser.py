@@ -1,4 +1,4 @@
-"""The denoiser: a Diffusion Transformer that is told v_t through adaLN (DiT, arXiv 2212.09748)."""
+"""The denoiser: a Diffusion Transformer conditioned on v_t through adaLN (DiT, arXiv 2212.09748)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
-        """x_t (N, C, H, W), t (N,), v (N, embed_dim); gives the prediction (N, C, H, W)."""
+        """x_t (N, C, H, W), t (N,) int64 in [0, NUM_TIMESTEPS), v (N, embed_dim); gives the prediction (N, C, H, W)."""
         x, c = self._features(x_t, t, v, None)
         shift, scale = self.modulation(c)[:, None].chunk(2, dim=2)  # each (N, 1, D)
         patches = self.out(modulate(self.norm(x), shift, scale))  # (N, T, C * patch * patch)

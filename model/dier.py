@@ -9,19 +9,20 @@ from .denoiser import Denoiser
 from .encoder import Encoder
 from .objective import target
 from .rng import generator
-from .schedule import add_noise, alpha_bar
+from .schedule import add_noise, alpha_bars
 
 
 class DiER(nn.Module):
     """The two networks. Initial weights are a function of `config` alone, its `init_seed` included."""
 
-    signal: Tensor
+    alpha_bar: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("signal", alpha_bar(config.schedule).float(), persistent=False)  # (T,)
-        with torch.random.fork_rng(devices=[]):  # layers draw their first weights from the global generator, which stays as it is
+        self.register_buffer("alpha_bar", alpha_bars(config.schedule).float(), persistent=False)  # (NUM_TIMESTEPS,)
+        # Layers draw from the CPU's global generator, which is put back afterwards. torch.manual_seed would reseed CUDA's as well.
+        with torch.random.fork_rng(devices=[]):
             self.encoder = Encoder(config)
             self.denoiser = Denoiser(config)
             torch.default_generator.manual_seed(generator(config.init_seed, "initialisation").initial_seed())
@@ -45,21 +46,22 @@ class DiER(nn.Module):
         x0: Tensor,
         t: Tensor,
         noise: Tensor,
-        seen: Tensor | None = None,
-        kept: Tensor | None = None,
-        told: Tensor | None = None,
+        encoder_view: Tensor | None = None,
+        ids_keep: Tensor | None = None,
+        condition_mask: Tensor | None = None,
     ) -> Tensor:
         """The loss of each image, L_simple = mean |eps - eps_theta(x_t, t, v_t)|^2 over its pixels (or of what else is predicted).
 
-        x0 and noise (N, C, H, W), t (N,); gives (N,) float32. While training the encoder may see another view `seen` (N, C, H, W),
-        of its tokens only those `kept` (N, K), and where `told` (N,) is 0 and not 1 the denoiser gets zeros in place of v_t.
+        x0 (N, C, H, W) in [-1, 1], t (N,) int64 in [0, NUM_TIMESTEPS), noise (N, C, H, W) standard normal; gives (N,) float32.
+        While training the encoder may be given another view of the images, `encoder_view` (N, C, H, W) in [-1, 1], and only the
+        tokens `ids_keep` (N, K) of it; where `condition_mask` (N,) is 0 and not 1 the denoiser is given zeros in place of v_t.
         """
-        v = self.encoder(x0 if seen is None else seen, t, kept)
-        return self.denoising_loss(x0, t, noise, v if told is None else v * told[:, None])
+        v = self.encoder(x0 if encoder_view is None else encoder_view, t, ids_keep)
+        return self.denoising_loss(x0, t, noise, v if condition_mask is None else v * condition_mask[:, None])
 
     def denoising_loss(self, x0: Tensor, t: Tensor, noise: Tensor, v: Tensor) -> Tensor:
         """As `forward`, for given embeddings v (N, embed_dim), which need not be those of x0."""
-        signal = self.signal[t]
-        predicted = self.denoiser(add_noise(x0, noise, signal), t, v)
-        wanted = target(self.config.prediction, x0, noise, signal)
+        alpha_bar = self.alpha_bar[t]  # (N,)
+        predicted = self.denoiser(add_noise(x0, noise, alpha_bar), t, v)
+        wanted = target(self.config.prediction, x0, noise, alpha_bar)
         return F.mse_loss(predicted.float(), wanted, reduction="none").mean(dim=(1, 2, 3))

@@ -31,28 +31,28 @@ class Encoder(nn.Module):
             assert isinstance(block, Block)
             block.start_with_gates(1.0, std=0.0)
 
-    def forward(self, x0: Tensor, t: Tensor, kept: Tensor | None = None) -> Tensor:
-        """x0 (N, C, H, W) in -1 .. 1, t (N,) in 0 .. T - 1, or (1,) for one t for all; gives v_t (N, embed_dim).
+    def forward(self, x0: Tensor, t: Tensor, ids_keep: Tensor | None = None) -> Tensor:
+        """x0 (N, C, H, W) in [-1, 1], t (N,) int64 in [0, NUM_TIMESTEPS), or (1,) for one t for all; gives v_t (N, embed_dim).
 
-        Of the tokens only `kept` (N, K), places without repetition, go through the network; None = all.
+        Of the T tokens only `ids_keep` (N, K), distinct indices in [0, T), go through the network; None = all.
         """
         x = self.patches(patchify(x0, self.config.patch_size)) + self.position  # (N, T, D)
-        if kept is not None:
-            x = x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[2]))  # (N, K, D)
+        if ids_keep is not None:
+            x = x.gather(1, ids_keep[:, :, None].expand(-1, -1, x.shape[2]))  # (N, K, D)
         # the ablation sees the same t for every image, so that the two networks have equal size
         c = F.silu(self.timestep(t if self.config.encoder_time else t * 0))  # (N, D) or (1, D)
         for block in self.blocks:
             x = block(x, c)
         x = self.norm(x)
-        if kept is not None and self.config.pool == "flat":
-            x = self._in_place(x, kept)
+        if ids_keep is not None and self.config.pool == "flat":
+            x = self._in_place(x, ids_keep)
         x = x.flatten(1) if self.config.pool == "flat" else x.mean(dim=1)  # (N, T * D) or (N, D)
         v = self.head(x)  # (N, E)
         return F.layer_norm(v, v.shape[1:]) if self.config.embed_norm else v
 
-    def _in_place(self, x: Tensor, kept: Tensor) -> Tensor:
+    def _in_place(self, x: Tensor, ids_keep: Tensor) -> Tensor:
         """(N, K, D) back at their places among T, scaled by T / K, zeros at the others: as dropout does, so that the head expects
         the same with all tokens there."""
         n, k, dim = x.shape
         whole = x.new_zeros(n, self.config.tokens, dim)
-        return whole.scatter(1, kept[:, :, None].expand(-1, -1, dim), x * (self.config.tokens / k))
+        return whole.scatter(1, ids_keep[:, :, None].expand(-1, -1, dim), x * (self.config.tokens / k))

@@ -1,6 +1,6 @@
 """What is read out of a trained model: embeddings, the denoiser's layers, denoised images, the shuffled-v_t gap."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +10,12 @@ from torch import Tensor
 from .dier import DiER
 from .images import Images, to_images, to_tensor
 from .objective import clean
-from .rng import generator
+from .rng import derangement, generator, sample
 from .schedule import add_noise, log_snr
 
 Floats = npt.NDArray[np.float32]
+GAP_IMAGES = 500
+"""Images behind a shuffled-v_t gap at most."""
 
 
 def _batches(images: Images, size: int, device: torch.device | str) -> Iterator[tuple[int, Tensor]]:
@@ -47,7 +49,7 @@ def denoiser_layers(
     out = [np.empty((len(images), model.config.dim), np.float32) for _ in range(model.config.depth)]
     for start, x in _batches(images, batch_size, device):
         times = _same_t(x, t)
-        x_t = add_noise(x, _noise_like(x, seed, "layers", t, start), model.signal[times])
+        x_t = add_noise(x, _noise_like(x, seed, "layers", t, start), model.alpha_bar[times])
         for layer, mean in zip(out, model.denoiser.layer_means(x_t, times, model.encoder(x, times)), strict=True):
             layer[start : start + len(x)] = mean.float().cpu().numpy()
     return out
@@ -62,25 +64,38 @@ def denoise(
     times = _same_t(x, t)
     noise = _noise_like(x, seed, "denoise", t)
     v = model.encoder(x, times)
-    x_t = add_noise(x, noise, model.signal[times])
+    x_t = add_noise(x, noise, model.alpha_bar[times])
     predicted = model.denoiser(x_t, times, v.roll(1, 0) if shuffle else v)
-    return to_images(x_t), to_images(clean(model.config.prediction, x_t, predicted, model.signal[times]))
+    return to_images(x_t), to_images(clean(model.config.prediction, x_t, predicted, model.alpha_bar[times]))
 
 
 @torch.inference_mode()
 def shuffled_gap(
-    model: DiER, images: Images, timesteps: list[int], *, seed: int, batch_size: int = 250, device: torch.device | str = "cpu"
+    model: DiER,
+    images: Images,
+    timesteps: Sequence[int],
+    *,
+    seed: int,
+    limit: int = GAP_IMAGES,
+    batch_size: int = 250,
+    device: torch.device | str = "cpu",
 ) -> list[dict[str, float]]:
-    """Is v_t used? Per t the loss with v_t, the loss with each image given another's v_t, and their ratio. No label is read."""
+    """Is v_t used? Per t the loss with v_t, the loss with each image given another's v_t, and their ratio. No label is read.
+
+    images (N, H, W, C) uint8; of more than `limit` a random choice over all. The other image is a random one of these: files are
+    often sorted by class, and a swap between neighbours would change little.
+    """
+    chosen = images[sample(seed, len(images), limit)]
+    partner = derangement(seed, len(chosen)).to(device)
     rows = []
     for t in timesteps:
         own = shuffled = 0.0
-        for start, x in _batches(images, batch_size, device):
-            times, noise = _same_t(x, t), _noise_like(x, seed, "gap", t, start)
-            v = model.encoder(x, times)
-            own += model.denoising_loss(x, times, noise, v).sum().item()
-            shuffled += model.denoising_loss(x, times, noise, v.roll(1, 0)).sum().item()
-        n = len(images)
+        v = torch.from_numpy(embed(model, chosen, t, batch_size=batch_size, device=device)).to(device)  # (N, E)
+        for start, x in _batches(chosen, batch_size, device):
+            times, noise, here = _same_t(x, t), _noise_like(x, seed, "gap", t, start), slice(start, start + len(x))
+            own += model.denoising_loss(x, times, noise, v[here]).sum().item()
+            shuffled += model.denoising_loss(x, times, noise, v[partner[here]]).sum().item()
+        n = len(chosen)
         level = log_snr(t, model.config.schedule)
         rows.append({"t": t, "log_snr": level, "loss": own / n, "loss_shuffled": shuffled / n, "ratio": shuffled / own})
     return rows

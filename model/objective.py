@@ -1,7 +1,7 @@
 """What the denoiser predicts, how much each t counts, and what a prediction costs that says nothing.
 
 The denoiser is asked for the noise (`eps`, DDPM, arXiv 2006.11239), for the clean image (`x0`), or for
-`v` = sqrt(a) eps - sqrt(1 - a) x0 (arXiv 2202.00512, appendix D), where a is the share of signal power at t. An error e in x0
+`v` = sqrt(a) eps - sqrt(1 - a) x0 (arXiv 2202.00512, appendix D), where a is alpha_bar at t. An error e in x0
 is one of sqrt(SNR) e in eps and of sqrt(SNR + 1) e in v, with SNR = a / (1 - a).
 """
 
@@ -14,44 +14,45 @@ GAMMA = 5.0
 """Where min-SNR caps the weight on the error in x0; the authors' choice."""
 
 
-def target(prediction: str, x0: Tensor, noise: Tensor, signal: Tensor) -> Tensor:
-    """What the denoiser should say. x0, noise (N, C, H, W), signal a (N,); gives (N, C, H, W)."""
+def target(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """What the denoiser should predict. x0 (N, C, H, W) in [-1, 1], noise (N, C, H, W), alpha_bar (N,); gives (N, C, H, W)."""
     if prediction == "eps":
         return noise
     if prediction == "x0":
         return x0
-    a = signal.view(-1, 1, 1, 1)
+    a = alpha_bar.view(-1, 1, 1, 1)
     return a.sqrt() * noise - (1 - a).sqrt() * x0
 
 
-def clean(prediction: str, x_t: Tensor, predicted: Tensor, signal: Tensor) -> Tensor:
-    """The estimate of x0 that a prediction implies; x_t and predicted (N, C, H, W), signal (N,)."""
+def clean(prediction: str, x_t: Tensor, predicted: Tensor, alpha_bar: Tensor) -> Tensor:
+    """The estimate of x0 that a prediction implies, not clipped to [-1, 1]; x_t, predicted (N, C, H, W), alpha_bar (N,)."""
     if prediction == "eps":
-        return remove_noise(x_t, predicted, signal)
+        return remove_noise(x_t, predicted, alpha_bar)
     if prediction == "x0":
         return predicted
-    a = signal.view(-1, 1, 1, 1)
+    a = alpha_bar.view(-1, 1, 1, 1)
     return a.sqrt() * x_t - (1 - a).sqrt() * predicted
 
 
-def loss_weight(weighting: str, prediction: str, signal: Tensor) -> Tensor | None:
-    """(T,) what the squared error at each t counts for; None = all alike. signal (T,) float64.
+def loss_weight(weighting: str, prediction: str, alpha_bar: Tensor) -> Tensor | None:
+    """What the squared error at each t counts for, (NUM_TIMESTEPS,) float32 above 0; None = all alike. alpha_bar (NUM_TIMESTEPS,).
 
     `min_snr` weighs the error in x0 by min(SNR, 5) whatever is predicted (arXiv 2303.09556, section 3.4): the clean t, whose noise
     is hard to find and says little about the image, count for less than under an unweighted eps loss.
     """
     if weighting == "uniform":
         return None
-    snr = signal / (1 - signal)
+    snr = alpha_bar / (1 - alpha_bar)
     return (snr.clamp(max=GAMMA) / {"eps": snr, "v": snr + 1, "x0": torch.ones_like(snr)}[prediction]).float()
 
 
-def trivial_loss(prediction: str, signal: Tensor, variance: float) -> float:
-    """The unweighted loss, over all t alike, of the best guess that does not look at the image; a collapsed network's. signal (T,).
+def trivial_loss(prediction: str, alpha_bar: Tensor, variance: float) -> float:
+    """The unweighted loss, over all t alike, of the best guess that does not look at the image; a collapsed network's.
 
-    That is no noise for eps, the mean image for x0, what both imply for v. `variance` is that of a pixel over images, on average.
+    That guess is no noise for eps, the mean image for x0, what both imply for v. alpha_bar (NUM_TIMESTEPS,); `variance` is
+    that of a pixel in [-1, 1] over images, on average.
     """
     if prediction == "eps":
         return 1.0
-    left = 0.0 if prediction == "x0" else signal.mean().item()  # of v's noise, the rest being x0's
+    left = 0.0 if prediction == "x0" else alpha_bar.mean().item()  # of v's noise, the rest being x0's
     return left + (1 - left) * variance

@@ -25,6 +25,20 @@ def sample_order(seed: int, count: int, start: int, number: int) -> npt.NDArray[
     return np.concatenate(parts)
 
 
+def sample(seed: int, count: int, limit: int) -> npt.NDArray[np.int64]:
+    """Indices of `limit` of `count` things at random, ascending; all where there are no more."""
+    chosen: npt.NDArray[np.int64] = torch.randperm(count, generator=generator(seed, "sample"))[:limit].sort().values.numpy()
+    return chosen
+
+
+def derangement(seed: int, count: int) -> torch.Tensor:
+    """For each of `count` things another one, (count,) int64: a random cycle through all, so none is its own partner."""
+    cycle = torch.randperm(count, generator=generator(seed, "derangement"))
+    partner = torch.empty_like(cycle)
+    partner[cycle] = cycle.roll(1)
+    return partner
+
+
 @lru_cache(maxsize=2)
 def _epoch_order(seed: int, count: int, epoch: int) -> npt.NDArray[np.int64]:
     order: npt.NDArray[np.int64] = torch.randperm(count, generator=generator(seed, "epoch", epoch)).numpy()

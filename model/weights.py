@@ -1,8 +1,7 @@
-"""The exported model on disk, and an optimizer's state as tensors. Everything is safetensors and JSON; nothing is pickled."""
+"""The exported model on disk: safetensors and JSON; nothing is pickled."""
 
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -26,18 +25,3 @@ def load_model(folder: Path) -> DiER:
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ConfigError(f"cannot load {folder / 'model.safetensors'}: {error}; train the model again") from error
     return model.eval()
-
-
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's state, flat: `{parameter number}.{name}`."""
-    state = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The inverse of `optimizer_tensors`; the hyper-parameters stay those of `optimizer`."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

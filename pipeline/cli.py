@@ -69,7 +69,7 @@ def params() -> None:
 @click.option("--out", type=PATH, default=Path("params.yaml"), metavar="FILE", help="where the settings go")
 def preset(preset: Path, overrides: Sequence[str], out: Path) -> None:
     """Write every setting to params.yaml: the defaults, but for those of a preset, such as pipeline/presets/medmnist.yaml."""
-    from pipeline.atomic_text import write_whole
+    from model.atomic import write_whole
     from pipeline.params_help import params_file
 
     write_whole(out, params_file(preset, overrides))

@@ -162,7 +162,7 @@ def _embed_split(params: str, out: Path) -> None:
     """Write the settings of embed once for each timestep, as a JSON list."""
     from components.common import settings
     from components.embedding.parts import split
-    from pipeline.atomic_text import write_whole
+    from model.atomic import write_whole
 
     sections = [part.model_dump(mode="json", exclude_none=True) for part in split(settings.load(params).embed)]
     write_whole(out, json.dumps(sections))

@@ -9,43 +9,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from components.common.errors import SettingsError
 from components.probing.baselines import BaselineName
 from data.sources import SOURCES
 from model.config import NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
+from model.training.fields import Float as Float
+from model.training.fields import Int as Int
+from model.training.fields import Section as Section
+from model.training.fields import Share as Share
+from model.training.options import TrainConfig
 
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises for text that it cannot read; ValueError for dates such as 2024-13-45, RecursionError for deep nesting."""
 
 
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-3 as text, and Kubeflow hands every integer over as a float; both are meant as numbers."""
-    if isinstance(value, bool):
-        raise ValueError("a number is needed, not a truth value")
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            raise ValueError(f"a number is needed, not the text {value!r}") from None
-    return value
-
-
-def _whole(value: Any) -> Any:
-    value = _number(value)
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _off(value: Any) -> Any:
-    """YAML 1.1 reads off as a truth value."""
-    return "off" if value is False else value
-
-
-Float = Annotated[float, BeforeValidator(_number)]
-Int = Annotated[int, BeforeValidator(_whole)]
-Share = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
 Timestep = Annotated[Int, Field(ge=0, lt=NUM_TIMESTEPS)]
 
 
@@ -57,17 +37,6 @@ class OneOf:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.literal_schema(self._names)
-
-
-class Section(BaseModel):
-    """Unknown keys and loose types are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-    def record(self) -> dict[str, Any]:
-        """The settings as JSON values. Of a path the last part alone: no artifact names a place on a machine."""
-        values = self.model_dump(mode="json")
-        return {key: Path(value).name if key == "path" and value is not None else value for key, value in values.items()}
 
 
 class DataSettings(Section):
@@ -158,70 +127,37 @@ class ModelSettings(Section):
     )
 
 
-class TrainSettings(Section):
+class TrainSettings(TrainConfig):
     """How the model is trained."""
 
-    steps: Int = Field(4000, ge=1, description="optimizer steps")
-    batch_size: Int = Field(64, ge=2, description="images a step, over all processes")
-    micro_batch: Annotated[Int, Field(ge=1)] | None = Field(
-        None, description="images at a time on a device, gradients summed over them; null = all of a process's"
-    )
-    lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
-    warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
-    lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
-    loss_weight: Literal["uniform", "min_snr"] = Field(
-        "uniform", description="min_snr: the clean t count for less (the error in the image weighed by min(SNR, 5))"
-    )
-    views: Annotated[Literal["off", "crop", "crop_flip"], BeforeValidator(_off)] = Field(
-        "off",
-        description="encoder and denoiser see different random crops of an image, mirrored or not with crop_flip: never on digits, text or what else a mirror changes",
-    )
-    mask_ratio: Float = Field(
-        0.0,
-        ge=0,
-        le=0.9,
-        description="share of the encoder's tokens dropped while training; with pool flat zeros stand at their places",
-    )
-    condition_dropout: Float = Field(
-        0.0, ge=0, lt=1, description="share of the images whose v_t the denoiser gets as zeros while training"
-    )
-    weight_decay: Float = Field(0.0, ge=0, description="AdamW's weight decay")
-    ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")
-    grad_clip: Float = Field(1.0, gt=0, description="largest global gradient norm")
-    seed: Int = Field(0, ge=0, description="seed of initialisation, order, timesteps and noise")
-    precision: Literal["float32", "bf16"] = Field("float32", description="bf16 = autocast with float32 weights")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
         description="torch.compile of the blocks; auto = where a compiler is installed and the run is long enough to repay it",
     )
-    log_every: Int = Field(100, ge=1, description="steps between points of the training curve")
-    checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
     probe_every: Int = Field(
-        0, ge=0, description="steps between looks at the embeddings on val (shuffled-v_t gap, small linear probe); 0 = none"
+        0,
+        ge=0,
+        description="steps between evaluations of the embeddings on val (shuffled-v_t gap, small linear probe); 0 = none",
     )
     keep: Literal["last", "best_probe"] = Field(
         "last",
-        description="weights that are exported: the last step's, or those of the look (train.probe_every, and the last step) whose probe on val was best: labels choose then",
+        description="weights that are exported: the last step's, or those of the evaluation (train.probe_every, and the last step) whose probe on val was best: labels choose then",
     )
-    checkpoint_minutes: Float = Field(
-        10.0, ge=0, description="and one whenever the last is this old, in minutes; 0 = by steps alone"
-    )
-    keep_checkpoints: Int = Field(2, ge=1, description="running checkpoints kept: the newest, and others to fall back to")
     deterministic: bool = Field(
         False, description="on CUDA, the same bits from run to run, at some cost in speed; on the CPU float32 is so anyway"
     )
     min_gap: Float = Field(
-        1.01, ge=0, description="dead encoder: stop when shuffling v_t raises the loss less than this factor at every t; 0 = never"
+        1.01,
+        ge=0,
+        description="dead encoder: shuffling v_t raises the loss less than this factor at every t, which is said at the end and recorded with the model; 0 = no check",
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> "TrainSettings":
-        if self.warmup_steps > self.steps:
-            raise ValueError(f"train.warmup_steps {self.warmup_steps} is above train.steps {self.steps}: lower it")
+    def _probe_chooses(self) -> "TrainSettings":
         if self.keep == "best_probe" and not self.probe_every:
             raise ValueError(
-                "train.keep best_probe chooses among the looks of train.probe_every, which is 0: set it, for example to 500"
+                "train.keep best_probe chooses among the evaluations of train.probe_every, which is 0: set it, for example to 500"
             )
         return self
 

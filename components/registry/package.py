@@ -99,7 +99,7 @@ def signature(config: dict[str, Any], serving: dict[str, Any]) -> Any:
 
     from components.registry.served_model import output_sizes
 
-    image = (-1, config["height"], config["width"], config["channels"])
+    image = (-1, config["image_height"], config["image_width"], config["channels"])
     outputs: list[ColSpec | TensorSpec] = [
         TensorSpec(np.dtype(np.float32), (-1, size), name) for name, size in output_sizes(config, serving).items()
     ]
@@ -108,5 +108,5 @@ def signature(config: dict[str, Any], serving: dict[str, Any]) -> Any:
 
 def example(config: dict[str, Any]) -> Any:
     """One image of the right shape, a grey ramp: (1, H, W, C) uint8."""
-    shape = (1, config["height"], config["width"], config["channels"])
+    shape = (1, config["image_height"], config["image_width"], config["channels"])
     return np.linspace(0, 255, int(np.prod(shape))).astype(np.uint8).reshape(shape)

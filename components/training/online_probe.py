@@ -1,97 +1,119 @@
 """How good the embeddings are while training runs: the shuffled-v_t gap and a small linear probe, on val, at a few timesteps.
 
-It looks at a copy of the averaged weights and draws from generators of its own: weights and curve are the same with it and without.
+It evaluates a copy of the averaged weights and draws from generators of its own: weights and curve are the same with it or without.
 Labels are read for the probe, and reach nothing but the probe. What it finds goes to `watch.csv` in the work folder and to the live
 points, never into the artifact. But under `train.keep: best_probe` the probe, and so labels, choose the step that is exported.
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from components.common.progress import say
 from components.probing.classifier import Floats, Labels, fit_grid
 from components.probing.metrics import correct
-from components.tracking.live import LiveLog
 from data.errors import DataError
 from data.format import Dataset, SplitName
+from model.atomic import write_whole
 from model.dier import DiER
 from model.features import embed, shuffled_gap
 from model.images import Images
+from model.rng import sample
+from model.training.callback import Callback
 from model.training.divergence import encoder_is_dead
 from model.training.trainer import Trainer
 
 TIMESTEPS = [0, 100, 300, 600]
-GAP_IMAGES = 500
 PROBE_TRAIN, PROBE_VAL = 2000, 2000
 """Images that the probe is fitted on and scored on: the 95 % interval of an accuracy of 0.8 on 2,000 images is +-0.018."""
 C, MAX_ITER = 0.1, 100
 """One inverse L2 strength, no search: figures of one training are compared with each other, not with the probe step's."""
 COLUMNS = ["step"] + [f"{name}_t{t:03d}" for name in ("gap", "spread", "probe") for t in TIMESTEPS]
 
+Found = dict[str, float]
 
-class Watcher:
-    """Looks at a model every now and then; `file` is `watch.csv`, which goes on where it ended.
 
-    Raises DataError where there is no val split to look at.
+class OnlineProbe(Callback):
+    """Evaluates the embeddings after every `every` steps, with `keep_best` after the last one too.
+
+    Then the trainer is offered each evaluated step's best probe on val. `log` is given each step and what was found; `file` is
+    `watch.csv`, which goes on where it ended. Raises DataError where there is no val split, or `keep_best` finds no labels.
     """
 
-    def __init__(self, dataset: Dataset, seed: int, device: torch.device, file: Path) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        every: int,
+        *,
+        seed: int,
+        file: Path,
+        log: Callable[[int, Found], None] = lambda step, found: None,
+        keep_best: bool = False,
+    ) -> None:
         if not dataset.info.counts["val"]:
             raise DataError(f"train.probe_every needs val images, and {dataset.path} has none: set data.val_fraction, or it to 0")
-        self._device, self._seed, self._file = device, seed, file
+        multi_label = dataset.info.multi_label
+        self._classes = 0 if multi_label else len(dataset.info.class_names)
+        self._labelled = multi_label or self._classes > 1
+        if keep_best and not self._labelled:
+            raise DataError(f"train.keep best_probe needs labels, and {dataset.path} has one class: set train.keep to last")
+        self._every, self._seed, self._file, self._log, self._keep_best = every, seed, file, log, keep_best
         self._images: dict[SplitName, Images] = {}
         self._labels: dict[SplitName, Labels] = {}
         for split, most in (("train", PROBE_TRAIN), ("val", PROBE_VAL)):
             opened = dataset.split(split)
-            chosen = np.sort(np.random.default_rng([seed, most]).permutation(len(opened))[:most])
+            chosen = sample(seed, len(opened), most)
             self._images[opened.name] = np.asarray(opened.images[chosen])
             self._labels[opened.name] = np.asarray(opened.labels[chosen])
-        multi_label = dataset.info.multi_label
-        self._classes = 0 if multi_label else len(dataset.info.class_names)
-        self.labelled = multi_label or self._classes > 1
-        self._looks = self._mend()
+        self._found = self._read()
 
-    def look(self, step: int, model: Callable[[], DiER], point: Callable[[int, dict[str, float]], None]) -> dict[str, float] | None:
-        """Measure the model of this step, unless that was done before the training was stopped; `point` is told, then the file.
+    def on_step(self, trainer: Trainer) -> None:
+        """Evaluate, where it is time, and offer the result."""
+        if trainer.step % self._every == 0 or (self._keep_best and trainer.step == trainer.config.steps):
+            found = self.evaluate(trainer.step, trainer.ema_model)
+            if self._keep_best and found is not None:
+                trainer.offer(max(value for name, value in found.items() if name.startswith("probe_")))
+
+    def evaluate(self, step: int, model: Callable[[], DiER]) -> Found | None:
+        """Measure the model of this step, unless that was done before the training was stopped; log it, then write it down.
 
         Gives what was found, as the file has it, so that it is the same number before and after a restart. Whatever goes wrong here
         is said in one line, gives None and does not end the training.
         """
-        if step in self._looks:
-            return self._looks[step]
+        if step in self._found:
+            return self._found[step]
         try:
             found = self._measure(model())
-            point(step, found)
+            self._log(step, found)
             row = {name: f"{value:.6g}" for name, value in found.items()}
             with self._file.open("a", encoding="utf-8", newline="") as opened:
                 csv.DictWriter(opened, COLUMNS, lineterminator="\n").writerow({"step": step} | row)
         except Exception as error:
-            say(f"train: step {step}: could not look at the embeddings: {' '.join(str(error).split())}; training goes on")
+            say(f"train: step {step}: could not evaluate the embeddings: {' '.join(str(error).split())}; training goes on")
             return None
-        self._looks[step] = {name: float(text) for name, text in row.items()}
-        self._tell(step, found)
-        return self._looks[step]
+        self._found[step] = {name: float(text) for name, text in row.items()}
+        self._say(step, found)
+        return self._found[step]
 
-    def _measure(self, model: DiER) -> dict[str, float]:
-        rows = shuffled_gap(model, self._images["val"][:GAP_IMAGES], TIMESTEPS, seed=self._seed, device=self._device)
+    def _measure(self, model: DiER) -> Found:
+        device = model.alpha_bar.device
+        rows = shuffled_gap(model, self._images["val"], TIMESTEPS, seed=self._seed, device=device)
         found = {f"gap_t{row['t']:03.0f}": row["ratio"] for row in rows}
         for t in TIMESTEPS:
-            v = {split: embed(model, images, t, device=self._device) for split, images in self._images.items()}
+            v = {split: embed(model, images, t, device=device) for split, images in self._images.items()}
             found[f"spread_t{t:03d}"] = spread(v["val"])
-            if self.labelled:
+            if self._labelled:
                 _, probe = next(fit_grid(v["train"], self._labels["train"], self._classes, [C], MAX_ITER))
                 found[f"probe_t{t:03d}"] = float(correct(probe.scores(v["val"]), self._labels["val"]).mean())
         return found
 
-    def _tell(self, step: int, found: dict[str, float]) -> None:
+    def _say(self, step: int, found: Mapping[str, float]) -> None:
         gaps = {t: found[f"gap_t{t:03d}"] for t in TIMESTEPS}
         at = max(gaps, key=lambda t: gaps[t])
         line = f"train: step {step}: shuffling v_t raises the loss up to {gaps[at]:.3f} times (t = {at})"
-        if self.labelled:
+        if self._labelled:
             probes = {t: found[f"probe_t{t:03d}"] for t in TIMESTEPS}
             best = max(probes, key=lambda t: probes[t])
             line += f"; probe on val up to {100 * probes[best]:.1f} % (t = {best})"
@@ -99,39 +121,16 @@ class Watcher:
         if encoder_is_dead(gaps.values()):
             say(f"train: step {step}: so far the encoder is dead: v_t changes nothing at any t; if it stays so, lower train.lr")
 
-    def _mend(self) -> dict[int, dict[str, float]]:
-        """What the file holds, by step; what was cut off, or has other columns, is dropped."""
+    def _read(self) -> dict[int, Found]:
+        """What the file holds, by step; what was cut off, or has other columns, is dropped from it."""
         lines = self._file.read_text("utf-8", errors="replace").splitlines(keepends=True) if self._file.is_file() else []
         rows = [line for line in lines[1:] if line.endswith("\n") and line.count(",") == len(COLUMNS) - 1]
         if not lines or next(csv.reader(lines[:1])) != COLUMNS:
             rows = []
-        beside = self._file.with_suffix(".partial")
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(",".join(COLUMNS) + "\n" + "".join(rows), "utf-8")
-        beside.replace(self._file)
+        write_whole(self._file, ",".join(COLUMNS) + "\n" + "".join(rows))
         return {
             int(row["step"]): {name: float(row[name]) for name in COLUMNS[1:] if row[name]} for row in csv.DictReader(rows, COLUMNS)
         }
-
-
-def look_every(steps: int, dataset: Dataset, trainer: Trainer, live: LiveLog, *, keep_best: bool) -> None:
-    """Have the embeddings looked at every so many steps, after whatever else is done then; with `keep_best` at the last one too.
-
-    Then the trainer is offered each step's best validation probe. Raises DataError where there are no labels to probe with.
-    """
-    watcher = Watcher(dataset, trainer.config.seed, trainer.device, trainer.work / "watch.csv")
-    if keep_best and not watcher.labelled:
-        raise DataError(f"train.keep best_probe needs labels, and {dataset.path} has one class: set train.keep to last")
-    told = trainer.watch.step
-
-    def step(done: int) -> None:
-        told(done)
-        if done % steps == 0 or (keep_best and done == trainer.config.steps):
-            found = watcher.look(done, trainer.ema_model, lambda at, found: live.log(at, found, prefix="watch/"))
-            if keep_best and found is not None:
-                trainer.offer(max(value for name, value in found.items() if name.startswith("probe_")))
-
-    trainer.watch.step = step
 
 
 def spread(v: Floats) -> float:

@@ -1,4 +1,4 @@
-"""What is varied while training and at no other time: views of an image, masked tokens, embeddings that are withheld.
+"""What is varied while training and at no other time: views of an image, masked tokens, embeddings that are withheld (zeros).
 
 Everything is drawn for the whole batch and is a function of (seed, step, place in the batch), as all of a step is; a process then
 takes its own places. What is drawn is small; what it does to images happens in one go on their device.
@@ -18,28 +18,32 @@ FLIPPED = 0.5
 
 
 def vary(config: TrainConfig, tokens: int, step: int, places: slice, x0: Tensor) -> dict[str, Tensor]:
-    """What the loss of a step is given beside t and noise, by `DiER.forward`'s names; x0 (N, C, H, W) at `places` of the batch."""
+    """What the loss of a step is given beside t and noise, by `DiER.forward`'s names.
+
+    x0 (N, C, H, W) in [-1, 1] are the images at `places` of the batch.
+    """
     given = {"x0": x0}
     if config.views != "off":
         drawn = torch.rand(config.batch_size, 2, 4, generator=generator(config.seed, "views", step))[places]
         drawn = drawn.to(x0.device)
-        given = {name: crop(x0, drawn[:, i], flip=config.views == "crop_flip") for i, name in enumerate(("x0", "seen"))}
+        given = {name: crop(x0, drawn[:, i], flip=config.views == "crop_flip") for i, name in enumerate(("x0", "encoder_view"))}
     if config.mask_ratio:
         drawn = torch.rand(config.batch_size, tokens, generator=generator(config.seed, "mask", step))[places]
-        given["kept"] = drawn.to(x0.device).argsort(dim=1, stable=True)[:, : tokens_kept(tokens, config.mask_ratio)]
+        given["ids_keep"] = drawn.to(x0.device).argsort(dim=1, stable=True)[:, : tokens_kept(tokens, config.mask_ratio)]
     if config.condition_dropout:
         drawn = torch.rand(config.batch_size, generator=generator(config.seed, "condition", step))[places]
-        given["told"] = (drawn >= config.condition_dropout).float().to(x0.device)
+        given["condition_mask"] = (drawn >= config.condition_dropout).float().to(x0.device)
     return given
 
 
 def crop(x: Tensor, drawn: Tensor, *, flip: bool) -> Tensor:
-    """One crop of each image, bilinear, as large as the image. x (N, C, H, W); drawn (N, 4) uniform: area, across, down, mirrored.
+    """One crop of each image, bilinear, as large as the image.
 
-    A crop is never scaled down, so that nothing needs to be smoothed first.
+    x (N, C, H, W); drawn (N, 4) uniform in [0, 1): area, across, down, mirrored. A crop is never scaled down, so
+    that nothing needs to be smoothed first.
     """
     side = (LEAST_AREA + (1 - LEAST_AREA) * drawn[:, 0]).sqrt()  # (N,) of the image's own
-    across, down = (1 - side) * (2 * drawn[:, 1] - 1), (1 - side) * (2 * drawn[:, 2] - 1)  # centres, in -1 .. 1
+    across, down = (1 - side) * (2 * drawn[:, 1] - 1), (1 - side) * (2 * drawn[:, 2] - 1)  # centres, in [-1, 1]
     mirrored = torch.where(drawn[:, 3] < FLIPPED, -side, side) if flip else side
     zero = torch.zeros_like(side)
     where = torch.stack([mirrored, zero, across, zero, side, down], dim=1).view(-1, 2, 3)

@@ -1,26 +1,30 @@
 """Running checkpoints: what a stopped or killed training goes on from, whatever moment it died at.
 
 A checkpoint is a folder `step-000000500` with `weights`, `ema` and `optimizer` in safetensors, `state.json` (the curve),
-`facts.json` (what it is a training of) and `manifest.json`, written last. It is written beside, fsynced and renamed, so it is whole
-or absent, and it is checked when it is read. Nothing is unpickled: the optimizer's state is tensors and is kept as such.
+`run_configuration.json` (what it is a training of) and `manifest.json`, written last. It is written beside, fsynced and renamed, so
+it is whole or absent, and it is checked when it is read. Nothing is unpickled: the optimizer's state is kept as tensors.
 """
 
 import contextlib
+import errno
 import fcntl
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..atomic import damage, fsync, make_folder, refused, seal, write_json
+from ..atomic import canonical_json, check_files, make_folder, put_in_place, read_manifest, seal
 from ..errors import CheckpointError
-from .run_configuration import Facts, differences, most_alike
+from .run_configuration import FILE, RunConfiguration, differences, most_alike
 
 PARTS = ("weights", "ema", "optimizer")
 BEST = "best"
@@ -34,7 +38,7 @@ def phase(name: str) -> None:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningCheckpoint:
     """A running checkpoint."""
 
     step: int
@@ -42,7 +46,7 @@ class Running:
     """By part (PARTS, and perhaps BEST), then by name."""
     state: Mapping[str, Any]
     """The rest of what the trainer needs, as JSON."""
-    facts: Facts = field(default_factory=dict)
+    run_configuration: RunConfiguration = field(default_factory=dict)
     """What the weights depend on, by name: fingerprint of the data, settings, digests of the code."""
 
 
@@ -68,7 +72,7 @@ def hold(folder: Path) -> Iterator[None]:
         yield
 
 
-def save(folder: Path, running: Running, keep: int) -> None:
+def save(folder: Path, running: RunningCheckpoint, keep: int) -> None:
     """Write one checkpoint, then drop all but the newest `keep`. Raises CheckpointError where the disk refuses; older ones stay."""
     final = folder / f"step-{running.step:09d}"
     beside = folder / f".{final.name}.partial"
@@ -76,10 +80,7 @@ def save(folder: Path, running: Running, keep: int) -> None:
         phase("start")
         beside.mkdir()
         _write(beside, running)
-        if final.exists():  # a damaged one, or training would not have come by here again
-            _set_aside(final)
-        beside.rename(final)
-        fsync(folder)
+        put_in_place(beside, final)  # in place of a damaged one, or training would not have come by here again
         phase("rename")
         for damaged in folder.glob("step-*"):
             if damaged.name > final.name:  # training went on from before it
@@ -92,25 +93,25 @@ def save(folder: Path, running: Running, keep: int) -> None:
         raise refused(error, f"the checkpoint of step {running.step}", folder, needed) from error
 
 
-def _write(beside: Path, running: Running) -> None:
+def _write(beside: Path, running: RunningCheckpoint) -> None:
     for part in [BEST] * (BEST in running.tensors) + list(PARTS):
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in running.tensors[part].items()}
         save_file(tensors, beside / f"{part}.safetensors")
-        fsync(beside / f"{part}.safetensors")
         if part in PARTS:
             phase(part)
-    write_json(beside / "state.json", {"step": running.step} | dict(running.state))
-    write_json(beside / "facts.json", dict(running.facts))
+    state = {"step": running.step} | dict(running.state)  # not sorted: the curve's columns keep their order
+    (beside / "state.json").write_text(json.dumps(state, indent=1) + "\n", "utf-8")
+    (beside / FILE).write_text(canonical_json(dict(running.run_configuration)), "utf-8")
     phase("state")
     seal(beside)
     phase("manifest")
 
 
-def newest(folder: Path, facts: Facts, keep: int, say: Callable[[str], None]) -> Running | None:
+def newest(folder: Path, configuration: RunConfiguration, keep: int, say: Callable[[str], None]) -> RunningCheckpoint | None:
     """The newest whole checkpoint, or None where there is none at all; `say` is told of damaged ones that were passed over.
 
     Of it and those before it `keep` stay: a kill may have come between saving and dropping. Raises CheckpointError where all are
-    damaged (days of work are dropped by a person, not by default), or where it was made of other facts than these.
+    damaged (days of work are dropped by a person, not by default), or where it is of another run configuration.
     """
     damaged: list[str] = []
     for path in sorted(folder.glob("step-*"), reverse=True):
@@ -119,7 +120,7 @@ def newest(folder: Path, facts: Facts, keep: int, say: Callable[[str], None]) ->
         except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             damaged.append(f"{path.name} ({' '.join(str(error).split())})")
             continue
-        different = differences(running.facts, facts)
+        different = differences(running.run_configuration, configuration)
         if different:
             raise CheckpointError(
                 f"the checkpoint {path} is of another training: {different}; undo that, "
@@ -135,22 +136,34 @@ def newest(folder: Path, facts: Facts, keep: int, say: Callable[[str], None]) ->
             f"every checkpoint in {folder} is damaged: {', '.join(damaged)}; bring back a whole one, or remove that folder to "
             "start from the beginning"
         )
-    alike = most_alike(folder, facts)
+    alike = most_alike(folder, configuration)
     if alike:
         say(f"train: starting at step 0: {alike}")
     return None
 
 
-def _read(path: Path) -> Running:
-    wrong = damage(path)
-    if wrong:
-        raise ValueError(wrong)
+def _read(path: Path) -> RunningCheckpoint:
+    check_files(path, read_manifest(path))
     state = json.loads((path / "state.json").read_bytes())
     if path.name != f"step-{state['step']:09d}":
         raise ValueError(f"it is of step {state['step']}")
     parts = [*PARTS, BEST] if (path / f"{BEST}.safetensors").is_file() else PARTS  # one that was removed is missed by the manifest
     tensors = {part: load_file(path / f"{part}.safetensors") for part in parts}
-    return Running(state.pop("step"), tensors, state, json.loads((path / "facts.json").read_bytes()))
+    return RunningCheckpoint(state.pop("step"), tensors, state, json.loads((path / FILE).read_bytes()))
+
+
+def finished(folder: Path) -> bool:
+    """Whether the training whose checkpoints are in `folder` reached its last step: its newest checkpoint is of that, and whole.
+
+    Hold the folder (`hold`) before anything is removed from it: a finished training may just be exported.
+    """
+    try:
+        newest = max(folder.glob("step-*"))
+        check_files(newest, read_manifest(newest))
+        state = json.loads((newest / "state.json").read_bytes())
+        return bool(state["step"] >= state["steps"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _prune(folder: Path, newest: Path, keep: int) -> None:
@@ -169,3 +182,40 @@ def _set_aside(path: Path) -> None:
 def _remove(folders: Iterable[Path]) -> None:
     for path in folders:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """AdamW's state, flat: `{parameter number}.{name}`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, entry in state.items() for name, value in entry.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `optimizer_tensors`; the hyper-parameters stay those of `optimizer`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def refused(error: Exception, what: str, folder: Path, needed: int = 0) -> CheckpointError:
+    """The disk said no: what could not be written, where, how much room it needs (bytes) and has, and what to do."""
+    reason, number = _reason(error)
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        with contextlib.suppress(OSError):
+            reason += f" (it needs {needed / 1e6:.2f} MB, {shutil.disk_usage(folder).free / 1e6:.2f} MB are free)"
+        reason += "; make room there"
+    else:
+        reason += "; check that folder, its permissions and limits"
+    return CheckpointError(
+        f"cannot write {what} in {folder}: {reason}, then run the same command again: it goes on from the last whole checkpoint"
+    )
+
+
+def _reason(error: Exception) -> tuple[str, int]:
+    """The system's words and number, which safetensors hands on in its text only."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno), error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return (os.strerror(int(found[1])), int(found[1])) if found else (" ".join(str(error).split()), 0)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..atomic import fsync, refused
+from ..atomic import write_whole
 from ..config import NUM_TIMESTEPS
+from .checkpoint import refused
 from .distributed import Processes
 
 BUCKETS = 5
@@ -51,17 +52,17 @@ class Window:
     def point(self, step: int, lr: float) -> Point:
         """The window's means as a row of the curve."""
         sums, counts, norms = (self._sums[name].tolist() for name in SUMS)
-        width = NUM_TIMESTEPS // BUCKETS
+        span = NUM_TIMESTEPS // BUCKETS
         point: Point = {"step": step, "loss": sum(sums) / sum(counts)}
         for i, (total, count) in enumerate(zip(sums, counts, strict=True)):
-            point[f"loss_t{i * width:03d}_{(i + 1) * width - 1:03d}"] = total / count if count else point["loss"]
+            point[f"loss_t{i * span:03d}_{(i + 1) * span - 1:03d}"] = total / count if count else point["loss"]
         point["lr"] = lr
         for part, norm in zip(PARTS, norms, strict=True):
             point[f"grad_norm_{part}"] = norm / self.steps
         return point
 
     def rate(self) -> float:
-        """Images per second, of those that this process saw: a window may have begun in one that was stopped."""
+        """Images per second, of those that this process trained on: a window may have begun in one that was stopped."""
         return self._timed / (time.perf_counter() - self._start)
 
     @contextlib.contextmanager
@@ -101,14 +102,11 @@ class Rates:
         if not self._file.is_file():
             return
         lines = self._file.read_text("utf-8", errors="replace").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
-        if kept == lines:
+        until = [line for line in lines if line.endswith("\n") and _step(line) <= step]
+        if until == lines:
             return
-        beside = self._file.with_name(f".{self._file.name}")
         try:
-            beside.write_text("".join(kept), "utf-8")
-            fsync(beside)
-            beside.replace(self._file)
+            write_whole(self._file, "".join(until))
         except OSError as error:
             raise refused(error, self._file.name, self._file.parent) from error
 

@@ -6,23 +6,30 @@ samples do not depend on how many there are, and gradients and losses only by th
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
 
-TIMEOUT = timedelta(minutes=10)
-"""For one exchange. A dead process is noticed at once, by its closed connection; this is for one that hangs."""
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+"""For one collective operation. A dead process is noticed at once, by its closed connection; this is for one that hangs."""
+FIRST_TIMEOUT = timedelta(hours=2)
+"""For what the first process does alone while the others wait: evaluations, saving, reading a checkpoint."""
+LEAD = 100
+"""Steps that the first process is ahead of another one at most: they agree, and so wait for each other, more often."""
 
 
 class Processes:
     """The processes of a training; alone where torchrun did not start this one."""
 
-    def __init__(self, rank: int = 0, count: int = 1) -> None:
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int = 0, count: int = 1, store: Store | None = None) -> None:
+        self.rank, self.count, self._store = rank, count, store
+        self._turn = 0
 
     @property
     def first(self) -> bool:
@@ -40,8 +47,8 @@ class Processes:
         devices = [device] if device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
-    def exchange(self, network: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[object]:
-        """Around a micro-batch: gradients go round with the `last` one only."""
+    def gradient_sync(self, network: nn.Module, *, last: bool) -> contextlib.AbstractContextManager[object]:
+        """Around a micro-batch: gradients are averaged over processes with the `last` one only."""
         if isinstance(network, nn.parallel.DistributedDataParallel) and not last:
             return network.no_sync()
         return contextlib.nullcontext()
@@ -54,22 +61,33 @@ class Processes:
         dist.all_reduce(copy)
         return copy
 
-    def largest(self, number: int, device: torch.device) -> int:
-        """The largest of everybody's numbers: what one wants, all do."""
+    def largest(self, numbers: Sequence[float], device: torch.device) -> list[float]:
+        """Of each number the largest of everybody's: what one wants, all do."""
         if self.count == 1:
-            return number
-        shared = torch.tensor(number, device=device)
+            return list(numbers)
+        shared = torch.tensor(numbers, dtype=torch.float64, device=device)
         dist.all_reduce(shared, dist.ReduceOp.MAX)
-        return int(shared)
+        found: list[float] = shared.tolist()
+        return found
 
     def equal(self, number: int, device: torch.device) -> bool:
         """Whether everybody's number is the same."""
-        return self.largest(number, device) == number == -self.largest(-number, device)
+        high, low = self.largest([number, -number], device)
+        return high == number == -low
 
-    def wait(self) -> None:
-        """Until all are here."""
-        if self.count > 1:
-            dist.barrier()
+    def wait_for_first(self) -> None:
+        """Called by all, as often: the others wait here until the first process has come as far, for hours if need be.
+
+        In a collective operation they would wait for COLLECTIVE_TIMEOUT at most, and then end the training.
+        """
+        if self._store is None:
+            return
+        self._turn += 1
+        if self.first:
+            self._store.set(f"turn-{self._turn}", "")
+            self._store.delete_key(f"turn-{self._turn - LEAD}")
+        else:
+            self._store.wait([f"turn-{self._turn}"], FIRST_TIMEOUT)
 
 
 def local_device(device: torch.device) -> torch.device:
@@ -82,16 +100,17 @@ def local_device(device: torch.device) -> torch.device:
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Processes]:
     """Join the processes that torchrun started (RANK, WORLD_SIZE, MASTER_ADDR ... in the environment), or go on alone."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Processes()
         return
     own: dict[str, Any] = {}
     if device.type == "cuda":
         torch.cuda.set_device(device)
         own["device_id"] = device
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT, **own)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    store, rank, count = next(iter(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT)))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=COLLECTIVE_TIMEOUT, **own)
     try:
-        yield Processes(dist.get_rank(), count)
+        yield Processes(rank, count, PrefixStore("dier", store))
     finally:
         dist.destroy_process_group()

@@ -19,13 +19,13 @@ PATIENCE = 300
 SLOW_PATIENCE = 3000
 """The latter where not the noise is predicted: copying x_t finds most of its noise, so that loss falls at once; others do not."""
 FADED = 0.25
-"""An encoder's gradient norm below this share of what it was before makes one look whether v_t still does anything."""
+"""An encoder's gradient norm below this share of what it was before is a reason to measure whether v_t still does anything."""
 NO_EFFECT = 1.0003
 """Shuffling a dead v_t leaves the loss as it was; even before warm-up ends a live one raises it by more than this, at some t."""
 
 
 def check_finite(point: Mapping[str, float]) -> None:
-    """Look at one point of the curve, or at what there is of it before a checkpoint. Raises TrainingError on a non-finite loss."""
+    """Check one point of the curve, or what there is of it before a checkpoint. Raises TrainingError on a non-finite loss."""
     if not all(math.isfinite(point[name]) for name in ("loss", "grad_norm_encoder", "grad_norm_denoiser")):
         raise TrainingError(
             f"non-finite loss or gradient by step {point['step']:.0f} (train.lr {point['lr']:g}): the learning rate is too high "
@@ -34,7 +34,7 @@ def check_finite(point: Mapping[str, float]) -> None:
 
 
 def check_point(point: Mapping[str, float], steps_since_warmup: int, before: Curve = (), trivial: float = TRIVIAL_LOSS) -> None:
-    """Look at one point of the curve and those before it. Raises TrainingError on a non-finite loss or on collapse.
+    """Check one point of the curve and those before it. Raises TrainingError on a non-finite loss or on collapse.
 
     `trivial` is the loss of a guess that does not look at the image.
     """
@@ -63,7 +63,7 @@ def check_point(point: Mapping[str, float], steps_since_warmup: int, before: Cur
 
 
 def encoder_faded(curve: Curve) -> bool:
-    """Has the encoder's gradient norm fallen to a small share of what it was (medians: it spikes)? Look at the gap then.
+    """Has the encoder's gradient norm fallen to a small share of what it was (medians: it spikes)? Measure the gap then.
 
     It is no failure by itself: a healthy one falls too while the loss does.
     """
@@ -79,21 +79,21 @@ def encoder_is_dead(ratios: Iterable[float]) -> bool:
     return max(ratios) < NO_EFFECT
 
 
-def check_encoder(gap: Sequence[Mapping[str, float]], smallest: float, curve: Curve = ()) -> None:
-    """Is v_t used? Raises TrainingError when shuffling it raises the loss by less than a factor `smallest` at every t.
+def unused_encoder(gap: Sequence[Mapping[str, float]], smallest: float, curve: Curve = ()) -> str | None:
+    """One line where v_t is not used: shuffling it raises the loss by less than a factor `smallest` at every t. None where it is.
 
     The curve tells the two causes apart: an encoder that collapsed has lost its gradient, one that is late still has it.
     """
     best = max(gap, key=lambda row: row["ratio"])
     if best["ratio"] >= smallest:
-        return
+        return None
     cure = "train longer (train.steps), raise train.lr or model.embed_dim"
     if encoder_faded(curve) and encoder_is_dead(row["ratio"] for row in gap):
         norms = [point["grad_norm_encoder"] for point in curve]
         cure = f"its gradient norm fell from {max(norms):.1e} to {norms[-1]:.1e}: lower train.lr or lengthen train.warmup_steps"
-    raise TrainingError(
+    return (
         f"dead encoder: shuffling v_t raises the loss at most {best['ratio']:.3f} times (at t = {best['t']:.0f}), less than "
-        f"train.min_gap {smallest:g}: the denoiser ignores it; {cure}, or set train.min_gap to 0 to keep the model all the same"
+        f"train.min_gap {smallest:g}: the denoiser ignores it; {cure}, or set train.min_gap to 0 to have no such check"
     )
 
 

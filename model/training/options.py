@@ -1,49 +1,58 @@
-"""How to train, by the settings' names, and who is told while it runs."""
+"""How to train: the settings that the trainer reads. The section `train` of params.yaml is these and what the step adds."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from .curve import Point
+from pydantic import Field, model_validator
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How to train. Meanings and units stand with `params.yaml`'s schema."""
-
-    steps: int
-    batch_size: int
-    lr: float
-    warmup_steps: int
-    lr_decay: str
-    weight_decay: float
-    ema_decay: float
-    grad_clip: float
-    seed: int
-    precision: str
-    log_every: int
-    checkpoint_every: int
-    checkpoint_minutes: float = 0.0
-    keep_checkpoints: int = 2
-    micro_batch: int | None = None
-    compile: bool = False
-    loss_weight: str = "uniform"
-    views: str = "off"
-    mask_ratio: float = 0.0
-    condition_dropout: float = 0.0
+from .fields import Float, Int, Off, Section
 
 
-@dataclass
-class Watch:
-    """Who is told what while training runs."""
+class TrainConfig(Section):
+    """How the model is trained."""
 
-    point: Callable[[Point, float], None] = lambda point, rate: None
-    """Called every `log_every` steps with the curve's row and images per second."""
-    step: Callable[[int], None] = lambda step: None
-    """Called after every step."""
-    say: Callable[[str], None] = lambda message: None
-    stop: Callable[[], int] = lambda: 0
-    """Asked after every step: the number of the signal that wants training to stop, 0 = go on."""
+    steps: Int = Field(4000, ge=1, description="optimizer steps")
+    batch_size: Int = Field(64, ge=2, description="images a step, over all processes")
+    micro_batch: Annotated[Int, Field(ge=1)] | None = Field(
+        None, description="images at a time on a device, gradients summed over them; null = all of a process's"
+    )
+    lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
+    warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
+    lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
+    loss_weight: Literal["uniform", "min_snr"] = Field(
+        "uniform", description="min_snr: the clean t count for less (the error in the image weighed by min(SNR, 5))"
+    )
+    views: Annotated[Literal["off", "crop", "crop_flip"], Off] = Field(
+        "off",
+        description="encoder and denoiser see different random crops of an image, mirrored or not with crop_flip: "
+        "never on digits, text or what else a mirror changes",
+    )
+    mask_ratio: Float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="share of the encoder's tokens dropped while training; with pool flat zeros stand at their places",
+    )
+    condition_dropout: Float = Field(
+        0.0, ge=0, lt=1, description="share of the images whose v_t the denoiser gets as zeros while training"
+    )
+    weight_decay: Float = Field(0.0, ge=0, description="AdamW's weight decay")
+    ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")
+    grad_clip: Float = Field(1.0, gt=0, description="largest global gradient norm")
+    seed: Int = Field(0, ge=0, description="seed of initialisation, order, timesteps and noise")
+    precision: Literal["float32", "bf16"] = Field("float32", description="bf16 = autocast with float32 weights")
+    log_every: Int = Field(100, ge=1, description="steps between points of the training curve")
+    checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
+    checkpoint_minutes: Float = Field(
+        10.0, ge=0, description="and one whenever the last is this old, in minutes; 0 = by steps alone"
+    )
+    keep_checkpoints: Int = Field(2, ge=1, description="running checkpoints kept: the newest, and others to fall back to")
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> "TrainConfig":
+        if self.warmup_steps > self.steps:
+            raise ValueError(f"train.warmup_steps {self.warmup_steps} is above train.steps {self.steps}: lower it")
+        return self
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

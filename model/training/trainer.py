@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,19 @@ from ..errors import CheckpointError, Stopped
 from ..images import Images, to_tensor
 from ..objective import loss_weight, trivial_loss
 from ..rng import generator, sample_order
-from ..schedule import alpha_bar
-from ..weights import load_optimizer, optimizer_tensors
+from ..schedule import alpha_bars
 from .augment import vary
-from .checkpoint import BEST, Running, hold, newest, save
+from .callback import Callback
+from .checkpoint import BEST, RunningCheckpoint, hold, load_optimizer, newest, optimizer_tensors, save
 from .curve import Point, Rates, Window
 from .distributed import Processes
 from .divergence import TRIVIAL_LOSS, check_finite, check_point
-from .options import TrainConfig, Watch, ema_decay, learning_rate
+from .options import TrainConfig, ema_decay, learning_rate
 from .prefetch import Ahead
+from .run_configuration import RunConfiguration
 
-AGREE_EVERY = 20
-"""Steps between the moments at which several processes agree on stopping."""
+AGREE_STEPS, AGREE_S = 20, 2.0
+"""Several processes agree on stopping once in so many steps, and more often where these take longer than so many seconds."""
 SAMPLE = 256
 """Images, evenly spaced over all, whose variance says what a trivial guess costs."""
 
@@ -46,7 +47,8 @@ class Best:
 class Trainer:
     """Trains on images (N, H, W, C) uint8, any array that takes a sorted index array; checkpoints go to `work`.
 
-    `facts` is what the weights depend on, by name (see `model.training.checkpoint`): a checkpoint made of others is refused.
+    `run_configuration` is what the weights depend on, by name: a checkpoint of another one is refused. `compiled` says
+    whether the blocks are, which `model.training.compiling` decides.
     """
 
     model_config: ModelConfig
@@ -54,13 +56,14 @@ class Trainer:
     images: Images
     work: Path
     device: torch.device
-    watch: Watch = field(default_factory=Watch)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    callbacks: Iterable[Callback] = ()
+    run_configuration: RunConfiguration = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         self.model = DiER(self.model_config).to(self.device)
-        if self.config.compile:
+        if self.compiled:
             self.model.compile_blocks()
         self.network = self.processes.wrap(self.model, self.device)
         self.parameters = list(self.model.parameters())
@@ -68,11 +71,12 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=self.device.type in ("cpu", "cuda")
         )
-        self.weight = loss_weight(self.config.loss_weight, self.model_config.prediction, alpha_bar(self.model_config.schedule))
+        self.weight = loss_weight(self.config.loss_weight, self.model_config.prediction, alpha_bars(self.model_config.schedule))
         if self.weight is not None:
-            self.weight = self.weight.to(self.device)  # (T,)
+            self.weight = self.weight.to(self.device)  # (NUM_TIMESTEPS,)
         self.trivial = self._trivial()
-        self.step = 0
+        self.step = self._agreed = self._agree_at = 0
+        self._saved_at = self._agreed_at = time.monotonic()
         self.curve: list[Point] = []
         self.best: Best | None = None
         self.window = Window(self.device)
@@ -84,7 +88,7 @@ class Trainer:
         """Train from the newest checkpoint to the last step.
 
         Raises TrainingError when training goes wrong, CheckpointError (one of these) when checkpoints can be neither read nor
-        written, and Stopped when `watch.stop` asked for it: everything up to then is saved.
+        written, and Stopped when a callback asked for it: everything up to then is saved.
         """
         with hold(self.work) if self.processes.first else contextlib.nullcontext():
             self._resume()
@@ -92,13 +96,19 @@ class Trainer:
             while self.step < self.config.steps:
                 self._train_step()
                 self.step += 1
-                self._tell_watch()
+                stop, late = self._agree()
                 last = self.step == self.config.steps
-                stop, late = self._wishes()
-                if last or self.step % self.config.log_every == 0:
-                    self._log()
-                if last or stop or late or self.step % self.config.checkpoint_every == 0:
-                    self._save()
+                log = last or self.step % self.config.log_every == 0
+                save = last or bool(stop) or late or self.step % self.config.checkpoint_every == 0
+                if log or save:
+                    self.window.merge(self.processes)
+                if self.processes.first:
+                    self._after_step(log=log, save=save)
+                elif log:
+                    self.window.clear()
+                if save:
+                    self._saved_at = time.monotonic()
+                self.processes.wait_for_first()
                 if stop:
                     raise Stopped(f"stopped after step {self.step}, which is saved: the same command goes on from there", stop)
 
@@ -119,7 +129,7 @@ class Trainer:
             self.best = Best(self.step, score, weights)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The images (N, C, H, W), timesteps (N,) and noise (N, C, H, W) of a step: this process's share of the global batch.
+        """The images (N, C, H, W) in [-1, 1], timesteps (N,) and noise (N, C, H, W) of a step: this process's share of the batch.
 
         All is drawn for the whole batch, so it is a function of (seed, step, place in the batch), whoever computes it.
         """
@@ -146,10 +156,21 @@ class Trainer:
 
         self.window.add(t, losses, norms)
 
-    def _tell_watch(self) -> None:
-        """Whoever watches may take their time: it does not count as training time."""
+    def _after_step(self, *, log: bool, save: bool) -> None:
+        """What the first process does alone: callbacks, a point of the curve, a checkpoint. Nothing in here may ask the others."""
         with self.window.paused():
-            self.watch.step(self.step)
+            for callback in self.callbacks:
+                callback.on_step(self)
+        if log:
+            point, rate = self._point(), self.window.rate() * self.processes.count
+            check_point(point, self.step - self.config.warmup_steps, self.curve, self.trivial)
+            self.curve.append(point)
+            self.rates.add(self.step, rate)
+            for callback in self.callbacks:
+                callback.on_point(self, point, rate)
+            self.window.clear()
+        if save:
+            self._save()
 
     def _backward(self, x0: Tensor, t: Tensor, noise: Tensor, **more: Tensor) -> Tensor:
         """Gradients of the global batch's mean loss, a micro-batch at a time; gives the losses of this process's images.
@@ -162,7 +183,7 @@ class Trainer:
         pieces = [dict(zip(given, parts, strict=True)) for parts in zip(*split, strict=True)]
         losses = []
         for number, piece in enumerate(pieces, 1):
-            with self.processes.exchange(self.network, last=number == len(pieces)):
+            with self.processes.gradient_sync(self.network, last=number == len(pieces)):
                 with self._autocast():
                     loss: Tensor = self.network(**piece)
                 counted = loss if self.weight is None else loss * self.weight[piece["t"]]
@@ -175,46 +196,35 @@ class Trainer:
             return torch.autocast(self.device.type, dtype=torch.bfloat16)
         return contextlib.nullcontext()
 
-    def _log(self) -> None:
-        """Close the window of steps since the last point. Only here and in saving is the device waited for."""
-        self.window.merge(self.processes)
-        if self.processes.first:
-            self._tell(self._point(), self.window.rate() * self.processes.count)
-        self.window.clear()
-
-    def _tell(self, point: Point, rate: float) -> None:
-        check_point(point, self.step - self.config.warmup_steps, self.curve, self.trivial)
-        self.curve.append(point)
-        self.rates.add(self.step, rate)
-        self.watch.point(point, rate)
-
     def _trivial(self) -> float:
         if self.model_config.prediction == "eps":
             return TRIVIAL_LOSS
         images = self.images[np.linspace(0, len(self.images) - 1, min(len(self.images), SAMPLE)).astype(np.int64)]
         variance = to_tensor(images).var(0, unbiased=False).mean().item()
-        return trivial_loss(self.model_config.prediction, alpha_bar(self.model_config.schedule), variance)
+        return trivial_loss(self.model_config.prediction, alpha_bars(self.model_config.schedule), variance)
 
     def _point(self) -> Point:
         return self.window.point(self.step, learning_rate(self.config, self.step - 1))
 
-    def _wishes(self) -> tuple[int, bool]:
+    def _agree(self) -> tuple[int, bool]:
         """The signal that wants training to stop (0 = none), and whether a checkpoint is late by the clock.
 
-        Several processes must agree: signals and clocks differ. They ask each other now and then, as asking waits for the device.
+        Several processes must agree: signals and clocks differ. As asking waits for the device, they do so once in AGREE_STEPS
+        steps, or in AGREE_S seconds where that is sooner, by the time that the slowest process took for the last steps.
         """
-        if self.processes.count > 1 and self.step % AGREE_EVERY:
+        if self.processes.count > 1 and self.step < self._agree_at:
             return 0, False
-        minutes = self.config.checkpoint_minutes
-        late = minutes > 0 and time.monotonic() - self._saved_at >= 60 * minutes
-        return self.processes.largest(self.watch.stop(), self.device), bool(self.processes.largest(late, self.device))
+        now, minutes = time.monotonic(), self.config.checkpoint_minutes
+        late = minutes > 0 and now - self._saved_at >= 60 * minutes
+        stop = max((callback.stop_requested() for callback in self.callbacks), default=0)
+        seconds = (now - self._agreed_at) / (self.step - self._agreed)  # a step
+        stop_, late_, seconds = self.processes.largest([stop, late, seconds], self.device)
+        self._agreed, self._agreed_at = self.step, time.monotonic()
+        self._agree_at = self.step + max(1, min(AGREE_STEPS, int(AGREE_S / max(seconds, 1e-6))))
+        return int(stop_), bool(late_)
 
     def _save(self) -> None:
         """Save a running checkpoint. The one place that does; of several processes the first, which holds the folder."""
-        self._saved_at = time.monotonic()
-        self.window.merge(self.processes)
-        if not self.processes.first:
-            return
         if self.window.steps:
             check_finite(self._point())
         tensors: dict[str, Mapping[str, Tensor]] = {
@@ -222,17 +232,17 @@ class Trainer:
             "ema": self.ema_weights(),
             "optimizer": optimizer_tensors(self.optimizer),
         }
-        state: dict[str, Any] = {"curve": self.curve, "window": self.window.state()}
+        state: dict[str, Any] = {"steps": self.config.steps, "curve": self.curve, "window": self.window.state()}
         if self.best is not None:
             tensors[BEST] = self.best.weights
             state[BEST] = {"step": self.best.step, "score": self.best.score}
-        save(self.work, Running(self.step, tensors, state, self.facts), self.config.keep_checkpoints)
+        save(self.work, RunningCheckpoint(self.step, tensors, state, self.run_configuration), self.config.keep_checkpoints)
 
     def _resume(self) -> None:
         """Put everything as it was at the newest whole checkpoint; the logs are cut back to it. The first process reads first."""
         if not self.processes.first:
-            self.processes.wait()
-        running = newest(self.work, self.facts, self.config.keep_checkpoints, self.watch.say)
+            self.processes.wait_for_first()
+        running = newest(self.work, self.run_configuration, self.config.keep_checkpoints, self._say)
         if running is not None:
             weights, ema, optimizer = (
                 {name: tensor.to(self.device) for name, tensor in running.tensors[part].items()}
@@ -246,15 +256,20 @@ class Trainer:
                 self.best = Best(**running.state[BEST], weights=running.tensors[BEST])
             if self.processes.first:
                 self.window.restore(running.state["window"])
-            self.watch.say(f"train: going on from the checkpoint of step {self.step}")
+            self._say(f"train: going on from the checkpoint of step {self.step}")
         if self.processes.first:
             self.rates.cut(self.step)
-            self.processes.wait()
+            self.processes.wait_for_first()
         if not self.processes.equal(self.step, self.device):
             raise CheckpointError(
                 f"the processes see different checkpoints in {self.work}: give all nodes one shared folder as --work"
             )
-        self._saved_at = time.monotonic()
+        self._saved_at = self._agreed_at = time.monotonic()
+        self._agreed, self._agree_at = self.step, self.step + 1
+
+    def _say(self, message: str) -> None:
+        for callback in self.callbacks:
+            callback.on_message(message)
 
 
 def _gradient_norm(module: torch.nn.Module) -> Tensor:

@@ -28,7 +28,7 @@ from kfp.dsl.base_component import BaseComponent
 from components.common import settings as step_settings
 from components.common.progress import say
 from components.common.settings import SECTIONS, Settings
-from pipeline.atomic_text import write_whole
+from model.atomic import write_whole
 from pipeline.kubeflow import cluster as cluster_settings
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.placement import place

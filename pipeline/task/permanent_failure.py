@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pipeline.atomic_text import write_whole
+from model.atomic import write_whole
 
 CODES = (2, 3, 4)
 """Bad settings, bad data, a gate's no: the next try would end in the same way."""

@@ -13,8 +13,8 @@ from typing import Any
 from components.common import artifact
 from components.common.errors import ArtifactError, SettingsError
 from components.common.progress import say
+from model.atomic import write_whole
 from pipeline import run_step
-from pipeline.atomic_text import write_whole
 from pipeline.run_step import flag_value
 from pipeline.task import permanent_failure, ui_metadata
 

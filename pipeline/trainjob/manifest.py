@@ -19,7 +19,7 @@ from components.common.errors import SettingsError
 from components.common.progress import say
 from components.common.settings import Settings
 from components.common.settings import load as load_settings
-from pipeline.atomic_text import write_whole
+from model.atomic import write_whole
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster import load as load_cluster
 from pipeline.kubeflow.placement import CA_FOLDER, CA_VARIABLES

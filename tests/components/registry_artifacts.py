@@ -17,7 +17,7 @@ from model.weights import save_model
 
 CLASSES = ["a", "b", "c"]
 TESTED = 200
-CONFIG = ModelConfig(depth=1, dim=16, heads=2, height=8, width=8, channels=1, patch_size=4, embed_dim=12)
+CONFIG = ModelConfig(depth=1, dim=16, heads=2, image_height=8, image_width=8, channels=1, patch_size=4, embed_dim=12)
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,9 @@ def _verdict(paths: Paths) -> None:
 def _model(paths: Paths, steps: int, collapsed: bool) -> None:
     images = np.load(paths["dataset"] / "train" / "images.npy")
     config = ModelConfig(2, 48, 3, 8, 8, images.shape[3], 2, 32)
-    training = TrainConfig(steps, 64, 2e-3, min(50, steps), "constant", 0.0, 0.99, 1.0, 0, "float32", max(1, steps // 40), steps)
+    training = TrainConfig(
+        steps=steps, warmup_steps=min(50, steps), lr_decay="constant", ema_decay=0.99, log_every=max(1, steps // 40)
+    )
     trainer = Trainer(config, training, images, paths["model"].with_name("work"), torch.device("cpu"))
     trainer.run()
     with artifact.create(paths["model"], "model", made_from(paths, "dataset", "verdict")) as folder:

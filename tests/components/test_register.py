@@ -343,7 +343,7 @@ def expected_outputs(inputs: Inputs, images: np.ndarray, *, multi_label: bool = 
 
 
 def pictures(n: int) -> np.ndarray:
-    return np.random.default_rng(n).integers(0, 256, (n, CONFIG.height, CONFIG.width, CONFIG.channels), dtype=np.uint8)
+    return np.random.default_rng(n).integers(0, 256, (n, CONFIG.image_height, CONFIG.image_width, CONFIG.channels), dtype=np.uint8)
 
 
 def test_a_multi_label_model_gives_each_label_its_own_probability(store: str, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from model.config import ModelConfig
-from model.training.options import TrainConfig, Watch
+from model.training.callback import Callback
+from model.training.options import TrainConfig
 from model.training.trainer import Trainer
 
 
@@ -17,7 +19,7 @@ def images() -> np.ndarray:
 
 
 def small_model(**changes: object) -> ModelConfig:
-    shape = {"depth": 2, "dim": 32, "heads": 2, "height": 8, "width": 8, "channels": 1}
+    shape = {"depth": 2, "dim": 32, "heads": 2, "image_height": 8, "image_width": 8, "channels": 1}
     return ModelConfig(**(shape | {"patch_size": 2, "embed_dim": 16, "pool": "mean"} | changes))
 
 
@@ -27,13 +29,29 @@ def train_config(**changes: object) -> TrainConfig:
     return TrainConfig(**(values | changes))
 
 
+class Hooks(Callback):
+    """A callback made of functions."""
+
+    def __init__(
+        self,
+        step: Callable[[Trainer], object] | None = None,
+        point: Callable[[Trainer, dict, float], object] | None = None,
+        message: Callable[[str], object] | None = None,
+        stop: Callable[[], int] | None = None,
+    ) -> None:
+        for name, hook in {"on_step": step, "on_point": point, "on_message": message, "stop_requested": stop}.items():
+            if hook is not None:
+                setattr(self, name, hook)
+
+
 def make_trainer(
     images: np.ndarray,
     work: Path,
-    watch: Watch | None = None,
+    *callbacks: Callback,
     model: dict | None = None,
-    facts: dict | None = None,
+    configuration: dict | None = None,
+    compiled: bool = False,
     **changes: object,
 ) -> Trainer:
-    config = small_model(**(model or {}))
-    return Trainer(config, train_config(**changes), images, work, torch.device("cpu"), watch or Watch(), facts or {})
+    config, cpu = small_model(**(model or {})), torch.device("cpu")
+    return Trainer(config, train_config(**changes), images, work, cpu, list(callbacks), configuration or {}, compiled=compiled)

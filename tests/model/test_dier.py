@@ -13,7 +13,7 @@ from tests.model.conftest import make_trainer, small_model
 @pytest.mark.parametrize("pool", ["mean", "flat"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes(pool: str, channels: int) -> None:
-    model = DiER(small_model(pool=pool, channels=channels, height=12))
+    model = DiER(small_model(pool=pool, channels=channels, image_height=12))
     x0, t = torch.randn(5, channels, 12, 8), torch.tensor([0, 1, 500, 998, 999])
     v = model.encoder(x0, t)
     assert v.shape == (5, 16)
@@ -24,7 +24,7 @@ def test_shapes(pool: str, channels: int) -> None:
 def test_the_loss_is_the_mean_squared_error_of_the_noise() -> None:
     model = DiER(small_model())
     x0, noise, t = torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8), torch.tensor([3, 200, 600, 990])
-    predicted = model.denoiser(add_noise(x0, noise, model.signal[t]), t, model.encoder(x0, t))
+    predicted = model.denoiser(add_noise(x0, noise, model.alpha_bar[t]), t, model.encoder(x0, t))
     torch.testing.assert_close(model(x0, t, noise), ((noise - predicted) ** 2).mean(dim=(1, 2, 3)))
 
 
@@ -34,6 +34,13 @@ def test_initial_weights_are_a_function_of_the_configuration() -> None:
     again, other = DiER(small_model(init_seed=3)).state_dict(), DiER(small_model(init_seed=4)).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["encoder.head.weight"], other["encoder.head.weight"])
+
+
+def test_building_a_model_leaves_every_global_generator_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("CUDA's generators are reseeded"))
+    DiER(small_model(init_seed=3))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_normalised_embedding_has_mean_zero_and_variance_one() -> None:
@@ -69,7 +76,7 @@ def test_dit_initialisation_would_start_with_a_dead_encoder() -> None:
     assert all(p.grad is None or p.grad.abs().max() == 0 for p in model.encoder.parameters())
 
 
-@pytest.mark.parametrize("changes", [{"patch_size": 3}, {"heads": 5}, {"pool": "max"}, {"height": 9}])
+@pytest.mark.parametrize("changes", [{"patch_size": 3}, {"heads": 5}, {"pool": "max"}, {"image_height": 9}])
 def test_pieces_that_do_not_fit_are_refused(changes: dict) -> None:
     with pytest.raises(ConfigError):
         small_model(**changes)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.rng import generator, sample_order
+from model.rng import derangement, generator, sample, sample_order
 
 
 @given(st.integers(0, 2**31), st.integers(1, 200), st.integers(1, 40), st.integers(1, 12))
@@ -20,3 +20,14 @@ def test_purpose_and_seed_both_matter() -> None:
 
     assert draw(0, "noise", 1) == draw(0, "noise", 1)
     assert len({draw(0, "noise", 1), draw(0, "noise", 2), draw(1, "noise", 1), draw(0, "t", 1), draw(0, "noise", 11)}) == 5
+
+
+@given(st.integers(0, 2**31), st.integers(2, 200), st.integers(1, 250))
+def test_a_sample_is_ascending_without_repetition_and_nobody_is_its_own_partner(seed: int, count: int, limit: int) -> None:
+    chosen = sample(seed, count, limit)
+    assert len(chosen) == min(count, limit)
+    assert list(chosen) == sorted(set(chosen.tolist()))
+    assert 0 <= chosen[0] <= chosen[-1] < count
+    partner = derangement(seed, count).numpy()
+    assert sorted(partner) == list(range(count))
+    assert not (partner == np.arange(count)).any()

@@ -22,7 +22,7 @@ from model.training import checkpoint
 from model.training.checkpoint import PHASES
 from pipeline.cli import main
 from tests.components.conftest import migrated_store, store  # noqa: F401
-from tests.model.conftest import images, make_trainer  # noqa: F401
+from tests.model.conftest import Hooks, images, make_trainer  # noqa: F401
 from tests.scenarios.conftest import ROOT
 
 
@@ -107,8 +107,7 @@ def test_a_folder_that_becomes_read_only(small_disk: Path, tmp_path: Path, image
 
     make_trainer(images, tmp_path / "whole", log_every=5).run()
     work = small_disk / "work"
-    trainer = make_trainer(images, work, log_every=5)
-    trainer.watch.step = lambda step: remount("ro") if step == 7 else None
+    trainer = make_trainer(images, work, Hooks(lambda trainer: remount("ro") if trainer.step == 7 else None), log_every=5)
     # the lock is a file open for writing, under which a file system is not made read-only: this training does without
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("model.training.trainer.hold", unlocked)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from components.common import artifact
 from components.common.errors import ArtifactError
+from model.atomic import temporary
 
 
 def make(out: Path, text: str = "hello") -> artifact.Artifact:
@@ -51,6 +52,27 @@ def test_an_artifact_is_replaced_whole(tmp_path: Path) -> None:
         (folder / "only").write_text("new")
     assert sorted(os.listdir(tmp_path / "out")) == ["manifest.json", "only"]
     assert os.listdir(tmp_path) == ["out"]
+
+
+def test_two_tries_with_one_process_id_do_not_take_each_others_files(tmp_path: Path) -> None:
+    """As two containers on one claim have, where every process is number 1."""
+    with artifact.create(tmp_path / "out", "model", {}) as first:
+        (first / "a").write_text("first")
+        with artifact.create(tmp_path / "out", "model", {}) as second:
+            (second / "a").write_text("second")
+        assert (tmp_path / "out" / "a").read_text() == "second"
+    artifact.read(tmp_path / "out", "model")
+    assert (tmp_path / "out" / "a").read_text() == "first"
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_what_a_killed_try_left_is_removed_a_day_later(tmp_path: Path) -> None:
+    for name in ("out", "other"):
+        killed = temporary(tmp_path / name)
+        killed.mkdir()
+        os.utime(killed, (0, 0))
+    make(tmp_path / "out")
+    assert sorted(name[:6] for name in os.listdir(tmp_path)) == [".other", "out"]
 
 
 def damage(path: Path, how: str) -> None:

@@ -27,7 +27,7 @@ WHOLE = EmbedSettings(timesteps=[400, 0, 999], splits=["train", "test"], dtype="
 
 def a_model(folder: Path, seed: int) -> Path:
     """A real network of the digits' shape as train would leave it, untrained: embeddings differ from seed to seed all the same."""
-    network = DiER(ModelConfig(1, 32, 2, height=8, width=8, channels=1, patch_size=2, embed_dim=16, init_seed=seed))
+    network = DiER(ModelConfig(1, 32, 2, image_height=8, image_width=8, channels=1, patch_size=2, embed_dim=16, init_seed=seed))
     with artifact.create(folder, "model", {}) as place:
         save_model(place, network, network.state_dict())
     return folder

@@ -17,9 +17,9 @@ from sklearn.datasets import load_digits
 
 from components.tracking import live
 from components.tracking.live import LiveLog
-from model.training.trainer import Watch
+from model.training.trainer import Trainer
 from tests.components.registry.test_registry_servers import answers, free_port
-from tests.model.conftest import make_trainer
+from tests.model.conftest import Hooks, make_trainer
 
 pytestmark = pytest.mark.slow
 
@@ -76,18 +76,18 @@ def test_a_server_killed_and_restarted_while_training_has_every_point_once(
         class EnoughError(Exception):
             pass
 
-        def step(done: int) -> None:
+        def step(trainer: Trainer) -> None:
             if enough.is_set():
                 raise EnoughError
 
-        def point(row: dict[str, float], rate: float) -> None:
+        def point(trainer: Trainer, row: dict[str, float], rate: float) -> None:
             values = {**row, "images_per_second": rate}
             at = int(values.pop("step"))
             log.log(at, values)
             logged.update({(f"train/{name}", at): value for name, value in values.items()})
 
         images = (load_digits().images * 255 / 16).round().astype("uint8")[..., None]
-        trainer = make_trainer(images, tmp_path, Watch(step=step, point=point), steps=10**6, log_every=5, checkpoint_every=10**6)
+        trainer = make_trainer(images, tmp_path, Hooks(step, point), steps=10**6, log_every=5, checkpoint_every=10**6)
 
         def train() -> None:
             with contextlib.suppress(EnoughError):

@@ -1,4 +1,4 @@
-"""Looks at the embeddings while training runs: what is measured, where it goes, and that nothing else changes by it."""
+"""Evaluations of the embeddings while training runs: what is measured, where it goes, and that nothing else changes by it."""
 
 import csv
 import json
@@ -18,18 +18,20 @@ from components.common import artifact
 from components.common.settings import DataSettings, ModelSettings, TrainSettings
 from components.tracking.client import connect, training_run
 from components.training import online_probe
-from components.training.online_probe import COLUMNS, TIMESTEPS, Watcher, spread
+from components.training.online_probe import COLUMNS, TIMESTEPS, OnlineProbe, spread
 from data.errors import DataError
 from data.format import open_dataset
 from model.dier import DiER
 from model.errors import TrainingError
-from model.features import shuffled_gap
-from tests.components.test_train_embed_probe import verdict_of
+from model.features import GAP_IMAGES, shuffled_gap
+from model.training.trainer import Trainer
+from tests.components.test_train_embed_probe import differing, verdict_of
 
 ROOT = Path(__file__).parents[3]
 MODEL = ModelSettings(width=32, heads=2, embed_dim=16)
 TRAIN = TrainSettings(steps=30, warmup_steps=5, batch_size=32, log_every=10, checkpoint_every=10, min_gap=0)
 EVERY_10 = TRAIN.model_copy(update={"probe_every": 10})
+ONCE = EVERY_10.model_copy(update={"steps": 10})
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def rows(work: Path) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def watched(data: Path, migrated_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A training with looks, in a store of its own; gives its folder."""
+    """A training with evaluations, in a store of its own; gives its folder."""
     folder = tmp_path_factory.mktemp("watched")
     shutil.copyfile(migrated_store, folder / "mlflow.db")
     with pytest.MonkeyPatch.context() as patch:
@@ -64,27 +66,27 @@ def watched(data: Path, migrated_store: Path, tmp_path_factory: pytest.TempPathF
         yield folder
 
 
-def test_weights_curve_and_artifact_are_the_same_bytes_without_it(watched: Path, data: Path, tmp_path: Path) -> None:
+def test_weights_curve_and_summary_are_the_same_bytes_without_it(watched: Path, data: Path, tmp_path: Path) -> None:
     do(data, tmp_path, TRAIN)
     assert not list((tmp_path / "work").glob("*/watch.csv"))
-    with_it, without = (artifact.read(folder / "model", "model") for folder in (watched, tmp_path))
-    assert with_it.fingerprint == without.fingerprint
+    assert differing(watched / "model", tmp_path / "model") == {"settings.json"}
 
 
-def test_a_look_draws_nothing_from_the_global_generators(data: Path, tmp_path: Path) -> None:
+def test_an_evaluation_draws_nothing_from_the_global_generators(data: Path, tmp_path: Path) -> None:
     """Not that training draws from them: it is to stay so when something does."""
     states = []
 
-    class Looking(online_probe.Watcher):
-        def look(self, *args: object) -> None:
+    class Recording(OnlineProbe):
+        def evaluate(self, *args: object) -> dict[str, float] | None:
             before = torch.get_rng_state(), np.random.get_state()[1].copy()
-            super().look(*args)
+            found = super().evaluate(*args)
             states.append((before, (torch.get_rng_state(), np.random.get_state()[1])))
+            return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(online_probe, "Watcher", Looking)
-        do(data, tmp_path)
-    assert len(states) == 3
+        patch.setattr(online_probe, "OnlineProbe", Recording)
+        do(data, tmp_path, ONCE)
+    assert len(states) == 1
     for before, after in states:
         assert torch.equal(before[0], after[0])
         assert np.array_equal(before[1], after[1])
@@ -112,28 +114,27 @@ def test_the_figures_are_those_of_the_final_model_at_the_last_step(watched: Path
 
     last = rows(next((watched / "work").iterdir()))[-1]
     dataset = open_dataset(data / "dataset")
-    watcher = Watcher(dataset, TRAIN.seed, torch.device("cpu"), watched / "again" / "watch.csv")
-    told: list[dict[str, float]] = []
-    watcher.look(30, lambda: load_model(watched / "model"), lambda step, found: told.append(found))
-    assert {name: float(last[name]) for name in COLUMNS[1:]} == pytest.approx(told[0], rel=1e-4)
-    assert len(dataset.split("val")) < online_probe.GAP_IMAGES  # so that all of val is in the gap, in its order
+    probe = OnlineProbe(dataset, 10, seed=TRAIN.seed, file=watched / "again" / "watch.csv")
+    found = probe.evaluate(30, lambda: load_model(watched / "model"))
+    assert {name: float(last[name]) for name in COLUMNS[1:]} == pytest.approx(found, rel=1e-4)
+    assert len(dataset.split("val")) < GAP_IMAGES  # so that all of val is in the gap
     expected = shuffled_gap(load_model(watched / "model"), np.asarray(dataset.split("val").images), TIMESTEPS, seed=0)
-    assert [told[0][f"gap_t{row['t']:03d}"] for row in expected] == pytest.approx([row["ratio"] for row in expected])
+    assert [found[f"gap_t{row['t']:03d}"] for row in expected] == pytest.approx([row["ratio"] for row in expected], rel=1e-4)
 
 
-def test_a_stopped_training_looks_at_no_step_twice(watched: Path, data: Path, tmp_path: Path, store: str) -> None:
+def test_a_stopped_training_evaluates_no_step_twice(watched: Path, data: Path, tmp_path: Path, store: str) -> None:
     class StoppedError(Exception):
         pass
 
-    class Stopping(online_probe.Watcher):
-        def look(self, step: int, *args: object) -> None:
-            super().look(step, *args)
-            if step == 20:
+    class Stopping(OnlineProbe):
+        def on_step(self, trainer: Trainer) -> None:
+            super().on_step(trainer)
+            if trainer.step == 20:
                 raise StoppedError
 
     settings = EVERY_10.model_copy(update={"checkpoint_every": 15})  # of step 15: step 20 comes again
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(online_probe, "Watcher", Stopping)
+        patch.setattr(online_probe, "OnlineProbe", Stopping)
         with pytest.raises(StoppedError):
             do(data, tmp_path, settings)
     work = next((tmp_path / "work").iterdir())
@@ -148,7 +149,7 @@ def test_a_stopped_training_looks_at_no_step_twice(watched: Path, data: Path, tm
         assert [m.step for m in client.get_metric_history(run.id, name)] == [10, 20, 30]
 
 
-def test_images_without_labels_are_looked_at_without_a_probe(
+def test_images_without_labels_are_evaluated_without_a_probe(
     data: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with artifact.create(tmp_path / "dataset", "dataset", {}) as folder:
@@ -158,7 +159,7 @@ def test_images_without_labels_are_looked_at_without_a_probe(
         info = json.loads((folder / "dataset.json").read_text()) | {"class_names": ["unlabelled"]}
         artifact.write_json(folder / "dataset.json", info)
     verdict_of(tmp_path / "dataset", tmp_path / "verdict")
-    (row, *_) = rows(do(tmp_path, tmp_path))
+    (row,) = rows(do(tmp_path, tmp_path, ONCE))
     assert row["probe_t100"] == ""
     assert float(row["gap_t100"]) > 0.9
     said = capsys.readouterr().err
@@ -166,13 +167,13 @@ def test_images_without_labels_are_looked_at_without_a_probe(
     assert "probe on val" not in said
 
 
-def test_what_goes_wrong_while_looking_does_not_end_the_training(
+def test_what_goes_wrong_in_an_evaluation_does_not_end_the_training(
     data: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(online_probe, "MAX_ITER", -1)  # scikit-learn refuses it
-        do(data, tmp_path)
-    assert capsys.readouterr().err.count("could not look at the embeddings") == 3
+        do(data, tmp_path, ONCE)
+    assert capsys.readouterr().err.count("could not evaluate the embeddings") == 1
     assert artifact.read(tmp_path / "model", "model")
 
 
@@ -180,7 +181,7 @@ def test_no_val_images_are_said_before_training(data: Path, tmp_path: Path) -> N
     dataset = open_dataset(data / "dataset")
     dataset.info.counts["val"] = 0
     with pytest.raises(DataError, match=r"train\.probe_every needs val images"):
-        Watcher(dataset, 0, torch.device("cpu"), tmp_path / "watch.csv")
+        OnlineProbe(dataset, 10, seed=0, file=tmp_path / "watch.csv")
 
 
 def test_an_encoder_killed_by_the_learning_rate_is_named_long_before_the_end(
@@ -227,11 +228,12 @@ def test_memory_is_the_peak_of_the_process() -> None:
     assert later == pytest.approx(after, abs=1)
 
 
-def test_an_untrained_model_can_be_looked_at(data: Path, tmp_path: Path) -> None:
+def test_an_untrained_model_can_be_evaluated(data: Path, tmp_path: Path) -> None:
     dataset = open_dataset(data / "dataset")
     config = train.model_config(MODEL, 8, 8, 1, seed=0)
-    watcher = Watcher(dataset, 0, torch.device("cpu"), tmp_path / "watch.csv")
-    found: list[dict[str, float]] = []
-    watcher.look(0, lambda: DiER(config).eval(), lambda step, values: found.append(values))
-    assert found[0]["gap_t100"] == pytest.approx(1, abs=1e-3)  # nothing is learnt yet
-    assert found[0]["probe_t100"] > 0.2
+    logged: list[tuple[int, dict[str, float]]] = []
+    probe = OnlineProbe(dataset, 10, seed=0, file=tmp_path / "watch.csv", log=lambda *point: logged.append(point))
+    found = probe.evaluate(0, lambda: DiER(config).eval())
+    assert found["gap_t100"] == pytest.approx(1, abs=1e-3)  # nothing is learnt yet
+    assert found["probe_t100"] > 0.2
+    assert logged == [(0, pytest.approx(found, rel=1e-4))]

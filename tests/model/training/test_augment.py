@@ -58,8 +58,8 @@ def test_encoder_and_denoiser_see_different_crops_that_differ_from_step_to_step(
     x0 = to_tensor(images[:16])
     one, again, other = (given({"views": "crop"}, step, slice(0, 16), x0) for step in (3, 3, 4))
     assert torch.equal(one["x0"], again["x0"])
-    assert torch.equal(one["seen"], again["seen"])
-    for pair in ((one["x0"], one["seen"]), (one["x0"], x0), (one["seen"], x0), (one["x0"], other["x0"])):
+    assert torch.equal(one["encoder_view"], again["encoder_view"])
+    for pair in ((one["x0"], one["encoder_view"]), (one["x0"], x0), (one["encoder_view"], x0), (one["x0"], other["x0"])):
         assert all(not torch.allclose(a, b) for a, b in zip(*pair, strict=True))
     assert set(given({}, 3, slice(0, 16), x0)) == {"x0"}
 
@@ -68,7 +68,7 @@ def test_encoder_and_denoiser_see_different_crops_that_differ_from_step_to_step(
 def test_every_place_of_the_batch_gets_the_same_whoever_computes_it(images: np.ndarray, count: int) -> None:
     x0 = to_tensor(images[:16])
     whole = given(ALL, 7, slice(0, 16), x0)
-    assert set(whole) == {"x0", "seen", "kept", "told"}
+    assert set(whole) == {"x0", "encoder_view", "ids_keep", "condition_mask"}
     shares = [Processes(rank, count).share(16) for rank in range(count)]
     parts = [given(ALL, 7, share, x0[share]) for share in shares]
     for name, values in whole.items():
@@ -78,10 +78,10 @@ def test_every_place_of_the_batch_gets_the_same_whoever_computes_it(images: np.n
 def test_as_many_as_were_asked_for() -> None:
     x0 = torch.zeros(2000, 1, 8, 8)
     drawn = given({"batch_size": 2000, "mask_ratio": 0.75, "condition_dropout": 0.2}, 0, slice(0, 2000), x0)
-    assert drawn["kept"].shape == (2000, 4)
-    assert all(len(set(row)) == 4 for row in drawn["kept"].tolist())
-    assert np.bincount(drawn["kept"].flatten(), minlength=16) == pytest.approx(500, abs=80)
-    assert drawn["told"].mean() == pytest.approx(0.8, abs=0.03)
+    assert drawn["ids_keep"].shape == (2000, 4)
+    assert all(len(set(row)) == 4 for row in drawn["ids_keep"].tolist())
+    assert np.bincount(drawn["ids_keep"].flatten(), minlength=16) == pytest.approx(500, abs=80)
+    assert drawn["condition_mask"].mean() == pytest.approx(0.8, abs=0.03)
     assert (tokens_kept(49, 0.9), tokens_kept(1, 0.9), tokens_kept(16, 0.5)) == (5, 1, 8)
 
 
@@ -90,13 +90,13 @@ def test_masked_tokens_are_dropped_not_replaced(pool: str) -> None:
     """What is not kept has no influence at all; and keeping everything, in any order, is no masking."""
     encoder = DiER(small_model(pool=pool)).encoder
     x0, t = torch.randn(3, 1, 8, 8), torch.tensor([0, 400, 999])
-    kept = torch.tensor([[0, 5], [1, 2], [15, 3]])
+    ids_keep = torch.tensor([[0, 5], [1, 2], [15, 3]])
     changed = x0.clone()
-    for i, places in enumerate(kept.tolist()):
+    for i, places in enumerate(ids_keep.tolist()):
         for place in set(range(16)) - set(places):
             row, column = 2 * (place // 4), 2 * (place % 4)
             changed[i, :, row : row + 2, column : column + 2] = 7.0
-    torch.testing.assert_close(encoder(changed, t, kept), encoder(x0, t, kept))
+    torch.testing.assert_close(encoder(changed, t, ids_keep), encoder(x0, t, ids_keep))
     assert not torch.allclose(encoder(changed, t), encoder(x0, t))
     every = torch.stack([torch.randperm(16) for _ in range(3)])
     torch.testing.assert_close(encoder(x0, t, every), encoder(x0, t), rtol=1e-4, atol=1e-5)
@@ -115,8 +115,8 @@ def test_the_flat_heads_tokens_stand_at_their_places_scaled_as_by_dropout() -> N
 def test_a_withheld_embedding_is_zeros_to_the_denoiser_and_teaches_the_encoder_nothing(images: np.ndarray) -> None:
     model, x0 = DiER(small_model()), to_tensor(images[:4])
     t, noise = torch.tensor([10, 200, 500, 800]), torch.randn(4, 1, 8, 8)
-    told = torch.tensor([1.0, 0.0, 1.0, 0.0])
-    losses = model(x0, t, noise, told=told)
+    condition_mask = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    losses = model(x0, t, noise, condition_mask=condition_mask)
     v = model.encoder(x0, t)
     torch.testing.assert_close(losses[[0, 2]], model.denoising_loss(x0, t, noise, v)[[0, 2]])
     torch.testing.assert_close(losses[[1, 3]], model.denoising_loss(x0, t, noise, torch.zeros_like(v))[[1, 3]])
@@ -126,9 +126,9 @@ def test_a_withheld_embedding_is_zeros_to_the_denoiser_and_teaches_the_encoder_n
 
 def test_the_denoiser_is_trained_on_its_own_view_and_the_encoder_sees_the_other(images: np.ndarray) -> None:
     model, x0 = DiER(small_model()), to_tensor(images[:4])
-    t, noise, seen = torch.tensor([10, 200, 500, 800]), torch.randn(4, 1, 8, 8), to_tensor(images[10:14])
-    expected = model.denoising_loss(x0, t, noise, model.encoder(seen, t))
-    torch.testing.assert_close(model(x0, t, noise, seen=seen), expected)
+    t, noise, encoder_view = torch.tensor([10, 200, 500, 800]), torch.randn(4, 1, 8, 8), to_tensor(images[10:14])
+    expected = model.denoising_loss(x0, t, noise, model.encoder(encoder_view, t))
+    torch.testing.assert_close(model(x0, t, noise, encoder_view=encoder_view), expected)
 
 
 @pytest.mark.parametrize("pool", ["mean", "flat"])
@@ -148,7 +148,8 @@ def test_with_everything_on_a_stopped_run_ends_where_an_unstopped_one_does(
 
 @pytest.mark.parametrize("option", ALL)
 def test_each_option_changes_the_weights(images: np.ndarray, tmp_path, option: str) -> None:
-    plain, varied = make_trainer(images, tmp_path / "a"), make_trainer(images, tmp_path / "b", **{option: ALL[option]})
+    plain = make_trainer(images, tmp_path / "plain", steps=2)
+    varied = make_trainer(images, tmp_path / "varied", steps=2, **{option: ALL[option]})
     for one in (plain, varied):
         one.run()
     assert not same(plain, varied)

@@ -1,7 +1,6 @@
 """Running checkpoints: whole or absent, checked when read, the newest kept, damage told."""
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,27 +10,26 @@ import torch
 
 from model.errors import CheckpointError
 from model.training import checkpoint
-from model.training.checkpoint import PARTS, PHASES, Running, newest, save
-from model.training.run_configuration import differences
+from model.training.checkpoint import PARTS, PHASES, RunningCheckpoint, finished, load_optimizer, newest, optimizer_tensors, save
 
-FILES = [f"{part}.safetensors" for part in PARTS] + ["state.json", "facts.json", "manifest.json"]
+FILES = [f"{part}.safetensors" for part in PARTS] + ["state.json", "run_configuration.json", "manifest.json"]
 
 
-def running_at(step: int) -> Running:
+def running_at(step: int) -> RunningCheckpoint:
     random = torch.Generator().manual_seed(step)
     tensors = {part: {"a": torch.randn(3, 5, generator=random), "b": torch.tensor(float(step))} for part in PARTS}
-    return Running(step, tensors, {"curve": [{"step": step, "loss": 0.1 + step}]}, {"train.lr": 0.1})
+    return RunningCheckpoint(step, tensors, {"curve": [{"step": step, "loss": 0.1 + step}]}, {"train.lr": 0.1})
 
 
-def read(folder: Path) -> tuple[Running | None, list[str]]:
+def read(folder: Path) -> tuple[RunningCheckpoint | None, list[str]]:
     said: list[str] = []
     return newest(folder, {"train.lr": 0.1}, 2, said.append), said
 
 
-def same(a: Running | None, b: Running) -> bool:
+def same(a: RunningCheckpoint | None, b: RunningCheckpoint) -> bool:
     return (
         a is not None
-        and (a.step, a.state, a.facts) == (b.step, b.state, b.facts)
+        and (a.step, a.state, a.run_configuration) == (b.step, b.state, b.run_configuration)
         and all(torch.equal(a.tensors[part][name], b.tensors[part][name]) for part in PARTS for name in ("a", "b"))
     )
 
@@ -52,10 +50,11 @@ def test_what_was_saved_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_fresh_start_beside_other_trainings_names_the_most_alike(tmp_path: Path) -> None:
-    for name, facts in {"near": {"train.lr": 0.2}, "far": {"train.lr": 0.3, "dataset": "d" * 64}, "own": {"train.lr": 0.1}}.items():
+    others = {"near": {"train.lr": 0.2}, "far": {"train.lr": 0.3, "dataset": "d" * 64}, "own": {"train.lr": 0.1}}
+    for name, configuration in others.items():
         (tmp_path / name).mkdir()
         for step in (1, 2):
-            save(tmp_path / name, dataclasses.replace(running_at(step), facts=facts), keep=2)
+            save(tmp_path / name, dataclasses.replace(running_at(step), run_configuration=configuration), keep=2)
     (tmp_path / "new").mkdir()
     near = tmp_path / "near" / "step-000000002"
     assert read(tmp_path / "new") == (None, [f"train: starting at step 0: {near} is of another training: train.lr was 0.2, is 0.1"])
@@ -166,8 +165,8 @@ def test_when_all_are_damaged_nothing_starts_anew(tmp_path: Path) -> None:
         read(tmp_path)
     line = str(caught.value)
     assert str(tmp_path) in line
-    assert "step-000000001 (weights.safetensors has" in line
-    assert "step-000000002 (weights.safetensors has" in line
+    assert "step-000000001 (weights.safetensors does not match" in line
+    assert "step-000000002 (weights.safetensors does not match" in line
     assert "\n" not in line
     assert before == {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
 
@@ -182,14 +181,6 @@ def test_after_a_fall_back_the_damaged_one_makes_room(tmp_path: Path) -> None:
     truncated(tmp_path / "step-000000003" / "ema.safetensors")
     save(tmp_path, running_at(3), keep=2)  # and comes by a damaged one's step
     assert same(read(tmp_path)[0], running_at(3))
-
-
-def test_differences_name_both_values_and_stay_one_line() -> None:
-    then = {f"train.{i}": i for i in range(20)} | {"same": [1, 2]}
-    line = differences(then, {name: -value for name, value in then.items() if name != "same"} | {"same": [1, 2]})
-    assert line.startswith("train.1 was 1, is -1; ")
-    assert line.endswith("; and 11 more")
-    assert differences(then, json.loads(json.dumps(then))) == ""
 
 
 def test_a_save_that_the_disk_refuses_names_step_place_and_reason(tmp_path: Path) -> None:
@@ -207,3 +198,25 @@ def test_an_empty_folder_is_held_and_made_with_its_parents(tmp_path: Path) -> No
     (tmp_path / "a").write_text("in the way")
     with pytest.raises(CheckpointError, match=r"cannot write checkpoints in .*File exists"), checkpoint.hold(tmp_path / "a" / "b"):
         pass
+
+
+def test_a_training_is_finished_when_its_newest_checkpoint_is_whole_and_of_the_last_step(tmp_path: Path) -> None:
+    def save_at(step: int) -> None:
+        save(tmp_path, dataclasses.replace(running_at(step), state={"steps": 8}), keep=2)
+
+    assert not finished(tmp_path)
+    save_at(4)
+    assert not finished(tmp_path)
+    save_at(8)
+    assert finished(tmp_path)
+    truncated(tmp_path / "step-000000008" / "ema.safetensors")
+    assert not finished(tmp_path)
+
+
+def test_the_optimizers_state_survives_the_disk() -> None:
+    layers = [torch.nn.Linear(3, 2) for _ in range(2)]
+    first, second = (torch.optim.AdamW(layer.parameters(), lr=0.1) for layer in layers)
+    layers[0](torch.ones(1, 3)).sum().backward()
+    first.step()
+    load_optimizer(second, optimizer_tensors(first))
+    assert all(torch.equal(value, optimizer_tensors(second)[key]) for key, value in optimizer_tensors(first).items())
