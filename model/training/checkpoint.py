@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..atomic import canonical_json, check_files, make_folder, put_in_place, read_manifest, seal
+from ..atomic import canonical_json, check_files, leftovers, make_folder, put_in_place, read_manifest, seal
 from ..errors import CheckpointError
 from .run_configuration import FILE, RunConfiguration, differences, most_alike
 
@@ -68,7 +68,7 @@ def hold(folder: Path) -> Iterator[None]:
             raise CheckpointError(f"another training is using {folder}: wait for it or stop it, then run again") from None
         except OSError:
             pass  # a file system without locks
-        _remove(folder.glob(".step-*"))  # what a killed save left
+        _remove([*folder.glob(".step-*"), *leftovers(folder, idle_s=0)])  # what a killed training left
         yield
 
 
@@ -179,9 +179,12 @@ def _set_aside(path: Path) -> None:
     _remove([aside])
 
 
-def _remove(folders: Iterable[Path]) -> None:
-    for path in folders:
-        shutil.rmtree(path, ignore_errors=True)
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
