@@ -81,7 +81,6 @@ def start(tmp_path: Path, **codes: str) -> "subprocess.Popen[str]":
     (package / "cli.py").write_text(PROBE)
     launch = f"""
 import os, sys
-from components import artifact
 from pipeline.task.torchrun import run_processes
 os.environ["PYTHONPATH"] = {str(package.parent)!r}
 os.chdir({str(tmp_path)!r})
