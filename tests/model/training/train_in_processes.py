@@ -1,4 +1,4 @@
-"""Test harness, run by torchrun: train on digits in as many processes as there are; write down what each drew and got.
+"""Test harness, run by torchrun or forked: train on digits in as many processes as there are; write down what each drew and got.
 
 usage: train_in_processes.py FOLDER [--stop STEP] [--die RANK:STEP] [--micro N] [--varied]
 """
@@ -22,14 +22,21 @@ from tests.model.conftest import small_model, train_config
 STEPS = 8
 
 
-def main() -> None:
+def one_of(rank: int, count: int, port: int, words: list[str]) -> None:
+    """What torchrun does for a process that it starts."""
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    main(words)
+
+
+def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--stop", type=int, default=0)
     parser.add_argument("--die", default="")
     parser.add_argument("--micro", type=int)
     parser.add_argument("--varied", action="store_true", help="with views, masked tokens, withheld embeddings and weighted losses")
-    asked = parser.parse_args()
+    asked = parser.parse_args(words)
     images = (load_digits().images[:300] * 255 / 16).round().astype(np.uint8)[..., None]
     with joined(torch.device("cpu")) as processes:
         trainer = make(images, asked, processes)
