@@ -111,6 +111,7 @@ def test_the_answer_comes_first(digits: Paths, html: str) -> None:
     assert "untrained encoder: beaten" in header
 
 
+@pytest.mark.slow
 def test_text_from_data_is_text_and_not_markup(html: str, tmp_path: Path) -> None:
     assert "&lt;on test&gt;" in html
     names = ["<script>alert(1)</script>", "$\\frac{", *(f"a class with a long name {i}" for i in range(8))]
@@ -119,6 +120,7 @@ def test_text_from_data_is_text_and_not_markup(html: str, tmp_path: Path) -> Non
     assert "&lt;script&gt;" in odd
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(digits: Paths, html: str, tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text("data: {source: digits}\n")
@@ -133,6 +135,7 @@ def test_two_processes_write_the_same_bytes(digits: Paths, html: str, tmp_path: 
     assert (tmp_path / "report" / "report.html").read_text("utf-8") == html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "channels", "there", "absent"),
     [
@@ -150,6 +153,7 @@ def test_every_kind_of_task_and_image_renders(task: str, channels: int, there: s
     assert ("colour" if channels == 3 else "grey") in page.text
 
 
+@pytest.mark.slow
 def test_a_label_that_no_test_image_carries_has_no_auc(tmp_path: Path) -> None:
     paths = make(tmp_path, MULTI_LABEL)
     text = Page(render(paths, tmp_path / "report")).text
@@ -157,12 +161,14 @@ def test_a_label_that_no_test_image_carries_has_no_auc(tmp_path: Path) -> None:
     assert re.search(r"even \d+ \d+\.\d % 0\.\d{3}", text)
 
 
+@pytest.mark.slow
 def test_splits_that_were_not_embedded_are_named_in_a_sentence(tmp_path: Path) -> None:
     text = Page(render(make(tmp_path, embedded=("train", "test")), tmp_path / "report")).text
     assert "There is no map" in text
     assert "There are no neighbours to show" in text
 
 
+@pytest.mark.slow
 def test_one_timestep_gives_one_map(tmp_path: Path) -> None:
     page = Page(render(make(tmp_path, timesteps=(300,)), tmp_path / "report"))
     (alt,) = [image["alt"] for image in page.images if image["alt"].startswith("Maps of")]
@@ -186,6 +192,7 @@ def test_a_damaged_artifact_is_refused(digits: Paths, tmp_path: Path) -> None:
         render({**digits, "probe": broken}, tmp_path / "report")
 
 
+@pytest.mark.slow
 def test_settings_that_differ_from_their_default_stand_out_and_paths_are_not_told(digits: Paths, tmp_path: Path) -> None:
     data = {"source": "npz", "path": "/home/someone/private/set.npz"}
     settings = Settings.model_validate({"data": data, "train": {"steps": 777}})
@@ -196,6 +203,7 @@ def test_settings_that_differ_from_their_default_stand_out_and_paths_are_not_tol
     assert changed == ["data.source", "data.path", "train.steps"]
 
 
+@pytest.mark.slow
 def test_many_classes_and_a_collapsed_encoder_are_no_reason_to_fail(tmp_path: Path) -> None:
     paths = make(tmp_path, class_names=[f"class {i}" for i in range(45)], timesteps=(0, 300, 999), collapsed=True)
     text = Page(render(paths, tmp_path / "report")).text

@@ -71,6 +71,7 @@ def test_weights_curve_and_artifact_are_the_same_bytes_without_it(watched: Path,
     assert with_it.fingerprint == without.fingerprint
 
 
+@pytest.mark.slow
 def test_a_look_draws_nothing_from_the_global_generators(data: Path, tmp_path: Path) -> None:
     """Not that training draws from them: it is to stay so when something does."""
     states = []
@@ -121,6 +122,7 @@ def test_the_figures_are_those_of_the_final_model_at_the_last_step(watched: Path
     assert [told[0][f"gap_t{row['t']:03d}"] for row in expected] == pytest.approx([row["ratio"] for row in expected])
 
 
+@pytest.mark.slow
 def test_a_stopped_training_looks_at_no_step_twice(watched: Path, data: Path, tmp_path: Path, store: str) -> None:
     class StoppedError(Exception):
         pass
@@ -148,6 +150,7 @@ def test_a_stopped_training_looks_at_no_step_twice(watched: Path, data: Path, tm
         assert [m.step for m in client.get_metric_history(run.id, name)] == [10, 20, 30]
 
 
+@pytest.mark.slow
 def test_images_without_labels_are_looked_at_without_a_probe(
     data: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,6 +169,7 @@ def test_images_without_labels_are_looked_at_without_a_probe(
     assert "probe on val" not in said
 
 
+@pytest.mark.slow
 def test_what_goes_wrong_while_looking_does_not_end_the_training(
     data: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +187,7 @@ def test_no_val_images_are_said_before_training(data: Path, tmp_path: Path) -> N
         Watcher(dataset, 0, torch.device("cpu"), tmp_path / "watch.csv")
 
 
+@pytest.mark.slow
 def test_an_encoder_killed_by_the_learning_rate_is_named_long_before_the_end(
     data: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -218,6 +223,7 @@ peak()
 """
 
 
+@pytest.mark.slow
 def test_memory_is_the_peak_of_the_process() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PEAKS], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=True

@@ -101,6 +101,7 @@ def test_a_complete_one_stays_only_if_asked(task: Task, api: StandIn, keep: str,
     assert bool(api.jobs) == stays
 
 
+@pytest.mark.slow
 def test_the_role_is_what_is_needed_and_no_more(task: Task, api: StandIn) -> None:
     api.conditions = [[condition("Failed")]]
     api.pods = [pod("p", "Failed", code=1)]
@@ -138,6 +139,7 @@ def test_a_failure_says_why_passes_on_the_last_lines_and_keeps_the_job(task: Tas
     assert not task.settled.exists()
 
 
+@pytest.mark.slow
 def test_a_failed_one_is_replaced_on_the_next_try_and_inputs_are_copied_once(task: Task, api: StandIn) -> None:
     api.on_create = lambda job: None
     api.conditions = [[condition("Failed")]]
