@@ -1,6 +1,6 @@
 # make run     the whole pipeline on the bundled digits    make image             the container image
-# make test    every test                                  make test-containers   the pipeline in containers, beside make run's
-# make lint    style, types, import rules
+# make check   while working: lint and the quick tests     make test-containers   the pipeline in containers, beside make run's
+# make test    every test but those                        make lint              style, types, import rules
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,10 @@ STAMP := $(VENV)/installed
 export DVC_NO_ANALYTICS := 1
 export DIER_TIMINGS := .work/timings.jsonl
 
-.PHONY: run test lint setup image test-containers clean
+# One thread a worker: with more, the workers' threads wait for each other. A file's tests stay with one worker, for what they share.
+PYTEST := OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: run check test lint setup image test-containers clean
 
 setup: $(STAMP) .dvc/plots.html
 
@@ -27,9 +30,11 @@ run: setup
 	start=$$(date +%s); PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro && $(BIN)/dier summary \
 	  && echo "whole run     $$(( $$(date +%s) - start )) s"
 
-# One thread a worker: with more, the workers' threads wait for each other.
+check: lint
+	$(PYTEST) -m "not slow and not engine" --durations 5 --durations-min 1.5
+
 test: setup
-	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadfile --durations 15
+	$(PYTEST) --durations 15
 
 lint: setup
 	$(BIN)/ruff check .

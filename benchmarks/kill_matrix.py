@@ -1,7 +1,7 @@
 """The kill matrix: trainings killed with SIGKILL, resumed, killed again; then compared bit for bit with an undisturbed one.
 
     python benchmarks/kill_matrix.py --kills 400 --plain 20       # the long version: four minutes
-    python benchmarks/kill_matrix.py --kills 48 --plain 2         # the short one, which the tests run
+    python benchmarks/kill_matrix.py --kills 24 --plain 1         # the short one, which the tests run
 
 Every other kill comes at a random moment, the others inside saving, at each phase of `PHASES` in turn. After some
 kills one file of the newest checkpoint is truncated, flipped in one bit or removed as well, where there is an older one to fall

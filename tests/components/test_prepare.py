@@ -267,6 +267,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own account of peak memory")
 def test_memory_does_not_hold_a_split(tmp_path):
     count = 50_000

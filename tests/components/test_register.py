@@ -38,6 +38,7 @@ def metric(run_id: str, name: str) -> list[tuple[int, float]]:
     return [(m.step, m.value) for m in connect().get_metric_history(run_id, name)]
 
 
+@pytest.mark.slow
 def test_everything_that_belongs_to_a_version_is_stored(store: str, tmp_path: Path) -> None:
     inputs = make(tmp_path)
     done = do(inputs, tmp_path / "out")
@@ -411,6 +412,7 @@ assert not ours, ours
 """
 
 
+@pytest.mark.slow
 def test_it_loads_in_a_process_with_its_own_model_and_data_and_no_checkout(store: str, tmp_path: Path) -> None:
     inputs = make(tmp_path / "artifacts")
     do(inputs, tmp_path / "out")

@@ -161,6 +161,7 @@ def test_two_processes_write_the_same_bytes(digits: Paths, html: str, tmp_path: 
     assert (tmp_path / "report" / "report.html").read_text("utf-8") == html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "channels", "there", "absent"),
     [

@@ -173,6 +173,7 @@ def test_statistics_have_a_row_an_image(spoilt):
     assert val["label"].iloc[5] == 12
 
 
+@pytest.mark.slow
 def test_the_command_in_another_process_gives_the_same_bytes_and_exit_code_3(spoilt, tmp_path):
     folder, message = spoilt
     params = tmp_path / "params.yaml"

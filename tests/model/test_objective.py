@@ -89,6 +89,7 @@ def test_the_trivial_loss_is_that_of_the_best_guess_that_does_not_look(images: n
     assert trivial_loss(prediction, alpha_bars(schedule), variance) == pytest.approx(np.mean(losses), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_a_network_that_says_the_same_for_every_image_is_a_collapse_and_a_trained_one_is_not(
     images: np.ndarray, tmp_path, prediction: str

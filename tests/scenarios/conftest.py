@@ -10,6 +10,11 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SHORT = [  # the same chain, in seconds: less of everything, and no bar that so short a training could miss
+    "data.limit=400",
+    "model.depth=2",
+    "model.width=32",
+    "model.heads=2",
+    "model.embed_dim=32",
     "train.steps=60",
     "train.warmup_steps=10",
     "train.log_every=20",
@@ -24,7 +29,9 @@ SHORT = [  # the same chain, in seconds: less of everything, and no bar that so 
 
 
 def environment(folder: Path) -> dict[str, str]:
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "DIER_", "DVC_"))}
+    """A user's: without what this process was told, and with bytecode kept, as every step is a process."""
+    apart = ("MLFLOW_", "DIER_", "DVC_", "PYTHONDONTWRITEBYTECODE")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(apart)}
     # one thread: the test runner already uses every core, and threads that wait for each other spin
     return kept | {
         "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -36,9 +43,12 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 class Checkout:
-    """A copy of the tracked files in a git repository of its own, with short settings, as a user's clone would be."""
+    """A copy of the tracked files in a git repository of its own, with short settings, as a user's clone would be.
 
-    def __init__(self, folder: Path) -> None:
+    With MLflow's file too, empty: making it takes longer than the whole training.
+    """
+
+    def __init__(self, folder: Path, store: Path) -> None:
         self.folder = folder
         tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout.decode()
         for name in filter(None, tracked.split("\0")):
@@ -46,6 +56,7 @@ class Checkout:
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)
         (folder / "dvc.lock").unlink(missing_ok=True)
+        shutil.copyfile(store, folder / "mlflow.db")
         self.set(*SHORT)
         for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
             self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.invalid", *arguments)
@@ -77,5 +88,5 @@ class Checkout:
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Checkout]:
-    return lambda name: Checkout(tmp_path_factory.mktemp(name))
+def checkout(tmp_path_factory: pytest.TempPathFactory, migrated_store: Path) -> Callable[[str], Checkout]:
+    return lambda name: Checkout(tmp_path_factory.mktemp(name), migrated_store)

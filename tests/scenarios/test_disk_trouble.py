@@ -21,7 +21,6 @@ from model.errors import CheckpointError
 from model.training import checkpoint
 from model.training.checkpoint import PHASES
 from pipeline.cli import main
-from tests.components.conftest import migrated_store, store  # noqa: F401
 from tests.model.conftest import Hooks, images, make_trainer  # noqa: F401
 from tests.scenarios.conftest import ROOT
 
@@ -127,7 +126,7 @@ def unlocked(folder: Path) -> contextlib.nullcontext[None]:
 
 
 @pytest.fixture
-def command(tmp_path: Path, store: str) -> Callable[[Path], list[str]]:  # noqa: F811
+def command(tmp_path: Path, store: str) -> Callable[[Path], list[str]]:
     """The words of a short `dier train` with a given work folder."""
     prepare.run(data_settings=DataSettings(limit=200), out=tmp_path / "dataset")
     fingerprint = artifact.read(tmp_path / "dataset", "dataset").fingerprint

@@ -13,14 +13,14 @@ from tests.scenarios.conftest import ROOT, environment
 
 @pytest.mark.slow
 def test_no_kill_loses_or_changes_anything(tmp_path: Path) -> None:
-    words = [sys.executable, ROOT / "benchmarks" / "kill_matrix.py", "--kills", "48", "--plain", "2"]
+    words = [sys.executable, ROOT / "benchmarks" / "kill_matrix.py", "--kills", "24", "--plain", "1"]
     where = environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(words, cwd=tmp_path, env=where, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     figures = json.loads(done.stdout)
-    assert figures["kills"] >= 48
+    assert figures["kills"] >= 24
     assert all(figures["kills by phase"][phase] for phase in ("random", *PHASES))
-    assert figures["of fresh interpreters"] == 2
+    assert figures["of fresh interpreters"] == 1
     assert figures["newest checkpoint damaged as well"]
     assert figures["lost"] == figures["different"] == figures["an undisturbed fork differs in"] == []
     control = {name.split("/")[-1] for name in figures["control, another seed, differs in"]}

@@ -126,6 +126,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         yield running
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["503", "hang", "lose"])
 @pytest.mark.parametrize("first", [0, 5])
 def test_a_server_that_fails_for_a_while_gets_every_point_once(server: StandIn, tmp_path: Path, mode: str, first: int) -> None:
@@ -147,6 +148,7 @@ def test_a_server_that_fails_for_a_while_gets_every_point_once(server: StandIn, 
     assert len(server.runs) == 1
 
 
+@pytest.mark.slow
 def test_answers_lost_again_and_again_double_nothing(server: StandIn, tmp_path: Path) -> None:
     """The mode changes under it at random moments, for two processes of the same training one after the other."""
     for start in (0, 250):
@@ -188,6 +190,7 @@ def test_a_silent_server_holds_up_the_end_for_a_moment_only_and_the_next_start_d
     assert server.steps("train/loss") == [1, 2]
 
 
+@pytest.mark.slow
 def test_the_end_waits_while_mlflow_takes_points(server: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long queue takes longer than one batch may."""
     answer = server.answer
@@ -219,6 +222,7 @@ def test_a_run_that_was_deleted_while_training_is_made_anew_with_every_point(sto
     assert steps(client, second, "train/loss") == [(1, 0.5), (2, 0.25)]
 
 
+@pytest.mark.slow
 def test_an_outage_is_spoken_of_once_and_so_is_its_end(server: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with LiveLog("k", tmp_path, "e") as log:
         for outage in range(3):

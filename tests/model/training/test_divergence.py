@@ -63,6 +63,7 @@ def test_sparse_points_stand_for_the_steps_between_them() -> None:
         check(curve([0.2, 0.95], every=1000))
 
 
+@pytest.mark.slow
 def test_too_high_a_learning_rate_loses_the_loss_again(images: np.ndarray, tmp_path) -> None:
     """For real: the loss falls while the rate warms up, and goes back to 1 and beyond as the rate gets higher."""
     trainer = make_trainer(images, tmp_path, lr=1.0, steps=1500, warmup_steps=300, log_every=20, checkpoint_every=10**6)
@@ -70,6 +71,7 @@ def test_too_high_a_learning_rate_loses_the_loss_again(images: np.ndarray, tmp_p
         trainer.run()
 
 
+@pytest.mark.slow
 def test_a_healthy_encoder_is_not_taken_for_dead_while_it_is_young(images: np.ndarray, tmp_path) -> None:
     """For real; one that a high rate killed for real is in tests/components/training/test_online_probe.py."""
     model = {"dim": 48, "heads": 3, "embed_dim": 32}

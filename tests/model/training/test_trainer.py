@@ -32,6 +32,7 @@ def stop_at(step: int) -> Hooks:
     return Hooks(stop)
 
 
+@pytest.mark.slow
 def test_two_runs_are_bit_identical_and_the_seed_matters(images: np.ndarray, tmp_path) -> None:
     runs = [make_trainer(images, tmp_path / str(i), seed=seed) for i, seed in enumerate([0, 0, 1])]
     for run in runs:
@@ -201,6 +202,7 @@ def test_a_folder_has_one_training_at_a_time(images: np.ndarray, tmp_path) -> No
     second.run()  # the first has let go
 
 
+@pytest.mark.slow
 def test_the_loss_falls(images: np.ndarray, tmp_path) -> None:
     trainer = make_trainer(images, tmp_path, steps=150, log_every=50)
     trainer.run()

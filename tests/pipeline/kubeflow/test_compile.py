@@ -105,6 +105,7 @@ def test_the_outcome_is_recorded_whether_or_not_the_steps_succeed() -> None:
     assert task["inputs"]["parameters"]["status"]["taskFinalStatus"]["producerTask"] == "exit-handler-1"
 
 
+@pytest.mark.slow
 def test_every_setting_of_the_cluster_file_reaches_the_pipeline() -> None:
     settings = {
         "image": DIGEST,

@@ -56,6 +56,7 @@ def test_without_the_cache_no_task_is_cached_wherever_it_stands(dier: Command, s
     assert all(task["cachingOptions"] == {} for _, task in tasks)
 
 
+@pytest.mark.slow
 def test_the_requests_are_those_of_kfps_own_client(dier: Command, server: StandIn, compiled_file: Path) -> None:
     """In a process of its own: importing and making kfp.Client changes warnings and logging."""
     dier("submit", "--host", server.url, "--namespace", "n", "--run-name", "r", "--param", "probe.max_iter=7")

@@ -131,6 +131,7 @@ def wait_until(server: StandIn, call: str) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_exit_codes_and_output_of_the_real_command(server: StandIn, compiled_file: Path, tmp_path: Path) -> None:
     done = run(server, compiled_file, tmp_path, "--run-name", "first", "--wait")
     out, err = done.communicate(timeout=30)

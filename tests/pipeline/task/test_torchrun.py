@@ -86,8 +86,6 @@ def start(tmp_path: Path, **codes: str) -> "subprocess.Popen[str]":
     (package / "cli.py").write_text(PROBE)
     launch = f"""
 import os, sys
-from components.common import artifact
-from pipeline.task import torchrun
 from pipeline.task.torchrun import run_processes
 os.environ["PYTHONPATH"] = {str(package.parent)!r}
 os.chdir({str(tmp_path)!r})

@@ -255,6 +255,7 @@ def test_several_gpus_on_one_node_are_several_processes_of_the_same_command() ->
     assert "--processes" not in task_words(only_embed)
 
 
+@pytest.mark.slow
 def test_several_nodes_are_a_trainjob_that_a_small_task_waits_for() -> None:
     spec, platform = compile_with(**{**EVERYTHING, "retry": {"count": 0}})
     strict(yaml.safe_dump_all([spec, platform]))

@@ -102,6 +102,7 @@ def test_a_complete_one_stays_only_if_asked(task: Task, api: StandIn, keep: str,
     assert bool(api.jobs) == stays
 
 
+@pytest.mark.slow
 def test_the_role_is_what_is_needed_and_no_more(task: Task, api: StandIn) -> None:
     api.conditions = [[condition("Failed")]]
     api.pods = [pod("p", "Failed", code=1)]
@@ -156,6 +157,7 @@ def test_two_pods_of_one_process_id_copy_beside_each_other(task: Task, tmp_path:
     assert [path.name for path in target.parent.iterdir()] == ["dataset"]
 
 
+@pytest.mark.slow
 def test_a_failed_one_is_replaced_on_the_next_try_and_inputs_are_copied_once(task: Task, api: StandIn) -> None:
     api.on_create = lambda job: None
     api.conditions = [[condition("Failed")]]

@@ -1,0 +1,76 @@
+"""What every test may use, and the order in which they run."""
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Once = Callable[[str, Callable[[Path], object]], Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole pipelines first, then other files with slow tests: what is left for the end is small, and both workers are busy."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, item.path.parent.name != "scenarios"))
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Make a folder once for all workers: who asks first makes it, others wait for it. Nobody may change it."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # a worker's own folder lies in the run's
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        folder = base / name
+        with open(base / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.is_dir():
+                partial = base / f"{name}.partial"
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                make(partial)
+                partial.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def migrated_store(once: Once) -> Path:
+    """An empty SQLite file with MLflow's tables, which take seconds to make: tests copy this one."""
+
+    def make(folder: Path) -> None:
+        from components.tracking.client import set_environment
+
+        set_environment()
+        from mlflow import MlflowClient
+
+        MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_experiments()
+
+    return once("mlflow", make) / "mlflow.db"
+
+
+@pytest.fixture
+def store(migrated_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store of the test's own, in a working folder of its own; gives its URI."""
+    folder = tmp_path / "workplace"
+    folder.mkdir()
+    shutil.copyfile(migrated_store, folder / "mlflow.db")
+    monkeypatch.chdir(folder)
+    uri = f"sqlite:///{folder / 'mlflow.db'}"  # absolute: MLflow keeps open stores by their URI
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
+    return uri
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as opened:
+        opened.bind(("127.0.0.1", 0))
+        port: int = opened.getsockname()[1]
+    return port
