@@ -1,5 +1,6 @@
-"""A fresh MLflow store takes seven seconds to make: the tests copy one that was made once."""
+"""A fresh MLflow store takes seconds to make: the tests copy one that was made once, for all workers of a run."""
 
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -10,13 +11,13 @@ import pytest
 @pytest.fixture(scope="session")
 def migrated_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty SQLite file with MLflow's tables."""
-    from components.tracking.client import set_environment
+    from components.tracking.client import connect
 
-    set_environment()
-    from mlflow import MlflowClient
-
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    MlflowClient(f"sqlite:///{file}").search_experiments()
+    here = tmp_path_factory.getbasetemp()
+    file = (here.parent if "PYTEST_XDIST_WORKER" in os.environ else here) / "mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+        connect()
     return file
 
 

@@ -165,7 +165,7 @@ def unwilling_server(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         yield server.server_port, request.param
         server.shutdown()
 
