@@ -127,7 +127,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         yield running
 
 
-@pytest.mark.parametrize("mode", ["503", "hang", "lose"])
+@pytest.mark.parametrize("mode", ["503", pytest.param("hang", marks=pytest.mark.slow), "lose"])
 @pytest.mark.parametrize("first", [0, 5])
 def test_a_server_that_fails_for_a_while_gets_every_point_once(server: StandIn, tmp_path: Path, mode: str, first: int) -> None:
     """From the beginning, or after some points. `lose` does as it is asked and never says so."""
