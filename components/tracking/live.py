@@ -19,8 +19,8 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 60.0
 """After a failure the next attempt comes this much later, twice as late after each further one, up to the longest."""
 PAUSE_S = 1.0
 """Between two requests that went well: points that come close together go together, at less cost to training."""
-QUIET_S = 600.0
-"""An outage so soon after one that was spoken of goes unmentioned."""
+REPORT_AGAIN_S = 600.0
+"""An outage sooner than this after one that was reported is not reported."""
 BATCH = 50
 """Points sent at once: with fewer than 20 values each, what MLflow takes in one request."""
 RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -44,22 +44,22 @@ class LiveLog:
         self._experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
         self._status = "FINISHED"
         self._run: Run | None = None
-        self._away_since: float | None = None
-        self._told_at: float | None = None
+        self._outage_since: float | None = None
+        self._reported_at: float | None = None
         self._wake, self._closing, self._given_up = threading.Event(), threading.Event(), threading.Event()
         self._retries = os.environ.get(RETRIES)
         os.environ[RETRIES] = "0"  # trying again is done here, where what MLflow has is asked first
-        self._refused = False
+        self._disk_error_reported = False
         self._spool: Spool | None = None
         try:
             self._spool = Spool(folder)
         except OSError as error:
-            self._refuse(error)
+            self._report_disk_error(error)
         set_environment()
         try:
             import mlflow  # noqa: F401  here, not in the thread: two threads importing the same packages can trip each other
         except Exception as error:
-            self._away(error)
+            self._report_outage(error)
         self._thread = threading.Thread(target=self._work, name="mlflow-live", daemon=True)
         self._thread.start()
 
@@ -70,7 +70,7 @@ class LiveLog:
         values = {prefix + name: float(value) for name, value in metrics.items() if name != "step"}
         error = self._spool.append(Point(step, values, int(time.time() * 1000)))
         if error:
-            self._refuse(error)
+            self._report_disk_error(error)
         self._wake.set()
 
     def close(self) -> None:
@@ -121,7 +121,7 @@ class LiveLog:
                 self._wake.wait()
             except Exception as error:
                 stale = self._run is not None  # perhaps only what was known is out of date: the run, an idle connection
-                self._away(error)
+                self._report_outage(error)
                 if last and not stale:
                     return
                 self._closing.wait(wait)
@@ -141,25 +141,25 @@ class LiveLog:
             while not self._given_up.is_set() and (batch := spool.pending(self._run.id, BATCH)):
                 self._points.add(batch.points)
                 spool.acknowledge(self._run.id, batch.end)
-        if self._away_since is not None and self._away_since == self._told_at:
-            say(f"MLflow is back after {time.monotonic() - self._away_since:.0f} s: the live points that waited are there")
-        self._away_since = None
+        if self._outage_since is not None and self._outage_since == self._reported_at:
+            say(f"MLflow is back after {time.monotonic() - self._outage_since:.0f} s: the live points that waited are there")
+        self._outage_since = None
 
     def _end(self) -> None:
         if self._run is not None and not self._run.joined:
             with one_line_errors():
                 self._client.set_terminated(self._run.id, self._status)
 
-    def _away(self, error: Exception) -> None:
+    def _report_outage(self, error: Exception) -> None:
         self._run = None  # when MLflow is back it may be another, on another server say
-        if self._away_since is None:
-            self._away_since = time.monotonic()
-            if self._spool is not None and (self._told_at is None or self._away_since - self._told_at >= QUIET_S):
-                self._told_at = self._away_since
+        if self._outage_since is None:
+            self._outage_since = time.monotonic()
+            if self._spool is not None and (self._reported_at is None or self._outage_since - self._reported_at >= REPORT_AGAIN_S):
+                self._reported_at = self._outage_since
                 what = redact(" ".join(str(error).split()))
                 say(f"no live points in MLflow: {what}; training goes on, they wait in {self._spool.path}")
 
-    def _refuse(self, error: OSError) -> None:
-        if not self._refused:
-            self._refused = True
+    def _report_disk_error(self, error: OSError) -> None:
+        if not self._disk_error_reported:
+            self._disk_error_reported = True
             say(f"cannot keep live points on disk: {error}; training goes on, register logs the training curve")

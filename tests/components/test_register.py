@@ -356,6 +356,8 @@ def test_a_multi_label_model_gives_each_label_its_own_probability(store: str, tm
     loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@candidate")
     images = pictures(5)
     out = loaded.predict(images)
+    described = {spec.name: spec.shape for spec in loaded.metadata.signature.outputs.inputs}
+    assert {name: (-1, *values.shape[1:]) for name, values in out.items()} == described
     v, probabilities = expected_outputs(inputs, images, multi_label=True)
     np.testing.assert_allclose(out["embedding"], v, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(out["probabilities"], probabilities, rtol=1e-4, atol=1e-6)

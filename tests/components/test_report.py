@@ -82,6 +82,7 @@ def test_the_artifact_names_all_five_that_it_was_made_from(digits: Paths, html: 
     made = artifact.read(digits["dataset"].with_name("report"), "report")
     assert made.made_from == {kind: artifact.read(path, kind).fingerprint for kind, path in digits.items()}
     assert {file.name for file in made.path.iterdir()} == {"manifest.json", "report.html", "settings.json"}
+    assert set(made.json("settings.json")) == {"data", "validate", "model", "train", "embed", "probe"}
 
 
 def test_the_page_fetches_nothing(html: str) -> None:

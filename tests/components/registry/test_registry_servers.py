@@ -47,7 +47,7 @@ def serving(command: list[str], health: str, log: Path) -> Iterator[None]:
             while not answers(health):
                 assert process.poll() is None, log.read_text()[-2000:]
                 assert time.monotonic() < deadline, log.read_text()[-2000:]
-                time.sleep(0.5)
+                time.sleep(0.1)
             yield
         finally:
             os.killpg(process.pid, signal.SIGTERM)
