@@ -51,7 +51,7 @@ def _classes(folder: Path) -> list[str]:
     if not names:
         raise DataError(
             f"{folder} has no class folders: put its images into {folder}/CLASS/; where the classes are unknown, one folder "
-            f"(unlabelled, say) in each split serves to train and embed, though not to probe"
+            f"(unlabelled, say) in each split serves: all steps run, and the probe says that there is nothing to tell apart"
         )
     return names
 
