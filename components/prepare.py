@@ -1,9 +1,14 @@
 """prepare: images from their source into the one on-disk format.
 
-Official splits are kept; missing ones are cut from train. Images pass through one at a time, so memory does not grow with the set.
+Official splits are kept; missing ones are cut from train, in groups: copies and near-duplicates stay on one side, and so does what
+`data.group` names. Images pass through one at a time, so memory does not grow with the set; for the search they lie on disk.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -13,34 +18,59 @@ from components.common.errors import SettingsError
 from components.common.progress import say, track
 from components.common.settings import DataSettings
 from data import npy_stream, sources, splits
-from data.errors import DataError
+from data.errors import DataError, UnsupportedRequest
 from data.format import SPLITS, DatasetInfo, SplitName, write_info
+from data.groups import Groups, joined
+from data.quality import near_duplicates
 from data.transform import fit
+
+SEARCHED = 200_000
+"""Images among which near-duplicates are looked for at most: time grows with the square (docs/data.md has it measured)."""
 
 
 def run(data_settings: DataSettings, out: Path) -> None:
-    """Write the dataset artifact. Raises DataError for unusable data, SettingsError for a set the source does not know."""
-    found = _load(data_settings)
-    chosen, notes = splits.choose(
-        {name: part.labels for name, part in found.parts.items()},
-        data_settings.val_fraction,
-        data_settings.test_fraction,
-        data_settings.seed,
-    )
-    if data_settings.limit is not None:
-        chosen = {name: splits.Choice(choice.part, choice.rows[: data_settings.limit]) for name, choice in chosen.items()}
-        notes.append(f"limited to the first {data_settings.limit} images of each split")
-    for note in notes:
-        say(f"prepare: {note}")
+    """Write the dataset artifact. Raises DataError for unusable data, SettingsError for what the source does not have."""
+    try:
+        _write(_load(data_settings), data_settings, out)
+    except UnsupportedRequest as error:
+        raise SettingsError(str(error)) from error
 
+
+def _load(settings: DataSettings) -> sources.ImageSet:
+    path, name = Path(settings.path).expanduser(), settings.name
+    if settings.source in ("npz", "folder") and name == DataSettings().name:
+        name = path.resolve().stem  # left at its default, which names the bundled digits
+    return sources.load(settings.source, sources.Request(name, path, settings.image_size, settings.channels, settings.licence))
+
+
+def _write(found: sources.ImageSet, settings: DataSettings, out: Path) -> None:
     with artifact.create(out, "dataset", {}) as folder:
+        parts, notes = dict(found.parts), []
+        groups: Groups | None = None
+        if len(parts) < len(SPLITS) and len(parts["train"].labels):
+            needed = _needed(parts, settings)
+            parts["train"], groups, note = _grouped(needed, settings, found.source, folder / "train.npy")
+            notes.append(note)
+        elif settings.group is not None:
+            notes.append("data.group changes nothing: every split is official")
+        labels = {name: part.labels for name, part in parts.items()}
+        fractions = settings.val_fraction, settings.test_fraction
+        chosen, cuts = splits.choose(labels, *fractions, settings.seed, groups)
+        notes += cuts
+        if settings.limit is not None:
+            chosen = {name: splits.Choice(choice.part, choice.rows[: settings.limit]) for name, choice in chosen.items()}
+            notes.append(f"limited to the first {settings.limit} images of each split")
+        for note in notes:
+            say(f"prepare: {note}")
+
         shapes = {}
         for name in reversed(SPLITS):  # the small ones first: what is wrong with them shows early
-            choice, part = chosen[name], found.parts[chosen[name].part]
+            choice, part = chosen[name], parts[chosen[name].part]
             (folder / name).mkdir()
-            images = track(_picked(part, choice.rows, data_settings), len(choice.rows), f"prepare: {name}", "images")
+            images = track(_picked(part, choice.rows, settings), len(choice.rows), f"prepare: {name}", "images")
             shapes[name] = npy_stream.write(folder / name / "images.npy", images, len(choice.rows))
             np.save(folder / name / "labels.npy", part.labels[choice.rows], allow_pickle=False)
+        (folder / "train.npy").unlink(missing_ok=True)
         _check_equal(shapes)
         write_info(
             folder,
@@ -57,16 +87,59 @@ def run(data_settings: DataSettings, out: Path) -> None:
         )
 
 
-def _load(settings: DataSettings) -> sources.ImageSet:
-    path = None if settings.path is None else Path(settings.path).expanduser()
-    name = settings.name
-    if path is not None and settings.source in ("npz", "folder") and name == DataSettings().name:
-        name = path.resolve().stem  # left at its default, which names the bundled digits
-    request = sources.Request(name, path, settings.image_size, settings.channels, settings.licence)
-    try:
-        return sources.load(settings.source, request)
-    except sources.UnsupportedRequest as error:
-        raise SettingsError(str(error)) from error
+def _needed(parts: Mapping[SplitName, sources.Part], settings: DataSettings) -> sources.Part:
+    """train, which is to be cut: of its images twice as many as `data.limit` needs, so that the others need not be read."""
+    part = parts["train"]
+    if settings.limit is None:
+        return part
+    test = 0.0 if "test" in parts else settings.test_fraction
+    val = 0.0 if "val" in parts else settings.val_fraction * (1 - test)
+    smallest = min(share for share in (test, val, 1 - test - val) if share)
+    return replace(part, labels=part.labels[: ceil(2 * settings.limit / smallest)])
+
+
+def _grouped(part: sources.Part, settings: DataSettings, source: str, file: Path) -> tuple[sources.Part, Groups, str]:
+    """A part that is to be cut, its images now in `file` if they were compared; the group of each (N,); a note on the groups."""
+    count, notes = len(part.labels), []
+    groups: Groups = np.arange(count)
+    if settings.group is not None:
+        if part.groups is None:
+            raise UnsupportedRequest(f"data.group {settings.group!r}: images of the source {source} have no names; set it to null")
+        named = part.groups(settings.group)[:count]
+        groups = joined([groups, named])
+        notes.append(f"data.group {settings.group!r} names {len(np.unique(named))}")
+    distance = settings.near_duplicate_distance
+    if distance > 0:
+        part, alike, searched = _compared(part, settings, file)
+        groups = joined([groups, alike])
+        sizes = np.bincount(alike)
+        what = f"copies and near-duplicates (distance below {distance})" if searched else "copies"
+        notes.append(f"{(sizes > 1).sum()} groups of {what} hold {sizes[sizes > 1].sum()} images")
+        if not searched:
+            notes.append(f"near-duplicates were not looked for among more than {SEARCHED} images; data.group can name groups")
+    sizes = np.bincount(groups)
+    return part, groups, "; ".join([f"cut by group: {count} images in {len(sizes)} groups, the largest of {sizes.max()}", *notes])
+
+
+def _compared(part: sources.Part, settings: DataSettings, file: Path) -> tuple[sources.Part, Groups, bool]:
+    """A part, its images now in `file`; the groups of copies and near-duplicates (N,); whether the latter were looked for."""
+    count, number, copies = len(part.labels), dict[bytes, int](), list[int]()
+
+    def fitted() -> Iterator[sources.Image]:
+        for index, image in enumerate(islice(part.images(), count)):
+            image = fit(image, settings.image_size, settings.channels)
+            constant = image.min() == image.max()  # nobody's copy, as in validate
+            digest = hashlib.blake2b(str(index).encode() if constant else image.tobytes(), digest_size=16).digest()
+            copies.append(number.setdefault(digest, len(number)))
+            yield image
+
+    npy_stream.write(file, track(fitted(), count, "prepare: read", "images"), count)
+    groups, first = np.unique(copies, return_index=True)
+    searched = len(first) <= SEARCHED
+    if searched:
+        say(f"prepare: looking for near-duplicates among {len(first)} images")
+        groups = near_duplicates.groups(npy_stream.Rows(file, first), settings.near_duplicate_distance)
+    return replace(part, images=npy_stream.Rows(file).__iter__), groups[copies], searched
 
 
 def _picked(part: sources.Part, rows: splits.Rows, settings: DataSettings) -> Iterator[sources.Image]:

@@ -6,3 +6,7 @@ class DataError(Exception):
 
     The message is one line: what is wrong, the offending value, where, what to do.
     """
+
+
+class UnsupportedRequest(DataError):
+    """The settings ask for what a source cannot give (a set that it does not know, say): mend the settings, not the data."""

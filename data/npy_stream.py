@@ -65,6 +65,42 @@ def whole(path: Path, name: str) -> npt.NDArray[Any]:
     return np.concatenate([np.empty((0, *head.shape[1:]), head.dtype), *blocks(path, name)])
 
 
+class Rows:
+    """Images (N, H, W, C) uint8 of an npy on disk, read when indexed. Unlike a mapped file's, what was read is not held."""
+
+    def __init__(self, path: Path, rows: npt.NDArray[np.int64] | None = None) -> None:
+        """All images, or those at `rows` in that order."""
+        with path.open("rb") as file:
+            head = _header(file, path.stat().st_size, str(path))
+        self._path, self._offset = path, head.offset
+        self._rows = np.arange(head.shape[0]) if rows is None else rows
+        self.shape = (len(self._rows), *head.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: slice | npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """The images at `index`, in its order: (n, H, W, C)."""
+        rows = self._rows[index]
+        images = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        with self._path.open("rb", buffering=0) as file:
+            for row, image in zip(rows.tolist(), images, strict=True):
+                file.seek(self._offset + row * image.nbytes)
+                file.readinto(image)
+        return images
+
+    def __iter__(self) -> Iterator[npt.NDArray[np.uint8]]:
+        for rows in blocks_of(self, BLOCK_BYTES):
+            yield from self[rows]
+
+
+def blocks_of(images: npt.NDArray[np.uint8] | Rows, size: int) -> Iterator[slice]:
+    """Slices over the images that each hold about `size` bytes of pixels, and at least one image."""
+    step = max(1, size // max(1, prod(images.shape[1:])))
+    for start in range(0, len(images), step):
+        yield slice(start, start + step)
+
+
 def write(path: Path, images: Iterable[npt.NDArray[np.uint8]], count: int) -> tuple[int, ...]:
     """Write `count` images of one shape (H, W, C) as an npy (count, H, W, C) uint8; return (H, W, C).
 

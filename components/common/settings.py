@@ -46,7 +46,7 @@ class DataSettings(Section):
     name: str = Field(
         "digits", description="name of the set; for medmnist its flag, for torchvision its class, such as FashionMNIST"
     )
-    path: str | None = Field(None, description="npz file, image folder, or folder of downloads; null = ./real-data for downloads")
+    path: str = Field("real-data", description="npz file, image folder, or folder of downloads; dvc repro sees when it changes")
     image_size: Annotated[Int, Field(ge=4, le=1024)] | None = Field(
         None, description="pixels a side after resizing; for medmnist picks the file (28, 64, 128, 224); null = as it is"
     )
@@ -56,10 +56,17 @@ class DataSettings(Section):
     test_fraction: Share = Field(0.2, description="share that becomes test where a set has no official one (digits)")
     licence: str = Field("unknown", description="licence of npz and folder sets, recorded with the data")
     seed: Int = Field(0, ge=0, description="seed of the splits made here")
+    group: str | None = Field(
+        None,
+        description=r"what stays on one side of a split made here: for folder a pattern over file names, such as patient(\d+); for npz the name of an array, such as train_groups; null = nothing",
+    )
+    near_duplicate_distance: Share = Field(
+        0.08, description="and so do copies and near-duplicates, as validate.near_duplicate_distance measures them; 0 = do not look"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
-        if self.source in ("npz", "folder") and self.path is None:
+        if self.source in ("npz", "folder") and self.path == type(self).model_fields["path"].default:
             raise ValueError(f"data.source {self.source} needs data.path: give the file or folder")
         if self.source == "medmnist" and self.image_size not in (None, 28, 64, 128, 224):
             raise ValueError(f"data.image_size {self.image_size} is no MedMNIST size: use 28, 64, 128 or 224")

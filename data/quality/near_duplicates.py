@@ -12,15 +12,16 @@ and contrast cannot explain. 0 is the same picture, 1 an unrelated one. Images t
 and are left out. Colours are averaged to grey.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from data.format import Split
+from data.groups import Groups, connected
+from data.npy_stream import Rows, blocks_of
 from data.quality.alignment import MIN_CONTRAST, SIDE, Floats, Ints, distances, grey, is_small, shrunk
-from data.quality.statistics import blocks_of
 
 FREQUENCIES = 8
 """Highest spatial frequency in a descriptor, in periods an image."""
@@ -33,10 +34,10 @@ ROUGH = 0.35
 averaged down, a shift by a pixel is one by a part of a pixel, which costs up to 0.3."""
 MIN_SIDE = 4
 """Pixels a side below which shifts leave nothing to compare."""
-TILE = 1024
-"""References of which one becomes a candidate."""
-BLOCK_BYTES = 64 * 2**20
-DESCRIBED_BYTES = 4 * 2**20
+TILES, TILE = 64, 1024
+"""One of every `TILE` references can become a candidate; fewer than TILE where there would not be `TILES` tiles."""
+BLOCK_BYTES = 16 * 2**20
+DESCRIBED_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -60,35 +61,67 @@ def find(queries: Split, references: Sequence[Split], distance: float) -> Iterat
         return
     described = np.concatenate([descriptors(split.images) for split in references])
     starts = np.cumsum([0] + [len(split) for split in references])
-    step = max(1, BLOCK_BYTES // (CANDIDATES * _working_bytes(queries.images)))
+    step = _block_length(queries.images)
     for start in range(0, len(queries), step):
         block = queries.images[start : start + step]
-        similarity, found = _candidates(descriptors(block), described)
-        apart = np.ones(found.shape)
-        row, column = np.nonzero(similarity >= MIN_SIMILARITY)
-        if len(row):
-            others = _gather(references, starts, found[row, column])
-            apart[row, column] = distances(shrunk(block), shrunk(others), row)
-        best = apart.argmin(1)  # the first of equals: candidates are in order of index
-        nearest, index = apart.min(1), found[np.arange(len(block)), best]
-        close = np.flatnonzero(nearest < ROUGH)
-        if len(close):
-            pictures, nearby = grey(block[close]), grey(_gather(references, starts, index[close]))
-            exact = distances(pictures.astype(np.float64), nearby.astype(np.float64), np.arange(len(close)))
-            nearest[close] = exact if is_small(block) else np.minimum(nearest[close], exact)
+        nearest, index = _nearest(block, _candidates(descriptors(block), described), lambda at: _images_at(references, starts, at))
         for i in range(len(block)):
             place = _place(references, starts, int(index[i]))
             yield Pair(queries.name, start + i, *place, float(nearest[i])) if nearest[i] < distance else None
 
 
-def _working_bytes(images: npt.NDArray[np.uint8]) -> int:
-    """Memory that comparing one candidate takes: its bytes, and half a dozen grey copies of 4 bytes a pixel."""
-    height, width = images.shape[1:3]
-    memory: int = height * width * images.shape[3] + 24 * min(height, SIDE) * min(width, SIDE)
-    return memory
+def groups(images: npt.NDArray[np.uint8] | Rows, distance: float) -> Groups:
+    """Groups 0 .. G - 1, (N,): images nearer than `distance` share one, directly or through others.
+
+    Boruvka's algorithm: each round joins an image's group with that of the nearest image outside of it. Images that found one are
+    asked again; a round at least halves the number of groups with anything near. Memory and time as of `find`, N times N.
+    """
+    group: Groups = np.arange(len(images))
+    if min(images.shape[1:3]) < MIN_SIDE:
+        return group
+    described, step = descriptors(images), _block_length(images)
+    asked = group
+    while len(asked):
+        near = group.copy()  # the group that each image's group is joined with
+        for start in range(0, len(asked), step):
+            rows = asked[start : start + step]
+            block = images[rows]
+            found = _candidates(described[rows], described, (group[rows], group))
+            nearest, index = _nearest(block, found, images.__getitem__)
+            close = nearest < distance
+            near[rows[close]] = group[index[close]]
+        asked = np.flatnonzero(near != group)
+        group = connected(group, near)[group]
+    return group
 
 
-def descriptors(images: npt.NDArray[np.uint8]) -> Floats:
+def _block_length(images: npt.NDArray[np.uint8] | Rows) -> int:
+    """Queries at a time. Comparing one candidate takes its bytes, and half a dozen grey copies of 4 bytes a pixel."""
+    height, width, channels = images.shape[1:]
+    memory: int = height * width * channels + 24 * min(height, SIDE) * min(width, SIDE)
+    return max(1, BLOCK_BYTES // (CANDIDATES * memory))
+
+
+def _nearest(
+    queries: npt.NDArray[np.uint8], candidates: tuple[Floats, Ints], images_at: Callable[[Ints], npt.NDArray[np.uint8]]
+) -> tuple[npt.NDArray[np.float64], Ints]:
+    """For each query the distance of the nearest of its candidates, and which that is: both (Q,)."""
+    similarity, found = candidates
+    apart = np.ones(found.shape)
+    row, column = np.nonzero(similarity >= MIN_SIMILARITY)
+    if len(row):
+        apart[row, column] = distances(shrunk(queries), shrunk(images_at(found[row, column])), row)
+    best = apart.argmin(1)  # the first of equals: candidates are in order of index
+    nearest, index = apart.min(1), found[np.arange(len(queries)), best]
+    close = np.flatnonzero(nearest < ROUGH)
+    if len(close):
+        pictures, nearby = grey(queries[close]), grey(images_at(index[close]))
+        exact = distances(pictures.astype(np.float64), nearby.astype(np.float64), np.arange(len(close)))
+        nearest[close] = exact if is_small(queries) else np.minimum(nearest[close], exact)
+    return nearest, index
+
+
+def descriptors(images: npt.NDArray[np.uint8] | Rows) -> Floats:
     """(N, H, W, C) uint8 to unit vectors (N, F) that shifts, flips, brightness and contrast hardly change; 0 if nearly blank."""
     return np.concatenate([_descriptor(shrunk(images[rows])) for rows in blocks_of(images, DESCRIBED_BYTES)])
 
@@ -106,15 +139,19 @@ def _descriptor(levels: Floats) -> Floats:
     return unit
 
 
-def _candidates(queries: Floats, references: Floats) -> tuple[Floats, Ints]:
+def _candidates(queries: Floats, references: Floats, groups: tuple[Groups, Groups] | None = None) -> tuple[Floats, Ints]:
     """The most similar reference of each tile, and of those the best CANDIDATES, in order of index: both (Q, K).
 
-    The nearest one is always among them; a close second is missed only where it shares a tile with a better one.
+    The most similar one is always among them; a close second is missed only where it shares a tile with a better one. With the
+    `groups` of queries and references, only those of another group count.
     """
     similarity, index = [], []
     rows = np.arange(len(queries))
-    for start in range(0, len(references), TILE):
-        cosine = queries @ references[start : start + TILE].T  # (Q, TILE)
+    tile = min(TILE, -(-len(references) // TILES))
+    for start in range(0, len(references), tile):
+        cosine = queries @ references[start : start + tile].T  # (Q, tile)
+        if groups:
+            cosine[groups[0][:, None] == groups[1][start : start + tile]] = -1
         best = cosine.argmax(1)
         similarity.append(cosine[rows, best])
         index.append(best + start)
@@ -123,7 +160,7 @@ def _candidates(queries: Floats, references: Floats) -> tuple[Floats, Ints]:
     return np.take_along_axis(all_similarity, keep, 1), np.take_along_axis(all_index, keep, 1)
 
 
-def _gather(references: Sequence[Split], starts: Ints, index: Ints) -> npt.NDArray[np.uint8]:
+def _images_at(references: Sequence[Split], starts: Ints, index: Ints) -> npt.NDArray[np.uint8]:
     """The images at `index`, counted through all references: (P, H, W, C)."""
     images = np.empty((len(index), *references[0].images.shape[1:]), np.uint8)
     for split, start in zip(references, starts, strict=False):

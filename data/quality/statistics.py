@@ -1,7 +1,6 @@
 """Statistics of each image and of a split's labels, a block of images at a time."""
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.format import Split
+from data.npy_stream import blocks_of
 
 BLOCK_BYTES = 8 * 2**20
 """Pixels read at a time; the working memory is about ten times this (wide integers), whatever the size of the set."""
@@ -39,13 +39,6 @@ def image_statistics(split: Split) -> pa.Table:
         {"split": [split.name] * len(split), "index": np.arange(len(split)), "label": _one_label(split.labels), **columns},
         schema=SCHEMA,
     )
-
-
-def blocks_of(images: npt.NDArray[np.uint8], size: int) -> Iterator[slice]:
-    """Slices over the images that each hold about `size` bytes of pixels, and at least one image."""
-    step = max(1, size // max(1, images[0].nbytes))
-    for start in range(0, len(images), step):
-        yield slice(start, start + step)
 
 
 def _block(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from data.errors import DataError
-
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -24,9 +22,6 @@ if TYPE_CHECKING:
 
 Image: TypeAlias = "npt.NDArray[np.uint8]"
 """One image: (H, W, C) uint8, C is 1 or 3."""
-
-DOWNLOADS = Path("real-data")
-"""Where downloaded sets are looked for, and put, when `data.path` is null."""
 
 SOURCES = {
     "digits": "data.sources.digits",
@@ -37,16 +32,12 @@ SOURCES = {
 }
 
 
-class UnsupportedRequest(DataError):
-    """The settings ask for what a source cannot give (a set that it does not know, say): mend the settings, not the data."""
-
-
 @dataclass(frozen=True)
 class Request:
     """What a source is asked for; the fields are those of the `data` settings."""
 
     name: str
-    path: Path | None = None
+    path: Path = Path("real-data")
     image_size: int | None = None
     channels: int | None = None
     licence: str = "unknown"
@@ -60,6 +51,9 @@ class Part:
     """(N,) int64, or (N, L) uint8 for multi-label; checked by `data.labels`."""
     images: Callable[[], Iterator[Image]]
     """Reads the images anew from the first, one at a time, in the order of the labels. Raises DataError where one is unreadable."""
+    groups: Callable[[str], npt.NDArray[Any]] | None = None
+    """Given `data.group`, what names each image's group, (N,); null where the source knows of none. Raises DataError and
+    UnsupportedRequest."""
 
 
 @dataclass(frozen=True)

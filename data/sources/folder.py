@@ -15,6 +15,7 @@ from PIL import ImageOps
 from data import labels as lb
 from data.errors import DataError
 from data.format import SPLITS, SplitName
+from data.groups import from_names
 from data.sources import Image, ImageSet, Part, Request
 from data.transform import fit_picture, to_array
 
@@ -25,7 +26,7 @@ DEEP = ("I", "F")  # I;16 and its kin, too
 
 def load(request: Request) -> ImageSet:
     """The images under `request.path`. Raises DataError when the folders are not as above or there are no images."""
-    if request.path is None or not request.path.is_dir():
+    if not request.path.is_dir():
         raise DataError(f"no folder at {request.path}: set data.path to one that holds train/CLASS/*.png")
     root = request.path
     folders = sorted(f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith((".", "_")))
@@ -36,13 +37,11 @@ def load(request: Request) -> ImageSet:
     names = _classes(root / "train")
     files = {split: _files(root / split, names) for split in SPLITS if split in folders}
     channels = request.channels or _channels(files["train"][0][0])
-    parts: dict[SplitName, Part] = {
-        split: Part(
-            np.array([label for _, label in found], dtype=np.int64),
-            partial(_images, [file for file, _ in found], request.image_size, channels, request.channels is not None),
-        )
-        for split, found in files.items()
-    }
+    parts: dict[SplitName, Part] = {}
+    for split, found in files.items():
+        paths, labels = [file for file, _ in found], [label for _, label in found]
+        images = partial(_images, paths, request.image_size, channels, request.channels is not None)
+        parts[split] = Part(np.array(labels, np.int64), images, partial(from_names, _below_class(paths, root / split), paths))
     task, names = lb.describe({split: part.labels for split, part in parts.items()}, names, str(root))
     return ImageSet(request.name, "folder", request.licence, task, names, parts)
 
@@ -52,7 +51,7 @@ def _classes(folder: Path) -> list[str]:
     if not names:
         raise DataError(
             f"{folder} has no class folders: put its images into {folder}/CLASS/; where the classes are unknown, one folder "
-            f"(unlabelled, say) in each split serves to train and embed, though not to probe"
+            f"(unlabelled, say) in each split serves: all steps run, and the probe says that there is nothing to tell apart"
         )
     return names
 
@@ -72,6 +71,11 @@ def _files(folder: Path, names: list[str]) -> list[tuple[Path, int]]:
     if not found:
         raise DataError(f"{folder} has 0 images ({', '.join(sorted(SUFFIXES))}) in its class folders; add some")
     return [(file, label) for _, label, file in sorted(found)]
+
+
+def _below_class(files: list[Path], split: Path) -> list[str]:
+    """The names that `data.group` looks at: `anna/1.png` for `train/cat/anna/1.png`."""
+    return ["/".join(file.relative_to(split).parts[1:]) for file in files]
 
 
 def _images(files: list[Path], size: int | None, channels: int, convert: bool) -> Iterator[Image]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from data import labels as lb
-from data.errors import DataError
-from data.sources import DOWNLOADS, ImageSet, Request, UnsupportedRequest
+from data.errors import DataError, UnsupportedRequest
+from data.sources import ImageSet, Request
 from data.sources.network import impatient
 from data.sources.npz import read_parts
 
@@ -21,8 +21,7 @@ def load(request: Request) -> ImageSet:
     """The set `request.name` at `request.image_size` (null = 28). Raises DataError when its file is neither there nor to be had."""
     info = _info(request)
     suffix = "" if request.image_size in (None, 28) else f"_{request.image_size}"
-    folder = request.path or DOWNLOADS
-    file = folder / f"{request.name}{suffix}.npz"
+    file = request.path / f"{request.name}{suffix}.npz"
     url, md5 = info["url" + suffix], info["MD5" + suffix]
     if not file.is_file():
         _download(url, file, md5)

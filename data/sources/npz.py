@@ -1,7 +1,7 @@
 """A local npz in MedMNIST's layout: `{train,val,test}_{images,labels}`; val may be missing.
 
 Images are uint8, (N, H, W) grey or (N, H, W, 3) colour; labels integers, (N,), (N, 1) or (N, L). A text array `class_names`
-may name the classes.
+may name the classes, and an array that `data.group` names, such as `train_groups`, the patient or scene of each image of train.
 """
 
 from collections.abc import Iterator
@@ -20,8 +20,6 @@ from data.sources import Image, ImageSet, Part, Request
 
 def load(request: Request) -> ImageSet:
     """The set in the npz at `request.path`. Raises DataError when it is damaged or in another layout."""
-    if request.path is None:
-        raise DataError("the npz source needs data.path: give the file")
     parts = read_parts(request.path)
     names = _class_names(request.path)
     task, names = lb.describe({split: part.labels for split, part in parts.items()}, names, str(request.path))
@@ -53,7 +51,16 @@ def _part(path: Path, images: str, labels: str) -> Part:
     if label_head.shape[0] != head.shape[0]:
         raise DataError(f"{path}: {images} has {head.shape[0]} images and {labels} {label_head.shape[0]} labels; make them agree")
     found = lb.normalise(npy_stream.whole(path, labels), f"{path}: {labels}")
-    return Part(found, partial(_images, path, images))
+    return Part(found, partial(_images, path, images), partial(_groups, path, len(found)))
+
+
+def _groups(path: Path, count: int, name: str) -> lb.Labels:
+    if name not in npy_stream.members(path):
+        raise DataError(f"{path} has no array {name}, which data.group names: save one, a value for each training image")
+    found = npy_stream.whole(path, name)
+    if found.shape not in ((count,), (count, 1)) or found.dtype.kind not in "iuSU":
+        raise DataError(f"{path}: {name} is {found.dtype} {found.shape}: groups must be integers or text, ({count},), one an image")
+    return found.reshape(count)
 
 
 def _images(path: Path, name: str) -> Iterator[Image]:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from data import labels as lb
-from data.errors import DataError
+from data.errors import DataError, UnsupportedRequest
 from data.format import SplitName
-from data.sources import DOWNLOADS, Image, ImageSet, Part, Request, UnsupportedRequest
+from data.sources import Image, ImageSet, Part, Request
 from data.sources.network import impatient
 
 IDX = tuple(f"{split}-{what}-ubyte" for split in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
@@ -54,7 +54,7 @@ def load(request: Request) -> ImageSet:
             f"data.name {request.name!r}: the torchvision source reads {', '.join(KNOWN)}, the sets that need no unpickling; "
             f"for another (CIFAR10, say) make an npz or a folder of images and use that source"
         )
-    root = request.path or DOWNLOADS
+    root = request.path
     if legacy := next(root.glob(f"{request.name}/processed/*.pt"), None):
         raise DataError(f"{legacy} is a pickled copy from an old torchvision, which is never loaded; remove {legacy.parent}")
     parts: dict[SplitName, Part] = {"train": _part(request.name, root, "train"), "test": _part(request.name, root, "test")}

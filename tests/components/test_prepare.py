@@ -10,11 +10,13 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
-from components import prepare
+from components import prepare, validate
 from components.common import artifact
 from components.common.errors import SettingsError
-from components.common.settings import DataSettings
+from components.common.settings import DataSettings, ValidateSettings
 from data.errors import DataError
 from data.format import SPLITS, open_dataset
 from pipeline.cli import main
@@ -37,7 +39,7 @@ def test_digits_are_split_three_ways_without_overlap(tmp_path):
     assert found.info.counts["test"] == pytest.approx(0.2 * 1797, abs=10)
     assert found.info.counts["val"] == pytest.approx(0.2 * 0.8 * 1797, abs=10)
     assert found.info.image_shape == [8, 8, 1]
-    assert [note.split()[0] for note in found.info.notes[1:]] == ["test", "val"]
+    assert [note.split()[0] for note in found.info.notes[1:]] == ["cut", "test", "val"]
     together = np.concatenate([found.split(name).images[..., 0] for name in SPLITS])
     assert sorted(i.tobytes() for i in together) == sorted(i.tobytes() for i in digits()[0])
     for name in SPLITS:
@@ -68,7 +70,7 @@ def test_a_missing_val_is_cut_from_train_and_test_is_untouched(tmp_path):
     file = save(tmp_path / "x.npz", arrays, drop=("val_images", "val_labels"))
     found = prepared(tmp_path / "out", **npz(file, val_fraction=0.2, seed=3))
     assert found.info.counts["train"] + found.info.counts["val"] == 100
-    assert "val was made here from train: 20% of each class, seed 3" in found.info.notes[0]
+    assert "val was made here from train: 20% of each class, seed 3" in found.info.notes[1]
     np.testing.assert_array_equal(found.split("test").images[..., 0], arrays["test_images"])
     rest = {image.tobytes() for image in found.split("train").images}
     assert rest.isdisjoint(image.tobytes() for image in found.split("val").images)
@@ -93,8 +95,6 @@ def test_limit_takes_the_first_of_each_split(tmp_path):
 
 def test_reading_ends_soon_after_the_limit(tmp_path):
     """A file that cannot be read lies beyond the images that are asked for."""
-    from PIL import Image
-
     for split in SPLITS:
         (tmp_path / "set" / split / "c").mkdir(parents=True)
         for number, image in enumerate(digits()[0][:10]):
@@ -104,6 +104,86 @@ def test_reading_ends_soon_after_the_limit(tmp_path):
     assert prepared(tmp_path / "out", limit=7, **given_).info.counts["train"] == 7
     with pytest.raises(DataError, match=r"8\.png"):
         prepared(tmp_path / "out", limit=9, **given_)
+
+
+def scans(folder: Path, patients: int = 30, each: int = 10) -> Path:
+    """Stand-in for medical scans, made of real photographs: of each patient a cut-out, several times, moved by a pixel, darker."""
+    rng = np.random.default_rng(0)
+    photos = [photo.mean(2) for photo in load_sample_images().images]
+    for patient in range(patients):
+        (folder / "train" / ("sick" if patient % 3 else "healthy")).mkdir(parents=True, exist_ok=True)
+        top, left = rng.integers(100, 300, 2)
+        for scan in range(each):
+            down, right = np.array([top, left]) + rng.integers(0, 2, 2)
+            pixels = photos[patient % 2][down : down + 32, right : right + 32] * rng.uniform(0.9, 1)
+            name = f"{'sick' if patient % 3 else 'healthy'}/patient{patient:02d}_{scan}.png"
+            Image.fromarray(pixels.astype(np.uint8)).save(folder / "train" / name)
+    return folder
+
+
+def test_near_duplicates_stay_on_one_side_so_that_validate_accepts_what_is_cut_here(tmp_path):
+    given_ = {"source": "folder", "path": str(scans(tmp_path / "scans"))}
+    prepared(tmp_path / "single", near_duplicate_distance=0, **given_)
+    with pytest.raises(DataError, match=r"near_duplicates is 1\.0, allowed 0\.1"):
+        validate.run(ValidateSettings(), tmp_path / "single", tmp_path / "refused")
+    found = prepared(tmp_path / "grouped", **given_)
+    validate.run(ValidateSettings(), tmp_path / "grouped", tmp_path / "verdict")
+    assert artifact.read(tmp_path / "verdict", "verdict").json("verdict.json")["near_duplicates"]["val"]["count"] == 0
+    assert found.info.counts == {"train": 194, "val": 46, "test": 60}
+    assert "300 images in 33 groups, the largest of 10; 32 groups of copies and near-duplicates" in found.info.notes[0]
+    assert "60 of 300 images (20.0%)" in found.info.notes[1]
+    assert {name: set(found.split(name).labels) for name in SPLITS} == {name: {0, 1} for name in SPLITS}
+
+
+@pytest.mark.parametrize("source", ["folder", "npz"])
+def test_what_data_group_names_stays_on_one_side(tmp_path, source):
+    """The digits, ten to a patient: nothing alike about them but the name."""
+    images, labels = (array[:200] for array in digits())
+    patient = np.random.default_rng(0).permutation(200) // 10
+    if source == "npz":
+        arrays = {"train_images": images, "train_labels": labels, "test_images": images[:9], "test_labels": labels[:9]}
+        path, group = save(tmp_path / "x.npz", arrays, train_groups=patient), "train_groups"
+    else:
+        path, group = tmp_path / "set", r"patient(\d+)"
+        for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+            (path / "train" / str(label) / f"patient{patient[number]}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path / "train" / str(label) / f"patient{patient[number]}" / f"{number}.png")
+    found = prepared(tmp_path / "out", source=source, path=str(path), group=group)
+    owner = {image.tobytes(): number for image, number in zip(images, patient, strict=True)}
+    cut = [name for name in SPLITS if source == "folder" or name != "test"]
+    patients = [{owner[image.tobytes()] for image in found.split(name).images} for name in cut]
+    assert sum(map(len, patients)) == len(set.union(*patients)) == 20
+    assert all(patients)
+    assert f"data.group {group!r} names 20" in found.info.notes[0]
+
+
+def test_a_group_that_cannot_be_had_is_refused(tmp_path):
+    path, out = str(scans(tmp_path / "scans", 4, 2)), tmp_path / "out"
+    for settings_, kind, message in [
+        ({"source": "folder", "path": path, "group": r"subject(\d+)"}, DataError, r"train/healthy/patient00_0\.png does not match"),
+        ({"source": "folder", "path": path, "group": "patient("}, SettingsError, "no regular expression"),
+        ({"source": "folder", "path": path, "group": "patient"}, SettingsError, "0 capture groups"),
+        ({"source": "digits", "group": r"patient(\d+)"}, SettingsError, "images of the source digits have no names"),
+        (npz(save(tmp_path / "x.npz", layout(), drop=("val_images", "val_labels")), group="who"), DataError, "no array who"),
+        (npz(tmp_path / "x.npz", group="test_labels"), DataError, r"test_labels is uint8 \(30, 1\)"),
+    ]:
+        with pytest.raises(kind, match=message):
+            prepare.run(DataSettings(**settings_), out)
+    assert not out.exists()
+
+
+def test_a_group_beside_official_splits_changes_nothing_and_says_so(tmp_path):
+    found = prepared(tmp_path / "out", **npz(save(tmp_path / "x.npz", layout()), group="train_groups"))
+    assert found.info.notes == ["data.group changes nothing: every split is official"]
+
+
+def test_a_limit_reads_no_more_of_a_set_that_is_cut_here_than_it_needs(tmp_path):
+    folder = scans(tmp_path / "scans", 10, 10)
+    (folder / "train" / "sick" / "zz.png").write_text("no image")
+    given_ = {"source": "folder", "path": str(folder)}
+    assert prepared(tmp_path / "out", limit=5, **given_).info.counts == {"train": 5, "val": 5, "test": 3}
+    with pytest.raises(DataError, match=r"zz\.png"):
+        prepared(tmp_path / "out", limit=20, **given_)
 
 
 def test_size_and_channels(tmp_path):
@@ -123,8 +203,6 @@ def test_two_runs_give_the_same_bytes_and_another_seed_others(tmp_path):
 
 
 def test_a_folder_of_images_becomes_a_dataset(tmp_path):
-    from PIL import Image
-
     for number, (image, label) in enumerate(zip(*(a[:200] for a in digits()), strict=True)):
         folder = tmp_path / "set" / "train" / str(label)
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,7 +211,7 @@ def test_a_folder_of_images_becomes_a_dataset(tmp_path):
     assert found.info.counts == {"train": 20, "val": 20, "test": 20}
     per_class = np.bincount(found.split("train").labels, minlength=10)
     assert (per_class.min(), per_class.max()) == (1, 3), "sorted by class, the first 20 would hold two classes"
-    assert len(found.info.notes) == 3
+    assert len(found.info.notes) == 4
 
 
 def test_a_blank_split_passes_here_for_validate_to_judge(tmp_path):

@@ -37,6 +37,22 @@ def test_split_of_several_labels_is_disjoint_and_keeps_frequent_combinations_in_
             assert abs((labels[taken] == combination).all(axis=1).sum() - fraction * total) <= 1
 
 
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 30)), min_size=1, max_size=120), FRACTIONS, SEEDS)
+def test_groups_stay_whole_and_classes_of_one_class_groups_stand_on_both_sides(images, fraction, seed):
+    labels, groups = np.array(images).T
+    kept, taken = stratified(labels, fraction, seed, groups=groups)
+    assert sorted([*kept, *taken]) == list(range(len(labels)))
+    assert not set(groups[kept]) & set(groups[taken])
+    labels = groups % 3
+    kept, taken = stratified(labels, fraction, seed, groups=groups)
+    for label in np.unique(labels):
+        sizes = np.unique(groups[labels == label], return_counts=True)[1]
+        out = (labels[taken] == label).sum()
+        assert (0 < out < sizes.sum()) == (len(sizes) > 1)
+        if len(sizes) > 1:
+            assert abs(out - fraction * sizes.sum()) <= sizes.max() + 1
+
+
 @given(CLASSES, FRACTIONS, SEEDS)
 def test_same_seed_same_split(labels, fraction, seed):
     first, second = (stratified(labels, fraction, seed) for _ in range(2))
@@ -47,6 +63,16 @@ def test_another_seed_or_stream_gives_another_split():
     labels = np.arange(200) % 4
     taken = [tuple(stratified(labels, 0.3, seed, stream)[1]) for seed, stream in ((0, 0), (1, 0), (0, 1))]
     assert len(set(taken)) == 3
+
+
+def test_a_class_that_few_groups_hold_stays_on_both_sides():
+    """Every patient has healthy images, two of forty also a sick one."""
+    groups = np.repeat(np.arange(40), 10)
+    labels = np.zeros(400, np.int64)
+    labels[[5, 15]] = 1
+    for seed in range(20):
+        kept, taken = stratified(labels, 0.2, seed, groups=groups)
+        assert (labels[kept].sum(), labels[taken].sum()) == (1, 1)
 
 
 def test_official_splits_are_kept_whole_and_unnoted():

@@ -58,8 +58,20 @@ class Checkout:
         (folder / "dvc.lock").unlink(missing_ok=True)
         shutil.copyfile(store, folder / "mlflow.db")
         self.set(*SHORT)
-        for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
-            self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.invalid", *arguments)
+        self.run("git", "init", "-q")
+        self.commit("start")
+
+    def commit(self, message: str) -> None:
+        """Commit everything."""
+        self.run("git", "add", "-A")
+        self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.invalid", "commit", "-qm", message)
+
+    def clone(self, folder: Path) -> "Checkout":
+        """A clone of the last commit: what git has, and nothing of what DVC has."""
+        other = object.__new__(type(self))
+        other.folder = folder
+        self.run("git", "clone", "-q", str(self.folder), str(folder))
+        return other
 
     def set(self, *overrides: str) -> None:
         """Write settings into params.yaml, as a user would."""
@@ -73,12 +85,12 @@ class Checkout:
             params[section][name] = yaml.safe_load(value)
         file.write_text(yaml.safe_dump(params))
 
-    def run(self, *words: str, code: int = 0) -> str:
+    def run(self, *words: str, code: int = 0, **variables: str) -> str:
         """Run a command here; its output. The command's own copy of the code is used, not the checkout under test."""
         done = subprocess.run(
             words,
             cwd=self.folder,
-            env=environment(self.folder) | {"PYTHONPATH": str(self.folder)},
+            env=environment(self.folder) | {"PYTHONPATH": str(self.folder)} | variables,
             capture_output=True,
             text=True,
             check=False,

@@ -5,7 +5,8 @@ prepare -> validate -> train -> embed -> probe -> report -> register
 
 import json
 import re
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -124,8 +125,7 @@ def test_a_damaged_artifact_between_two_steps_stops_the_next_one(done: Checkout,
 
 
 def test_an_experiment_can_be_run_shown_and_compared(done: Checkout) -> None:
-    done.run("git", "add", "-A")
-    done.run("git", "-c", "user.name=t", "-c", "user.email=t@example.invalid", "commit", "-qm", "a run")
+    done.commit("a run")
     done.run("dvc", "exp", "run", "-S", "probe.c_grid=[0.001]", "-n", "stricter")  # as above: nothing needs to run again
     shown = json.loads(done.run("dvc", "exp", "show", "--json"))
     assert "stricter" in json.dumps(shown)
@@ -142,3 +142,49 @@ def test_plots_open_without_a_network(done: Checkout) -> None:
     assert len(page) > 500_000
     assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=.https?://", page)
     assert "linear-probe accuracy over log-SNR" in page
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The address of an S3 server on this machine (moto's, in memory), with the bucket `dier`."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    urllib.request.urlopen(urllib.request.Request(f"{url}/dier", method="PUT")).close()
+    yield url
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def with_raw_images(done: Checkout) -> Checkout:
+    """The finished run, with the file behind data.path tracked as well."""
+    (done.folder / "real-data" / "raw.npz").write_bytes(b"stands for the images behind data.path")
+    done.run("dvc", "add", "-q", "real-data/raw.npz")
+    assert stages_run(done.run("dvc", "repro", "report")) == ["prepare"]
+    return done
+
+
+@pytest.mark.parametrize("kind", ["folder", "s3"])
+def test_a_fresh_clone_pulls_what_was_pushed_and_runs_nothing(
+    with_raw_images: Checkout, s3: str, kind: str, tmp_path: Path
+) -> None:
+    """Images, weights, embeddings, metrics and report come from the remote, byte for byte; nothing is made again."""
+    made, key = with_raw_images, {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    made.run(
+        "dvc", "remote", "add", "--force", "--default", "store", "s3://dier/store" if kind == "s3" else str(tmp_path / "store")
+    )
+    if kind == "s3":
+        made.run("dvc", "remote", "modify", "store", "endpointurl", s3)
+    made.commit("a run to share")
+    made.run("dvc", "push", **key)
+
+    clone = made.clone(tmp_path / "clone")
+    assert not (clone.folder / "artifacts").exists()
+    clone.run("dvc", "pull", **key)
+    assert "Data and pipelines are up to date" in clone.run("dvc", "repro", "report")
+    for step in STEPS[: NAMES.index("report") + 1]:
+        here, there = (artifact.read(folder / "artifacts" / step.output, step.output) for folder in (clone.folder, made.folder))
+        assert here.fingerprint == there.fingerprint
+    assert (clone.folder / "real-data" / "raw.npz").read_bytes().startswith(b"stands for")

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from data.format import Split
 from data.quality.alignment import SIDE
-from data.quality.near_duplicates import CANDIDATES, TILE, Pair, descriptors, find
+from data.quality.near_duplicates import CANDIDATES, TILE, Pair, descriptors, find, groups
 
 LIMIT = 0.08
 
@@ -78,6 +78,15 @@ def test_pictures_larger_than_the_comparison_are_found_again():
     changed = np.ascontiguousarray(np.roll(images, 1, 2)[:, ::-1])
     found = list(find(split_of("test", changed), [split_of("train", images)], LIMIT))
     assert [pair and pair.other_index for pair in found] == list(range(len(images)))
+
+
+def test_a_group_is_all_that_hangs_together_whatever_is_most_alike(photos):
+    """Eight photographs, in six changed versions each: within a photograph some pairs are alike only through others."""
+    versions = np.concatenate([np.ascontiguousarray(change(photos[::40])) for change in CHANGES.values()])
+    group = groups(versions, LIMIT).reshape(len(CHANGES), -1)
+    assert (group == group[0]).all()
+    assert len(set(group[0])) == group.shape[1]
+    assert groups(versions[:, :2], LIMIT).tolist() == list(range(len(versions)))
 
 
 def test_the_split_of_the_counterpart_is_named(photos):

@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from data.errors import DataError
+from data.errors import DataError, UnsupportedRequest
 from data.format import MULTI_LABEL
-from data.sources import Request, UnsupportedRequest, load
+from data.sources import Request, load
 from tests.data.files import layout, save
 
 SPLITS = ("train", "val", "test")

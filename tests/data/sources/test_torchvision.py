@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.errors import DataError
-from data.sources import Request, UnsupportedRequest, load
+from data.errors import DataError, UnsupportedRequest
+from data.sources import Request, load
 from data.sources.torchvision import KNOWN
 from tests.data.files import digits
 
