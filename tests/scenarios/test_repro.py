@@ -184,7 +184,7 @@ def test_a_fresh_clone_pulls_what_was_pushed_and_runs_nothing(
     assert not (clone.folder / "artifacts").exists()
     clone.run("dvc", "pull", **key)
     assert "Data and pipelines are up to date" in clone.run("dvc", "repro", "report")
-    for step in STEPS[: NAMES.index("report") + 1]:
+    for step in STEPS[:-1]:
         here, there = (artifact.read(folder / "artifacts" / step.output, step.output) for folder in (clone.folder, made.folder))
         assert here.fingerprint == there.fingerprint
     assert (clone.folder / "real-data" / "raw.npz").read_bytes().startswith(b"stands for")
