@@ -40,7 +40,11 @@ for index in $indexes; do
   given+=("$index")
 done
 [ ${#given[@]} = 0 ] || arguments+=(--build-arg "PIP_EXTRA_INDEX_URL=${given[*]}")
-[ ${#servers[@]} = 0 ] || arguments+=(--network host)
+
+# What is served over loopback is seen on the host's network alone; and an engine without its bridge has no other network.
+if [ ${#servers[@]} != 0 ] || { [[ $(basename "$builder") == docker ]] && ! "$builder" network ls --format '{{.Name}}' | grep -qx bridge; }; then
+  arguments+=(--network host)
+fi
 
 start=$(date +%s)
 "$builder" build "${arguments[@]}" .
