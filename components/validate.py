@@ -9,8 +9,8 @@ from pathlib import Path
 from components.common import artifact
 from components.common.settings import ValidateSettings
 from components.validation import data_docs, pictures
-from components.validation.measures import EARLIER, Measures, measure
-from components.validation.suite import Outcome, checks, validate
+from components.validation.expectations import EARLIER, Measures, checks, measure
+from components.validation.suite import Outcome, validate
 from data.errors import DataError
 from data.format import open_dataset
 from data.quality import statistics

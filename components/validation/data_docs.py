@@ -13,28 +13,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from components.validation import pictures
-from components.validation.measures import Measures
+from components.validation.expectations import Measures
 from components.validation.pictures import ShownPair
 from components.validation.suite import Outcome, Result
 from data.format import SPLITS, DatasetInfo
 
 CLASSES = 40
 """Classes drawn in the picture of the balance."""
-COLUMNS = {
-    "images": "images",
-    "image_type": "type",
-    "image_shape": "shape",
-    "label_format": "labels",
-    "blank_share": "blank",
-    "constant_share": "constant",
-    "saturated_share": "saturated",
-    "duplicate_share": "copies in the split",
-    "leak_share": "leaked",
-    "near_duplicate_share": "near-duplicates",
-    "class_shift": "class shift",
-    "brightness_shift": "brightness shift",
-    "contrast_shift": "contrast shift",
-}
 
 
 def page(info: DatasetInfo, measures: Measures, result: Result, shown: list[ShownPair]) -> str:
@@ -62,8 +47,8 @@ def page(info: DatasetInfo, measures: Measures, result: Result, shown: list[Show
             "Brightness (mean grey level)": pictures.histograms(images, "mean"),
             "Contrast (standard deviation)": pictures.histograms(images, "std"),
         },
-        table=[[row["split"], *(_cell(column, row[column]) for column in COLUMNS)] for row in rows],
-        columns=["split", *COLUMNS.values()],
+        table=[[_cell(str(column), value) for column, value in row.items()] for row in rows],
+        columns=[str(column).removesuffix("_share").replace("_", " ") for column in measures.splits],
         reports={name: Markup(_rendered(report)) for name, report in result.reports.items()},  # noqa: S704 - see _rendered
     )
 

@@ -1,7 +1,10 @@
-"""The numbers that the expectations are about: a table with a row an image, and one with a row a split."""
+"""What is measured, and what is expected of it: a table with a row an image, one with a row a split, and the suite over both.
+
+An expectation with a limit is a column of `_flags`, an entry of `checks`, and the limit's setting.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +16,32 @@ from components.common.settings import ValidateSettings
 from data.format import SPLITS, Dataset, DatasetInfo, Split
 from data.quality import near_duplicates
 from data.quality.near_duplicates import Pair
-from data.quality.statistics import bad_labels, class_counts, image_statistics
+from data.quality.statistics import SCHEMA, bad_labels, class_counts, image_statistics
+
+Severity = Literal["error", "warning"]
+Observed = float | int | str
 
 NAMED = 5
 """Images that a message lists."""
 EARLIER = {"val": ("train",), "test": ("train", "val")}
 """Where the copy of an image does harm: val may not stand in train, test in neither."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One named expectation."""
+
+    name: str
+    severity: Severity
+    says: str
+    """What is expected, as a sentence for people."""
+    table: Literal["images", "splits"]
+    limit: Observed
+    expectation: str
+    """Great Expectations' class, and below what it is made with."""
+    arguments: dict[str, Any]
+    setting: str | None = None
+    """The setting that holds the limit."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +58,74 @@ class Measures:
     """For each split the share of its images in each class, or with each label."""
     pairs: list[Pair]
     """Near-duplicates, the most alike first."""
+
+
+def checks(info: DatasetInfo, settings: ValidateSettings) -> list[Check]:
+    """The suite for a dataset, in the order of the docs."""
+    labels = f"uint8 (N, {len(info.class_names)})" if info.multi_label else "int64 (N)"
+    shape = " x ".join(str(size) for size in info.image_shape)
+    total = sum(info.counts.values())
+
+    def at_most(name: str, severity: Severity, column: str, says: str, setting: str | None = None) -> Check:
+        limit = float(getattr(settings, setting)) if setting else 0.0
+        arguments = {"column": column, "max_value": limit}
+        key = f"validate.{setting}" if setting else None
+        return Check(name, severity, says, "splits", limit, "ExpectColumnMaxToBeBetween", arguments, key)
+
+    def one_of(name: str, says: str, *allowed: str | int) -> Check:
+        arguments = {"column": name, "value_set": list(allowed)}
+        return Check(name, "error", says, "splits", " or ".join(map(str, allowed)), "ExpectColumnValuesToBeInSet", arguments)
+
+    def table(name: str, says: str, limit: Observed, expectation: str, **arguments: Any) -> Check:
+        return Check(name, "error", says, "images", limit, expectation, arguments)
+
+    columns = {"column_list": SCHEMA.names}
+    return [
+        table(
+            "statistics_schema",
+            "The statistics have the agreed columns",
+            f"{len(SCHEMA.names)} columns",
+            "ExpectTableColumnsToMatchOrderedList",
+            **columns,
+        ),
+        table(
+            "one_row_an_image",
+            "Every image that dataset.json counts has statistics",
+            total,
+            "ExpectTableRowCountToEqual",
+            value=total,
+        ),
+        one_of("image_type", "Images are bytes", "uint8"),
+        one_of("image_shape", "Images have the height, width and channels of dataset.json", shape),
+        one_of("channels", "Images are grey or RGB", 1, 3),
+        one_of("label_format", "Labels have the type and shape that the task asks for", labels),
+        at_most("labels_in_range", "error", "bad_label_share", "Every label is a whole number that names a class"),
+        at_most("values_finite", "error", "not_finite_share", "Every statistic of an image is a finite number"),
+        at_most("classes_in_train", "error", "missing_in_train", "Every class has images in train"),
+        at_most("classes_in_val_and_test", "warning", "missing_in_val_or_test", "Every class has images in val and in test"),
+        at_most("blank_images", "error", "blank_share", "Few images are blank", "max_blank_share"),
+        at_most("constant_images", "error", "constant_share", "Few images are of one grey level", "max_constant_share"),
+        at_most("saturated_images", "warning", "saturated_share", "Few images are saturated", "max_saturated_share"),
+        at_most("duplicates", "warning", "duplicate_share", "Few images are copies in a split", "max_duplicate_share"),
+        at_most("leaks", "error", "leak_share", "Few images of val or test stand in another split", "max_leak_share"),
+        at_most(
+            "near_duplicates",
+            "error",
+            "near_duplicate_share",
+            "Val and test are not made of near-duplicates of other splits",
+            "max_near_duplicate_share",
+        ),
+        at_most(
+            "near_duplicates_rare",
+            "warning",
+            "near_duplicate_share",
+            "Near-duplicates across splits are rare",
+            "warn_near_duplicate_share",
+        ),
+        at_most("class_balance", "warning", "class_shift", "Val and test have train's class balance", "max_class_shift"),
+        at_most("brightness", "warning", "brightness_shift", "Val and test are as bright as train", "max_pixel_shift"),
+        at_most("contrast", "warning", "contrast_shift", "Val and test have train's contrast", "max_pixel_shift"),
+    ]
 
 
 def measure(dataset: Dataset, settings: ValidateSettings) -> Measures:
