@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.common import lineage
 from components.common.settings import SECTIONS, load
 from pipeline.run_step import dier
 from pipeline.steps import STEPS
@@ -124,3 +125,8 @@ def test_what_may_be_null_is_null_by_default() -> None:
         for key, field in type(section).model_fields.items():
             if type(None) in getattr(field.annotation, "__args__", ()):
                 assert getattr(section, key) is None, f"{name}.{key}"
+
+
+def test_what_artifacts_are_made_from_is_what_their_steps_are_given() -> None:
+    given = {step.output: tuple(name for name in step.inputs if name != "work") for step in STEPS}
+    assert given == lineage.MADE_FROM | {"registration": given["registration"]}

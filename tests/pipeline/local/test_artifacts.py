@@ -7,16 +7,9 @@ import pytest
 
 from components.common import artifact
 from pipeline.local.artifacts import MADE_BY, gather, link, outcome
+from pipeline.steps import STEPS
 
-NEEDS = {
-    "dataset": (),
-    "verdict": ("dataset",),
-    "model": ("dataset", "verdict"),
-    "embeddings": ("dataset", "model"),
-    "probe": ("dataset", "model", "embeddings"),
-    "report": ("dataset", "verdict", "model", "embeddings", "probe"),
-    "registration": ("verdict", "model", "probe", "report"),
-}
+NEEDS = {step.output: tuple(name for name in step.inputs if name != "work") for step in STEPS}
 
 
 def run_steps(run: Path, names: list[str], earlier: dict[str, Path], content: str) -> dict[str, Path]:
