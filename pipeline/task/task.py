@@ -110,8 +110,8 @@ def _check_fingerprint(argv: list[str], pair: str) -> None:
     found = artifact.sha256(manifest)
     if found != expected:
         raise ArtifactError(
-            f"the {name} at {manifest.parent} has the fingerprint {found}, the cluster file expects {expected}: "
-            "compile again with the new one if the change is meant"
+            f"the {name} at {manifest.parent} is not the one of the cluster file, {expected[:12]}: its fingerprint is {found}; "
+            "compile again with that if the change is meant"
         )
 
 

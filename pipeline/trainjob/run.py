@@ -7,12 +7,12 @@ is replaced: the new one goes on from the checkpoints of the old one.
 import json
 import shutil
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
 from components.common import artifact
 from components.common.progress import say
+from model.atomic import put_in_place, temporary
 from pipeline.errors import ClusterError
 from pipeline.kubeflow import retry
 from pipeline.kubeflow.retry import retrying
@@ -48,9 +48,10 @@ def run_trainjob(manifest: str, argv: list[str], failure_file: Path | None, keep
     code = permanent_failure.recall(failure_file) if failure_file and failure else None
     if failure is None:
         _copy(folder / "model", Path(flag_value(argv, "out")), "model")
-        shutil.rmtree(folder)
-    # a permanent one would only try the same again
-    if keep == "never" or (keep == "failed" and (failure is None or code is not None)):
+    over = failure is None or code is not None  # a permanent failure would only be repeated
+    if over:
+        shutil.rmtree(folder, ignore_errors=True)
+    if keep == "never" or (keep == "failed" and over):
         retrying(lambda: jobs.delete(name), f"cannot delete the TrainJob {name}")
     if failure is not None and code is None:
         there = f"; look with kubectl -n {jobs.namespace} describe trainjob {name}" if keep != "never" else ""
@@ -105,12 +106,11 @@ def _copy(source: Path, target: Path, kind: str) -> Path:
     wanted = artifact.read(source, kind, check=False).fingerprint
     if (target / artifact.MANIFEST).is_file() and artifact.read(target, kind).fingerprint == wanted:
         return target
-    beside = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex}")
+    beside = temporary(target)
     try:
         shutil.copytree(source, beside)
         artifact.read(beside, kind)
-        shutil.rmtree(target, ignore_errors=True)
-        beside.rename(target)
+        put_in_place(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target

@@ -110,7 +110,7 @@ def test_an_input_with_another_fingerprint_is_refused(folder: Path, capsys: pyte
     right = artifact.read(folder / "prepare" / "dataset", "dataset").fingerprint
     assert run(folder, "validate", "--expect", f"dataset={right}") == 0
     assert run(folder, "validate", "--expect", f"dataset={'0' * 64}") == 3
-    assert "the cluster file expects 0000" in capsys.readouterr().err
+    assert "is not the one of the cluster file, 000000000000: its fingerprint is" in capsys.readouterr().err
 
 
 def test_a_failure_that_no_retry_cures_is_not_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
