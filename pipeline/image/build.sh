@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Build the image, print its size, and write its bill of materials beside it. `make image` runs this.
 #   FLAVOUR=cuda|cpu   BASE_IMAGE=...   IMAGE=dier:VERSION   BUILDER=docker|podman (default: the first one there)
+#   TORCH_INDEX_URL=... (a mirror of PyTorch's CPU builds, for FLAVOUR=cpu)   NETWORK=... (of the build; default: the engine's own)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -18,6 +19,7 @@ commit=$(git rev-parse HEAD 2>/dev/null || echo unknown)
 [ -z "$(git status --porcelain --untracked-files=no 2>/dev/null)" ] || commit="$commit-dirty"
 arguments+=(--build-arg "GIT_COMMIT=$commit")
 [ -z "${BASE_IMAGE:-}" ] || arguments+=(--build-arg "BASE_IMAGE=$BASE_IMAGE")
+[ -z "${TORCH_INDEX_URL:-}" ] || arguments+=(--build-arg "TORCH_INDEX_URL=$TORCH_INDEX_URL")
 
 # The package index that pip is told to use instead of PyPI.
 index=${PIP_INDEX_URL:-$("$python" -m pip config get global.index-url 2>/dev/null || true)}
@@ -41,10 +43,12 @@ for index in $indexes; do
 done
 [ ${#given[@]} = 0 ] || arguments+=(--build-arg "PIP_EXTRA_INDEX_URL=${given[*]}")
 
-# What is served over loopback is seen on the host's network alone; and an engine without its bridge has no other network.
-if [ ${#servers[@]} != 0 ] || { [[ $(basename "$builder") == docker ]] && ! "$builder" network ls --format '{{.Name}}' | grep -qx bridge; }; then
-  arguments+=(--network host)
+# The host's network where folders are served over loopback, and where the engine has no network of its own, as that of .ci/engine.
+network=${NETWORK:-}
+if [ -z "$network" ] && { [ ${#servers[@]} != 0 ] || ! "$builder" network ls --format '{{.Name}}' | grep -xE 'bridge|podman' >/dev/null; }; then
+  network=host
 fi
+[ -z "$network" ] || arguments+=(--network "$network")
 
 start=$(date +%s)
 "$builder" build "${arguments[@]}" .

@@ -144,6 +144,7 @@ def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
     assert environment == {
         "HTTPS_PROXY": "http://proxy.example:3128",
         **ca,
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "25",
         "DIER_PERMANENT_FAILURE": "/state/permanent-failure/1",
         "MLFLOW_TRACKING_URI": {"name": "mlflow", "key": "uri", "optional": True},
     }
