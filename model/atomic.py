@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
         version = content["format"]
     except FileNotFoundError:
         raise ValueError(f"it has no {MANIFEST}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"its {MANIFEST} is no manifest") from None
     if version != FORMAT:
         raise ValueError(f"its format is {version!r}, this version reads {FORMAT}")

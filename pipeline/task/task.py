@@ -86,7 +86,7 @@ def _parse(executor_input: str) -> dict[str, Any]:
     try:
         given = json.loads(executor_input)
         given["outputs"]["outputFile"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SettingsError(f"--executor-input is no executor input ({error!r}); dier task runs inside Kubeflow") from error
     return dict(given)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.atomic import LEFTOVER, leftovers, put_in_place, temporary, write_whole
+from model.atomic import LEFTOVER, MANIFEST, leftovers, put_in_place, read_manifest, temporary, write_whole
 
 
 def write_often(file: Path, letter: str) -> None:
@@ -72,3 +72,10 @@ def test_leftovers_are_known_by_their_names_and_by_how_long_nothing_changed(tmp_
     assert leftovers(tmp_path, "model") == [killed]
     assert leftovers(tmp_path) == sorted([killed, other])
     assert leftovers(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": 3}', "[" * 100_000], ids=["empty", "list", "bare", "number", "deep"])
+def test_what_is_no_manifest_is_said_to_be_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / MANIFEST).write_text(text)
+    with pytest.raises(ValueError, match=r"its manifest\.json is no manifest"):
+        read_manifest(tmp_path)

@@ -186,7 +186,7 @@ def test_what_the_ui_cannot_show_does_not_fail_a_finished_step(
     assert all(f"the UI will not show probe's {name}" in said for name in BY_NAME["probe"].shown)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"outputs": {}}', "{{$}}"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"outputs": {}}', "{{$}}", "[" * 100_000])
 def test_it_says_where_it_belongs(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["task", "--executor-input", text, "--", "prepare", "--params", "{}", "--out", "x"]) == 2
     assert "dier task runs inside Kubeflow" in capsys.readouterr().err
