@@ -217,10 +217,12 @@ class Trainer:
         now, minutes = time.monotonic(), self.config.checkpoint_minutes
         late = minutes > 0 and now - self._saved_at >= 60 * minutes
         stop = max((callback.stop_requested() for callback in self.callbacks), default=0)
-        seconds = (now - self._agreed_at) / (self.step - self._agreed)  # a step
+        done = self.step - self._agreed
+        seconds = (now - self._agreed_at) / done  # a step
         stop_, late_, seconds = self.processes.largest([stop, late, seconds], self.device)
         self._agreed, self._agreed_at = self.step, time.monotonic()
-        self._agree_at = self.step + max(1, min(AGREE_STEPS, int(AGREE_S / max(seconds, 1e-6))))
+        # at most twice as many as were measured: the first steps say little of the others, such as of what callbacks take
+        self._agree_at = self.step + max(1, min(AGREE_STEPS, 2 * done, int(AGREE_S / max(seconds, 1e-6))))
         return int(stop_), bool(late_)
 
     def _save(self) -> None:
