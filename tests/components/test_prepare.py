@@ -121,6 +121,7 @@ def scans(folder: Path, patients: int = 30, each: int = 10) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_near_duplicates_stay_on_one_side_so_that_validate_accepts_what_is_cut_here(tmp_path):
     given_ = {"source": "folder", "path": str(scans(tmp_path / "scans"))}
     prepared(tmp_path / "single", near_duplicate_distance=0, **given_)
@@ -309,6 +310,7 @@ def members(draw) -> dict[str, np.ndarray]:
     return arrays
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 @given(arrays=members())
 def test_any_npz_gives_a_sound_dataset_or_a_data_error(tmp_path, arrays):

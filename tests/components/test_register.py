@@ -73,6 +73,7 @@ def test_everything_that_belongs_to_a_version_is_stored(store: str, tmp_path: Pa
     assert version.current_stage in (None, "None")
 
 
+@pytest.mark.slow
 def test_the_same_model_twice_is_one_version(store: str, tmp_path: Path) -> None:
     inputs = make(tmp_path)
     first = do(inputs, tmp_path / "out")
@@ -85,6 +86,7 @@ def test_the_same_model_twice_is_one_version(store: str, tmp_path: Path) -> None
     assert metric(first["run_id"], "probe/dier/val_accuracy") == [(0, 0.7), (300, 0.8)]
 
 
+@pytest.mark.slow
 def test_a_version_that_stands_is_neither_judged_nor_moved_again(store: str, tmp_path: Path) -> None:
     """DVC asks at every repro: an old commit checked out must not take the alias back, nor fail beside a better champion."""
     first = make(tmp_path / "1")
@@ -114,6 +116,7 @@ def test_a_registration_that_was_cut_short_is_completed(store: str, tmp_path: Pa
     assert do(inputs, tmp_path / "out")["aliases"] == ["candidate"]
 
 
+@pytest.mark.slow
 def test_another_registry_gets_its_own_version(
     store: str, migrated_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +161,7 @@ def test_auto_moves_champion_and_records_it(store: str, tmp_path: Path) -> None:
     assert all("policy auto" in e["why"] for e in record)
 
 
+@pytest.mark.slow
 def test_worse_than_the_champion_is_stored_refused_without_an_alias(store: str, tmp_path: Path) -> None:
     do(make(tmp_path / "1"), tmp_path / "out", policy="auto")
     with pytest.raises(GateRefused, match=r"the gate refused glyphs version 2: may be worse than champion version 1 .*--force"):
@@ -194,6 +198,7 @@ def test_a_champion_whose_predictions_are_gone_is_not_replaced_by_itself(store: 
     assert "its predictions of the same dataset are missing or damaged" in done["gate"]["reasons"][-1]
 
 
+@pytest.mark.slow
 def test_champions_do_not_get_worse_by_small_steps(store: str, tmp_path: Path) -> None:
     """Each step lies within the margin of the champion of its time; together they would not."""
     for step, accuracy in enumerate((0.9, 0.88, 0.86)):
@@ -367,6 +372,7 @@ def test_a_multi_label_model_gives_each_label_its_own_probability(store: str, tm
         loaded.predict(pictures(2)[:, :4])
 
 
+@pytest.mark.slow
 def test_loading_a_model_and_predicting_leave_the_generators_of_the_caller_alone(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,6 +21,8 @@ from components.reporting.page import PLOTS
 from data.format import MULTI_LABEL
 from tests.components.report_inputs import Paths, make, without
 
+pytestmark = pytest.mark.slow  # they share trainings that take longer than a second
+
 STEP_SECTIONS = ("data", "validate", "model", "train", "embed", "probe")
 SECTIONS = ("answer", "accuracy", "map", "neighbours", "mistakes", "denoising", "training", "data", "settings", "provenance")
 
@@ -147,7 +149,6 @@ def test_text_from_data_is_text_and_not_markup(digits: Paths, tmp_path: Path) ->
     assert artifact.read(paths["probe"], "probe").json("metrics.json")["conclusions"][0] == UNUSED
 
 
-@pytest.mark.slow
 def test_two_processes_write_the_same_bytes(digits: Paths, html: str, tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text(json.dumps(CHANGED))
@@ -162,7 +163,6 @@ def test_two_processes_write_the_same_bytes(digits: Paths, html: str, tmp_path: 
     assert (tmp_path / "report" / "report.html").read_text("utf-8") == html
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "channels", "there", "absent"),
     [

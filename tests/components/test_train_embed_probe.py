@@ -27,6 +27,8 @@ from model.training.run_configuration import code_digest
 from model.training.trainer import Trainer
 from model.weights import load_model
 
+pytestmark = pytest.mark.slow  # they share trainings that take longer than a second
+
 MODEL = ModelSettings(width=32, heads=2, embed_dim=16)
 TRAIN = TrainSettings(steps=30, warmup_steps=5, batch_size=32, log_every=10, checkpoint_every=10, min_gap=0)
 EMBED = EmbedSettings(timesteps=[0, 400, 999], batch_size=100)
@@ -119,7 +121,6 @@ def test_the_evaluation_with_the_best_probe_is_what_is_exported(run: Path, best:
     assert all(torch.equal(plain[name], newest["ema"][name]) for name in plain)  # evaluating changed nothing
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [9, 29])
 def test_a_stopped_run_chooses_the_same_step_with_the_same_bits(
     run: Path, best: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped: int
@@ -152,7 +153,6 @@ def test_evaluations_that_all_fail_leave_nothing_to_keep(run: Path, tmp_path: Pa
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.slow
 def test_every_option_at_once_goes_through_to_the_probe(run: Path, tmp_path: Path) -> None:
     """And the curve is over the model's own log-SNR."""
     changed = {"probe_every": 20, "views": "crop", "mask_ratio": 0.5, "loss_weight": "min_snr", "condition_dropout": 0.2}
@@ -205,7 +205,6 @@ def test_the_probe_reads_test_once_a_representation_and_shows_every_baseline(run
     assert metrics["conclusions"]
 
 
-@pytest.mark.slow
 def test_test_labels_have_no_say_in_what_is_chosen(run: Path, tmp_path: Path) -> None:
     with artifact.create(tmp_path / "dataset", "dataset", {}) as folder:
         shutil.copytree(run / "dataset", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
@@ -220,7 +219,6 @@ def test_test_labels_have_no_say_in_what_is_chosen(run: Path, tmp_path: Path) ->
     assert shuffled["test"] != original["test"]
 
 
-@pytest.mark.slow
 def test_images_without_labels_are_embedded_and_the_probe_says_that_it_says_nothing(run: Path, tmp_path: Path) -> None:
     with artifact.create(tmp_path / "dataset", "dataset", {}) as folder:
         shutil.copytree(run / "dataset", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))

@@ -35,6 +35,7 @@ def good(tmp_path_factory) -> bytes:
     return packed.getvalue()
 
 
+@pytest.mark.slow
 @given(array=ARRAYS, compressed=st.booleans())
 def test_an_array_comes_out_as_it_went_in(file, array, compressed):
     (np.savez_compressed if compressed else np.savez)(file, x=array)

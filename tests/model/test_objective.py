@@ -25,6 +25,7 @@ def drawn() -> tuple[Tensor, Tensor, Tensor]:
     return x0, noise, error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_what_is_predicted_is_noise_image_or_their_rotation(schedule: str, drawn: tuple[Tensor, ...]) -> None:
     x0, noise, _ = drawn
@@ -144,6 +145,7 @@ def test_the_gap_is_told_at_the_models_own_log_snr(images: np.ndarray, schedule:
     assert [row["log_snr"] for row in rows] == [log_snr(20, schedule), log_snr(600, schedule)]
 
 
+@pytest.mark.slow
 def test_the_weight_is_in_the_gradient_and_not_in_the_curve(images: np.ndarray, tmp_path) -> None:
     plain, weighted = (make_trainer(images, tmp_path / how, loss_weight=how, micro_batch=5) for how in ("uniform", "min_snr"))
     x0, t, noise = plain.batch(0)

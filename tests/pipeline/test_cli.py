@@ -88,6 +88,7 @@ def test_of_a_long_error_the_cause_and_the_cure_stay() -> None:
     assert one_line("y" * 300) == "y" * 300
 
 
+@pytest.mark.slow
 def test_deeply_nested_yaml_is_a_settings_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "deep.yaml"
     file.write_text("[" * 3000)

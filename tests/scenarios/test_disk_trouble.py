@@ -140,6 +140,7 @@ def command(tmp_path: Path, store: str) -> Callable[[Path], list[str]]:
     return lambda work: [*words, "--work", str(work)]
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_one_line_and_goes_on_after_room_is_made(
     small_disk: Path, command: Callable[[Path], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

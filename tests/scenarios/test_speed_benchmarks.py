@@ -13,6 +13,7 @@ from benchmarks import contest, train_step
 from tests.scenarios.conftest import ROOT, environment
 
 
+@pytest.mark.slow
 def test_the_bare_products_are_those_of_the_steps_linear_layers(tmp_path: Path) -> None:
     """12 D^2 a token and block for the blocks' four layers; the modulations see one row an image."""
     trainer = train_step.make_trainer(28, tmp_path, compiled=False)

@@ -27,6 +27,8 @@ from model.features import GAP_IMAGES, shuffled_gap
 from model.training.trainer import Trainer
 from tests.components.test_train_embed_probe import differing, verdict_of
 
+pytestmark = pytest.mark.slow  # they share trainings that take longer than a second
+
 ROOT = Path(__file__).parents[3]
 MODEL = ModelSettings(width=32, heads=2, embed_dim=16)
 TRAIN = TrainSettings(steps=30, warmup_steps=5, batch_size=32, log_every=10, checkpoint_every=10, min_gap=0)
@@ -72,7 +74,6 @@ def test_weights_curve_and_summary_are_the_same_bytes_without_it(watched: Path, 
     assert differing(watched / "model", tmp_path / "model") == {"settings.json"}
 
 
-@pytest.mark.slow
 def test_an_evaluation_draws_nothing_from_the_global_generators(data: Path, tmp_path: Path) -> None:
     """Not that training draws from them: it is to stay so when something does."""
     states = []
@@ -123,7 +124,6 @@ def test_the_figures_are_those_of_the_final_model_at_the_last_step(watched: Path
     assert [found[f"gap_t{row['t']:03d}"] for row in expected] == pytest.approx([row["ratio"] for row in expected], rel=1e-4)
 
 
-@pytest.mark.slow
 def test_a_stopped_training_evaluates_no_step_twice(watched: Path, data: Path, tmp_path: Path, store: str) -> None:
     class StoppedError(Exception):
         pass
@@ -151,7 +151,6 @@ def test_a_stopped_training_evaluates_no_step_twice(watched: Path, data: Path, t
         assert [m.step for m in client.get_metric_history(run.id, name)] == [10, 20, 30]
 
 
-@pytest.mark.slow
 def test_images_without_labels_are_evaluated_without_a_probe(
     data: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,7 +169,6 @@ def test_images_without_labels_are_evaluated_without_a_probe(
     assert "probe on val" not in said
 
 
-@pytest.mark.slow
 def test_what_goes_wrong_in_an_evaluation_does_not_end_the_training(
     data: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,7 +186,6 @@ def test_no_val_images_are_said_before_training(data: Path, tmp_path: Path) -> N
         OnlineProbe(dataset, 10, seed=0, file=tmp_path / "watch.csv")
 
 
-@pytest.mark.slow
 def test_an_encoder_killed_by_the_learning_rate_is_named_long_before_the_end(
     data: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,7 +221,6 @@ peak()
 """
 
 
-@pytest.mark.slow
 def test_memory_is_the_peak_of_the_process() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PEAKS], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, check=True

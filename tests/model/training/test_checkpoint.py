@@ -132,6 +132,7 @@ def test_a_damaged_newest_falls_back_one_loudly(tmp_path: Path, file: str, harm:
     assert file in said[0] or (harm, file) == (flipped, "manifest.json")  # that one names the file that it no longer fits
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_a_manifest_is_found_or_harmless(tmp_path: Path) -> None:
     """A manifest has no checksum of its own: what it says is held against the files."""
     for step in (1, 2):
@@ -213,6 +214,7 @@ def test_a_training_is_finished_when_its_newest_checkpoint_is_whole_and_of_the_l
     assert not finished(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_optimizers_state_survives_the_disk() -> None:
     layers = [torch.nn.Linear(3, 2) for _ in range(2)]
     first, second = (torch.optim.AdamW(layer.parameters(), lr=0.1) for layer in layers)

@@ -54,6 +54,7 @@ def test_a_stopped_run_ends_where_an_unstopped_one_does(images: np.ndarray, tmp_
     assert [point["step"] for point in resumed.curve] == [3, 6, 9, 12]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "steps"),
     [

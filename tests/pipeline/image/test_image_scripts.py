@@ -108,6 +108,7 @@ def install(folder: Path, flavour: str, main: Index, torch: Index) -> tuple[subp
     return done, {place.name.removesuffix(".dist-info") for place in (folder / "venv").rglob("*.dist-info")}
 
 
+@pytest.mark.slow
 def test_pytorchs_index_is_asked_for_pytorch_alone(tmp_path: Path, main_index: Index) -> None:
     torch = Index(tmp_path / "torch")
     torch.add("torch", "2.0+cpu")
@@ -119,6 +120,7 @@ def test_pytorchs_index_is_asked_for_pytorch_alone(tmp_path: Path, main_index: I
     assert set(main_index.asked) == {"numpy"}
 
 
+@pytest.mark.slow
 def test_an_index_that_fails_ends_the_build_at_once_with_a_line(tmp_path: Path, main_index: Index) -> None:
     torch = Index(tmp_path / "torch", broken=True)
     done, installed = install(tmp_path, "cpu", main_index, torch)

@@ -35,6 +35,7 @@ def tasks(spec: dict[str, Any]) -> dict[str, Any]:
     return spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
 
 
+@pytest.mark.slow
 def test_the_committed_pipeline_is_what_compiling_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     fresh = tmp_path / "dier.yaml"
@@ -184,6 +185,7 @@ def test_a_dataset_on_a_volume_is_mounted_into_every_step_that_reads_it_and_copi
         assert [mount["mountPath"] for mount in kubernetes(platform, step)["pvcMount"]] == ["/sets"]
 
 
+@pytest.mark.slow
 def test_a_pipeline_that_would_register_nowhere_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,7 @@ def test_exit_codes_and_output_of_the_real_command(server: StandIn, compiled_fil
     assert list(tmp_path.iterdir()) == []  # nothing is left in the home folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "message"),
     [("GET /runs/run-1", "no longer waiting, but the run goes on: "), ("POST /runs", "it is unknown whether the run was created")],

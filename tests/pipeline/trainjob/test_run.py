@@ -113,6 +113,7 @@ def test_the_role_is_what_is_needed_and_no_more(task: Task, api: StandIn) -> Non
     assert set(api.calls) == api.allowed
 
 
+@pytest.mark.slow
 def test_a_failure_says_why_passes_on_the_last_lines_and_keeps_the_job(task: Task, api: StandIn) -> None:
     api.on_create = lambda job: None
     api.conditions = [[], [], [], [condition("Failed", "jobset failed\ndue to one or more job failures")]]
@@ -186,6 +187,7 @@ def test_a_living_one_is_joined_and_never_doubled(task: Task, api: StandIn, monk
     assert artifact.read(task.out, "model").kind == "model"
 
 
+@pytest.mark.slow
 def test_an_answer_that_was_lost_makes_no_second_one(task: Task, api: StandIn) -> None:
     api.faults = {"create trainjobs": [(0, None)]}  # made, and the connection breaks
     assert task.run() == 0
