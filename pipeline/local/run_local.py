@@ -58,7 +58,7 @@ def run_local(
     missing = [name for name in artifacts.MADE_BY if name not in found]
     missing += [] if made and artifacts.outcome(made[-1]) else ["outcome"]
     if failure or missing:
-        blame = f"{failure or 'the engine reports success'}; no whole artifact of: {', '.join(missing) or 'none'}"
+        blame = f"no whole artifact of: {', '.join(missing) or 'none'}; {failure or 'the engine reports success'}"
         code = permanent_failure.recall(root / "work" / engine.FAILURE) or 1
         raise EngineError(f"the run failed: {blame}; see {log}, mend it, and run the same command again", code)
     say(f"run-local: done in {time.monotonic() - start:.0f} s; artifacts in {root / 'artifacts'}, open report/report.html there")

@@ -68,6 +68,6 @@ def test_one_task_a_timestep_makes_the_embeddings_that_one_task_makes(image: str
 
 def test_an_embed_that_fails_fails_the_run_and_nothing_is_joined(image: str, fan: Path, tmp_path: Path) -> None:
     """A device that is not there: the embeds fail, whatever the engine says of them."""
-    said = run_local(tmp_path / "root", image, "--pipeline", str(fan), *PARAMS, "--param", "embed.device=cuda", code=1)
+    said = run_local(tmp_path / "root", image, "--pipeline", str(fan), *PARAMS, "--param", "embed.device=cuda", code=2)
     assert "no whole artifact of: embeddings, probe, report, registration" in said
     assert not ran(tmp_path / "root") & {"probe", "report", "register"}

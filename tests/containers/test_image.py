@@ -62,7 +62,7 @@ def test_nothing_outside_the_mounts_can_be_written(run: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--help"], 0, "usage: dier"),
+        (["--help"], 0, "Usage: dier"),
         (["prepare", "--params", '{"data": {"sorce": 1}}', "--out", "/state/x"], 2, "--params: data.sorce = 1: unknown setting"),
         (["validate", "--params", "{}", "--dataset", "/state/none", "--out", "/state/x"], 3, "no dataset artifact at /state/none"),
     ],

@@ -82,7 +82,7 @@ class Nodes:
         places = {"dataset": "dataset", "verdict": "verdict", "work": "work", "out": "model"} | paths
         words = ["train", "--params", json.dumps(SETTINGS)]
         words += [word for flag, place in places.items() for word in (f"--{flag}", f"{SHARED}/{place}")]
-        environment = {"DIER_PERMANENT_FAILURE": f"{SHARED}/settled", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
+        environment = {"DIER_PERMANENT_FAILURE": f"{SHARED}/permanent-failure", "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": ""}
         trainer = CustomTrainer(func=train, func_args={"words": words}, num_nodes=2, env=environment)
         self.client.train(runtime="torch-distributed", trainer=trainer, options=[Name(name)])
         self.made.append(name)
