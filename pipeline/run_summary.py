@@ -71,7 +71,7 @@ def _baselines(metrics: dict[str, Any]) -> str:
 
 def _registry(registration: dict[str, Any]) -> str:
     gate = registration["gate"]
-    verdict = "passed" if gate["passed"] else "REFUSED"
+    verdict = gate["verdict"] if gate["passed"] else "REFUSED"
     aliases = ", ".join(registration["aliases"]) or "no alias"
     reasons = "".join(f"\n              {reason}" for reason in gate["reasons"])
     return f"gate          {verdict}{reasons}\nregistered    {registration['name']} version {registration['version']} ({aliases})"
