@@ -4,7 +4,6 @@ Official splits are kept; missing ones are cut from train, in groups: copies and
 `data.group` names. Images pass through one at a time, so memory does not grow with the set; for the search they lie on disk.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -19,7 +18,7 @@ from components.common.progress import say, track
 from components.common.settings import DataSettings
 from data import npy_stream, sources, splits
 from data.errors import DataError, UnsupportedRequest
-from data.format import SPLITS, DatasetInfo, SplitName, write_info
+from data.format import SPLITS, DatasetInfo, SplitName, image_hash, write_info
 from data.groups import Groups, joined
 from data.quality import near_duplicates
 from data.transform import fit
@@ -123,14 +122,13 @@ def _grouped(part: sources.Part, settings: DataSettings, source: str, file: Path
 
 def _compared(part: sources.Part, settings: DataSettings, file: Path) -> tuple[sources.Part, Groups, bool]:
     """A part, its images now in `file`; the groups of copies and near-duplicates (N,); whether the latter were looked for."""
-    count, number, copies = len(part.labels), dict[bytes, int](), list[int]()
+    count, number, copies = len(part.labels), dict[str, int](), list[int]()
 
     def fitted() -> Iterator[sources.Image]:
         for index, image in enumerate(islice(part.images(), count)):
             image = fit(image, settings.image_size, settings.channels)
             constant = image.min() == image.max()  # nobody's copy, as in validate
-            digest = hashlib.blake2b(str(index).encode() if constant else image.tobytes(), digest_size=16).digest()
-            copies.append(number.setdefault(digest, len(number)))
+            copies.append(number.setdefault(str(index) if constant else image_hash(image), len(number)))
             yield image
 
     npy_stream.write(file, track(fitted(), count, "prepare: read", "images"), count)

@@ -59,6 +59,7 @@ class Inputs:
         self.report = artifact.read(report, "report")
         self.dataset = self.model.made_from.get("dataset", "")
         check_one_run(self.verdict, self.model, self.probe, self.report)
+        self.findings = self.verdict.json("verdict.json")
         self.summary = self.model.json("summary.json")
         self.metrics = self.probe.json("metrics.json")
         self.settings = self._settings()
@@ -144,7 +145,7 @@ def _ensure_registered(client: "MlflowClient", name: str) -> None:
 def _evidence(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs, version: int | None) -> Evidence:
     return Evidence(
         settings=settings,
-        verdict=inputs.verdict.json("verdict.json"),
+        verdict=inputs.findings,
         summary=inputs.summary,
         metrics=inputs.metrics,
         dataset=inputs.dataset,
@@ -154,12 +155,12 @@ def _evidence(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
 
 
 def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
-    verdict = inputs.verdict.json("verdict.json")
+    verdict = inputs.findings
     return {
         versions.DIGEST_TAG: inputs.digest,
         versions.GATE_TAG: gate.verdict,
         versions.REASONS_TAG: json.dumps(gate.reasons, ensure_ascii=False),
-        "dier.dataset": inputs.dataset,
+        versions.DATASET_TAG: inputs.dataset,
         "dier.model": inputs.model.fingerprint,
         "dier.embeddings": inputs.probe.made_from["embeddings"],
         "dier.probe": inputs.probe.fingerprint,
@@ -167,7 +168,7 @@ def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
         "dier.dataset_name": inputs.metrics["dataset"],
         "dier.training_key": inputs.summary["training_key"],
         "dier.verdict": f"{'passed' if verdict['passed'] else 'failed'}, {verdict['warnings']} warnings",
-        "dier.accuracy": f"{inputs.metrics['test']['accuracy']['value']:.4f}",
+        versions.ACCURACY_TAG: f"{inputs.metrics['test']['accuracy']['value']:.4f}",
         "dier.t": str(inputs.metrics["t"]),
         **versions.git_tags(Path.cwd()),
     }

@@ -113,9 +113,8 @@ def _callbacks(settings: TrainSettings, dataset: Dataset, folder: Path, live: Li
     if settings.min_gap:
         found.append(DeadEncoder(settings.min_gap))
     if settings.probe_every:
-        from components.training.online_probe import (
-            OnlineProbe,  # brings scikit-learn, which a training without it need not wait for
-        )
+        # brings scikit-learn, which a training without it need not wait for
+        from components.training.online_probe import OnlineProbe
 
         found.append(
             OnlineProbe(

@@ -1,5 +1,6 @@
 """The one on-disk format of an image set: memory-mapped arrays a split, and `dataset.json` beside them."""
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,6 +69,11 @@ class Dataset:
                 f"{self.path}/dataset.json says uint8 {expected}; prepare the data again"
             )
         return Split(name, images, labels)
+
+
+def image_hash(image: npt.NDArray[np.uint8]) -> str:
+    """Hex BLAKE2b-128 of an image's bytes: copies have the same."""
+    return hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
 
 
 def open_dataset(path: Path) -> Dataset:

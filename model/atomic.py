@@ -64,6 +64,13 @@ def temporary(path: Path, kind: str = "partial") -> Path:
     return path.with_name(f".{path.name}.{kind}-{uuid.uuid4().hex}")
 
 
+def changed_at(path: Path) -> float:
+    """When anything in a file or folder last changed, Unix time in seconds. Links count as such and are not followed."""
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    times: list[float] = [part.lstat().st_mtime for part in (path, *inside)]
+    return max(times)
+
+
 def leftovers(folder: Path, name: str | None = None, idle_s: float = IDLE_S) -> list[Path]:
     """Temporaries in `folder` (of the file or folder `name` only) in which nothing has changed for `idle_s` seconds."""
     found = []
@@ -71,8 +78,7 @@ def leftovers(folder: Path, name: str | None = None, idle_s: float = IDLE_S) -> 
         match = LEFTOVER.fullmatch(path.name)
         if match and name in (None, match["name"]):
             with contextlib.suppress(FileNotFoundError):
-                changed = max(part.lstat().st_mtime for part in (path, *path.rglob("*")))
-                if time.time() - changed >= idle_s:
+                if time.time() - changed_at(path) >= idle_s:
                     found.append(path)
     return sorted(found)
 

@@ -36,9 +36,10 @@ def clean(*, work: Path, artifacts: Path, state: Path | None, keep: int, days: f
     found = [*_checkpoints(work, keep), *_temporaries(work), *_temporaries(artifacts)]
     if state is not None:
         found += [*_checkpoints(state / "train", keep), *_temporaries(state), *_left_by_tasks(state, days)]
-    for one in found:
-        say(f"{_bytes(one.path) / 1e6:10.1f} MB  {one.path}  ({one.why})")
-    total = sum(_bytes(one.path) for one in found) / 1e6
+    sizes = [_megabytes(one.path) for one in found]
+    for one, size in zip(found, sizes, strict=True):
+        say(f"{size:10.1f} MB  {one.path}  ({one.why})")
+    total = sum(sizes)
     if not yes:
         say(f"{total:10.1f} MB  in all; dier clean --yes removes them" if found else "nothing to clean")
         return found
@@ -65,7 +66,7 @@ def _temporaries(folder: Path) -> Iterator[Leftover]:
 def _left_by_tasks(state: Path, days: float) -> Iterator[Leftover]:
     for name, why in (("trainjob", "inputs of a TrainJob"), ("permanent-failure", "how a run ended")):
         for path in sorted((state / name).glob("*")) if (state / name).is_dir() else ():
-            if not path.is_symlink() and time.time() - _changed(path) >= days * DAY_S:
+            if not path.is_symlink() and time.time() - atomic.changed_at(path) >= days * DAY_S:
                 yield Leftover(path, f"{why}, unchanged for {days:g} days")
 
 
@@ -89,15 +90,5 @@ def _remove(one: Leftover) -> bool:
     return True
 
 
-def _parts(path: Path) -> Iterator[Path]:
-    yield path
-    if path.is_dir() and not path.is_symlink():
-        yield from path.rglob("*")
-
-
-def _bytes(path: Path) -> int:
-    return sum(part.lstat().st_size for part in _parts(path))
-
-
-def _changed(path: Path) -> float:
-    return max(part.lstat().st_mtime for part in _parts(path))
+def _megabytes(path: Path) -> float:
+    return sum(part.lstat().st_size for part in (path, *path.rglob("*"))) / 1e6

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from pipeline import run_step
-from pipeline.run_step import OUT, PATH, SET, dier
+from pipeline.run_step import OUT, PATH, SET, dier, options
 from pipeline.steps import INPUT_HELP, STATE
 
 CLUSTER = click.option("--cluster", type=PATH, default=Path("pipeline/cluster.yaml"), metavar="FILE", help="cluster settings")
@@ -110,17 +110,13 @@ def compile_pipeline(**options: Any) -> None:
     compile_to(**options)
 
 
-def connection(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where the cluster's API is, and who asks: submit.Connection."""
-    options = (
-        click.option("--host", envvar="KF_PIPELINES_ENDPOINT", show_envvar=True, metavar="URL", help="pipelines' API"),
-        click.option("--token-file", type=PATH, metavar="FILE", help="file with a bearer token"),
-        click.option("--ca", type=PATH, metavar="FILE", help="certificate of a private authority, PEM"),
-        click.option("--namespace", metavar="N", help="namespace, where the cluster has several users"),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
+connection = options(
+    click.option("--host", envvar="KF_PIPELINES_ENDPOINT", show_envvar=True, metavar="URL", help="pipelines' API"),
+    click.option("--token-file", type=PATH, metavar="FILE", help="file with a bearer token"),
+    click.option("--ca", type=PATH, metavar="FILE", help="certificate of a private authority, PEM"),
+    click.option("--namespace", metavar="N", help="namespace, where the cluster has several users"),
+)
+"""Where the cluster's API is, and who asks: submit.Connection."""
 
 
 @dier.command()
@@ -153,14 +149,17 @@ def upload(**options: Any) -> None:
     upload(**options)
 
 
-def pod_paths(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that say where the pods of a TrainJob see inputs and output."""
-    defaults = {"dataset": "dataset", "verdict": "verdict", "work": "train", "out": "model"}
-    for name, folder in reversed(defaults.items()):
-        text = "where the model goes" if name == "out" else INPUT_HELP[name]
-        option = click.option(f"--{name}", type=PATH, default=Path(STATE) / folder, metavar="DIR", help=f"{text}, as pods see it")
-        command = option(command)
-    return command
+def _pod_path(name: str, folder: str, what: str) -> Callable[..., Any]:
+    return click.option(f"--{name}", type=PATH, default=Path(STATE) / folder, metavar="DIR", help=f"{what}, as pods see it")
+
+
+pod_paths = options(
+    _pod_path("dataset", "dataset", INPUT_HELP["dataset"]),
+    _pod_path("verdict", "verdict", INPUT_HELP["verdict"]),
+    _pod_path("work", "train", INPUT_HELP["work"]),
+    _pod_path("out", "model", "where the model goes"),
+)
+"""Where the pods of a TrainJob see inputs and output."""
 
 
 @dier.command()

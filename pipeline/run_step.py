@@ -13,15 +13,17 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from pipeline.steps import INPUT_HELP, STEPS, Step
 from pipeline.task import permanent_failure
 
+F = TypeVar("F", bound=Callable[..., Any])
 TIMINGS = "DIER_TIMINGS"
 """Environment variable with a file for the seconds of each step: inside the artifacts they would make equal runs differ."""
 LONGEST, TAIL = 300, 120
@@ -30,6 +32,17 @@ PATH = click.Path(path_type=Path)
 PARAMS = click.option("--params", required=True, metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
 SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="override a setting (repeatable)")
 OUT = click.option("--out", type=PATH, required=True, metavar="DIR", help="where the artifact goes")
+
+
+def options(*each: Callable[[F], F]) -> Callable[[F], F]:
+    """Several options as one decorator, in the order in which --help lists them."""
+
+    def decorate(command: F) -> F:
+        for option in reversed(each):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 class Commands(click.Group):
@@ -135,9 +148,7 @@ def _add(step: Step) -> None:
             importlib.import_module(f"components.{step.name}").run(**sections, **paths)
 
     inputs = [click.option(f"--{name}", type=PATH, required=True, metavar="DIR", help=INPUT_HELP[name]) for name in step.inputs]
-    for option in reversed((PARAMS, *inputs, OUT, SET)):
-        command = option(command)
-    dier.command(step.name, help=f"{step.help[0].upper()}{step.help[1:]}.")(command)
+    dier.command(step.name, help=f"{step.help[0].upper()}{step.help[1:]}.")(options(PARAMS, *inputs, OUT, SET)(command))
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The tree of the code, a line a file, by the files' own first sentences; `python -m tools.tree` writes it into the docs."""
 
 import ast
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,4 +43,3 @@ def _sentence(file: Path) -> str:
 
 if __name__ == "__main__":
     PAGE.write_text(with_tree(PAGE.read_text("utf-8")), "utf-8")
-    sys.exit(0)

@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from components.common.errors import SettingsError
 from components.probing.baselines import BaselineName
-from data.sources import SOURCES
+from data.sources import DOWNLOADS, SOURCES
 from model.config import NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
 from model.training.fields import Float as Float
 from model.training.fields import Int as Int
@@ -24,7 +24,8 @@ from model.training.options import TrainConfig
 
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises for text that it cannot read; ValueError for dates such as 2024-13-45, RecursionError for deep nesting."""
-
+NEAR_DUPLICATE_DISTANCE = 0.08
+"""Below this prepare keeps images on one side of a split, and validate counts them."""
 
 Timestep = Annotated[Int, Field(ge=0, lt=NUM_TIMESTEPS)]
 
@@ -46,7 +47,7 @@ class DataSettings(Section):
     name: str = Field(
         "digits", description="name of the set; for medmnist its flag, for torchvision its class, such as FashionMNIST"
     )
-    path: str = Field("real-data", description="npz file, image folder, or folder of downloads; dvc repro sees when it changes")
+    path: str = Field(DOWNLOADS, description="npz file, image folder, or folder of downloads; dvc repro sees when it changes")
     image_size: Annotated[Int, Field(ge=4, le=1024)] | None = Field(
         None, description="pixels a side after resizing; for medmnist picks the file (28, 64, 128, 224); null = as it is"
     )
@@ -61,12 +62,13 @@ class DataSettings(Section):
         description=r"what stays on one side of a split made here: for folder a pattern over file names, such as patient(\d+); for npz the name of an array, such as train_groups; null = nothing",
     )
     near_duplicate_distance: Share = Field(
-        0.08, description="and so do copies and near-duplicates, as validate.near_duplicate_distance measures them; 0 = do not look"
+        NEAR_DUPLICATE_DISTANCE,
+        description="and so do copies and near-duplicates, as validate.near_duplicate_distance measures them; 0 = do not look",
     )
 
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
-        if self.source in ("npz", "folder") and self.path == type(self).model_fields["path"].default:
+        if self.source in ("npz", "folder") and self.path == DOWNLOADS:
             raise ValueError(f"data.source {self.source} needs data.path: give the file or folder")
         if self.source == "medmnist" and self.image_size not in (None, 28, 64, 128, 224):
             raise ValueError(f"data.image_size {self.image_size} is no MedMNIST size: use 28, 64, 128 or 224")
@@ -87,7 +89,7 @@ class ValidateSettings(Section):
         0.001, description="error above this share of val that stands byte for byte in train, or of test in train or val"
     )
     near_duplicate_distance: Share = Field(
-        0.08,
+        NEAR_DUPLICATE_DISTANCE,
         description="near-duplicates: less than this share of the contrast (sqrt(1 - r^2)) is left unexplained after alignment",
     )
     warn_near_duplicate_share: Share = Field(

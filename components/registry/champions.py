@@ -25,12 +25,12 @@ def champions(client: "MlflowClient", name: str, dataset: str, version: int | No
     earlier = [
         number
         for number in sorted((versions.ever_champion(client, name) & tags.keys()) - {version})
-        if tags[number].get("dier.dataset") == dataset and tags[number].get(versions.GATE_TAG) != versions.REFUSED
+        if tags[number].get(versions.DATASET_TAG) == dataset and tags[number].get(versions.GATE_TAG) != versions.REFUSED
     ]
-    best = max(earlier, key=lambda number: (float(tags[number]["dier.accuracy"]), number == present), default=present)
+    best = max(earlier, key=lambda number: (float(tags[number][versions.ACCURACY_TAG]), number == present), default=present)
     found = []
     for number in dict.fromkeys((present, best)):
-        tested_on = tags[number].get("dier.dataset")
+        tested_on = tags[number].get(versions.DATASET_TAG)
         found.append(Champion(number, tested_on, _stored(name, number) if tested_on == dataset else None))
     return found
 

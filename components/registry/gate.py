@@ -103,6 +103,7 @@ def _no_worse(evidence: Evidence) -> Iterator[Finding]:
     """Non-inferiority: of the paired difference in test accuracy, the 95 % interval lies above -margin."""
     if not evidence.champions:
         yield PASSED, "no champion to compare with"
+        return
     from components.probing.metrics import Bootstrap  # brings scikit-learn, which a version that stands need not wait for
 
     new, margin = evidence.predictions, evidence.settings.margin

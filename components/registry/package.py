@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.common.artifact import Artifact, write_json
+from components.common.artifact import Artifact, sha256, write_json
 from components.tracking.client import Run
 from data.format import MULTI_LABEL
 
@@ -64,12 +64,11 @@ def copy_package(source: Path, into: Path) -> Path:
     files = sorted(source.glob("*.py"))
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.relative_to(source).as_posix()}\0{hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
+        digest.update(f"{file.name}\0{sha256(file)}\n".encode())
     package = into / f"dier_{digest.hexdigest()[:12]}"
+    package.mkdir()
     for file in files:
-        target = package / file.relative_to(source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        shutil.copyfile(file, package / file.name)
     return package
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 CANDIDATE = "candidate"
 DIGEST_TAG = "dier.digest"
+DATASET_TAG = "dier.dataset"
+ACCURACY_TAG = "dier.accuracy"
 GATE_TAG = "dier.gate"
 REASONS_TAG = "dier.gate_reasons"
 PASSED, UNCOMPARED, REFUSED = VERDICTS = ("passed", "uncompared", "refused")

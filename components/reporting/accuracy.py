@@ -37,7 +37,7 @@ def val_curve(curve: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def accuracy_over_t(inputs: Inputs) -> Picture:
     """The answer's chart, for the page."""
-    return over_t(pd.read_csv(inputs.artifacts["probe"].path / "curve.csv"), inputs.metrics)
+    return over_t(inputs.curve, inputs.metrics)
 
 
 def over_t(curve: pd.DataFrame, metrics: dict[str, Any]) -> Picture:

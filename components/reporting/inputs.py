@@ -1,8 +1,11 @@
 """The five artifacts behind a report, read, checked, and held to belong together."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from components.common import artifact
 from components.common.artifact import Artifact
@@ -28,6 +31,11 @@ class Inputs:
     def fingerprints(self) -> dict[str, str]:
         """`made_from` of the report."""
         return {name: found.fingerprint for name, found in self.artifacts.items()}
+
+    @cached_property
+    def curve(self) -> pd.DataFrame:
+        """The probe's curve.csv."""
+        return pd.read_csv(self.artifacts["probe"].path / "curve.csv")
 
     @property
     def t(self) -> int:

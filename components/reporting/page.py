@@ -5,7 +5,6 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from jinja2 import Environment, StrictUndefined
 
 from components.common.formatting import METRIC_NAMES, measure, percent
@@ -52,7 +51,7 @@ def page(inputs: Inputs, sections: Mapping[str, Section]) -> str:
 def _probe(inputs: Inputs) -> dict[str, Any]:
     """The answer, the curves, and what the embeddings look like."""
     metric = inputs.metrics["chosen_by"]
-    curve = accuracy.val_curve(pd.read_csv(inputs.artifacts["probe"].path / "curve.csv"), metric)
+    curve = accuracy.val_curve(inputs.curve, metric)
     return {
         "metrics": inputs.metrics,
         "baselines": tables.baselines(inputs.metrics),

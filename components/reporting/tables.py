@@ -76,15 +76,14 @@ class Setting:
 
 def settings(sections: Mapping[str, Section]) -> dict[str, list[Setting]]:
     """Every setting a step was given, by section. Of paths only the last part: a report tells nothing about a machine."""
-    return {name: [_setting(section, key) for key in type(section).model_fields] for name, section in sections.items()}
+    return {name: [_setting(section, key, value) for key, value in section.record().items()] for name, section in sections.items()}
 
 
-def _setting(section: Section, key: str) -> Setting:
+def _setting(section: Section, key: str, recorded: Any) -> Setting:
     field = type(section).model_fields[key]
-    value = getattr(section, key)
-    shown = section.record()[key]
-    text = shown if isinstance(shown, str) else json.dumps(shown)
-    return Setting(key, text, field.description or "", value != field.get_default(call_default_factory=True))
+    text = recorded if isinstance(recorded, str) else json.dumps(recorded)
+    changed = getattr(section, key) != field.get_default(call_default_factory=True)
+    return Setting(key, text, field.description or "", changed)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Statistics of each image and of a split's labels, a block of images at a time."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.format import Split
+from data.format import Split, image_hash
 from data.npy_stream import blocks_of
 
 BLOCK_BYTES = 8 * 2**20
@@ -53,7 +52,7 @@ def _block(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
         "min": pixels.min(1).astype(np.int64),
         "max": pixels.max(1).astype(np.int64),
         "saturated_share": (pixels == 255).mean(1),
-        "hash": np.array([hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest() for image in pixels]),
+        "hash": np.array([image_hash(image) for image in pixels]),
     }
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Image: TypeAlias = "npt.NDArray[np.uint8]"
 """One image: (H, W, C) uint8, C is 1 or 3."""
 
+DOWNLOADS = "real-data"
+"""Where downloaded sets are looked for, and put, unless `data.path` says otherwise."""
 SOURCES = {
     "digits": "data.sources.digits",
     "npz": "data.sources.npz",
@@ -37,7 +39,7 @@ class Request:
     """What a source is asked for; the fields are those of the `data` settings."""
 
     name: str
-    path: Path = Path("real-data")
+    path: Path = Path(DOWNLOADS)
     image_size: int | None = None
     channels: int | None = None
     licence: str = "unknown"

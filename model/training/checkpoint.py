@@ -143,13 +143,19 @@ def newest(folder: Path, configuration: RunConfiguration, keep: int, say: Callab
 
 
 def _read(path: Path) -> RunningCheckpoint:
-    check_files(path, read_manifest(path))
-    state = json.loads((path / "state.json").read_bytes())
+    state = _checked_state(path)
     if path.name != f"step-{state['step']:09d}":
         raise ValueError(f"it is of step {state['step']}")
     parts = [*PARTS, BEST] if (path / f"{BEST}.safetensors").is_file() else PARTS  # one that was removed is missed by the manifest
     tensors = {part: load_file(path / f"{part}.safetensors") for part in parts}
     return RunningCheckpoint(state.pop("step"), tensors, state, json.loads((path / FILE).read_bytes()))
+
+
+def _checked_state(path: Path) -> dict[str, Any]:
+    """`state.json` of a checkpoint, every file of which is what its manifest says. Raises ValueError or OSError otherwise."""
+    check_files(path, read_manifest(path))
+    state: dict[str, Any] = json.loads((path / "state.json").read_bytes())
+    return state
 
 
 def finished(folder: Path) -> bool:
@@ -158,9 +164,7 @@ def finished(folder: Path) -> bool:
     Hold the folder (`hold`) before anything is removed from it: a finished training may just be exported.
     """
     try:
-        newest = max(folder.glob("step-*"))
-        check_files(newest, read_manifest(newest))
-        state = json.loads((newest / "state.json").read_bytes())
+        state = _checked_state(max(folder.glob("step-*")))
         return bool(state["step"] >= state["steps"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -6,7 +6,8 @@ metadata, which is what the UI shows of metrics. Protocol: kfp's pipeline_spec.p
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,22 +118,19 @@ def _check_fingerprint(argv: list[str], pair: str) -> None:
 
 def _metadata(given: dict[str, Any], step: str, out: Path, show: Sequence[Sequence[str]]) -> dict[str, Any]:
     """Of each output artifact what the UI shows. The step is done: what cannot be shown is said, and changes nothing else."""
-    metadata: dict[str, Any] = {_name_of(given, out): {"fingerprint": artifact.sha256(out / artifact.MANIFEST)}}
-    try:
-        metadata[_name_of(given, out)] |= ui_metadata.describe(step, out)
-    except Exception as error:
-        _not_shown(step, error)
+    described = _shown(step, lambda: ui_metadata.describe(step, out))
+    metadata = {_name_of(given, out): {"fingerprint": artifact.sha256(out / artifact.MANIFEST), **described}}
     for name, place in show:
-        try:
-            metadata[name] = ui_metadata.show(step, name, out, Path(place))
-        except Exception as error:
-            _not_shown(f"{step}'s {name}", error)
-            metadata[name] = {}
+        metadata[name] = _shown(f"{step}'s {name}", partial(ui_metadata.show, step, name, out, Path(place)))
     return {name: _without_null(values) for name, values in metadata.items()}
 
 
-def _not_shown(what: str, error: Exception) -> None:
-    say(run_step.one_line(f"the UI will not show {what}: {type(error).__name__}: {error}; the artifact itself is whole"))
+def _shown(what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return make()
+    except Exception as error:
+        say(run_step.one_line(f"the UI will not show {what}: {type(error).__name__}: {error}; the artifact itself is whole"))
+        return {}
 
 
 def _without_null(value: Any) -> Any:

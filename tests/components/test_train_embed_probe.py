@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,24 @@ def verdict_of(dataset: Path, out: Path, passed: bool = True) -> Path:
     with artifact.create(out, "verdict", {"dataset": artifact.read(dataset, "dataset").fingerprint}) as folder:
         artifact.write_json(folder / "verdict.json", {"passed": passed, "warnings": 0})
     return out
+
+
+@contextmanager
+def changed(source: Path, target: Path) -> Iterator[Path]:
+    """A copy of the dataset below `source`, to be changed, as the dataset below `target`, with a passing verdict."""
+    with artifact.create(target / "dataset", "dataset", {}) as folder:
+        shutil.copytree(source / "dataset", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+        yield folder
+    verdict_of(target / "dataset", target / "verdict")
+
+
+def unlabelled(source: Path, target: Path) -> None:
+    """The dataset below `source` with one class for all, below `target`."""
+    with changed(source, target) as folder:
+        for split in ("train", "val", "test"):
+            np.save(folder / split / "labels.npy", np.zeros_like(np.load(folder / split / "labels.npy")))
+        info = json.loads((folder / "dataset.json").read_text()) | {"class_names": ["unlabelled"]}
+        artifact.write_json(folder / "dataset.json", info)
 
 
 @pytest.fixture(scope="module")
@@ -206,11 +225,9 @@ def test_the_probe_reads_test_once_a_representation_and_shows_every_baseline(run
 
 
 def test_test_labels_have_no_say_in_what_is_chosen(run: Path, tmp_path: Path) -> None:
-    with artifact.create(tmp_path / "dataset", "dataset", {}) as folder:
-        shutil.copytree(run / "dataset", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+    with changed(run, tmp_path) as folder:
         labels = np.load(folder / "test" / "labels.npy")
         np.save(folder / "test" / "labels.npy", labels[::-1].copy())
-    verdict_of(tmp_path / "dataset", tmp_path / "verdict")
     train.run(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "model")
     embed.run(EMBED, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings")
     probe.run(PROBE, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings", tmp_path / "probe")
@@ -220,13 +237,7 @@ def test_test_labels_have_no_say_in_what_is_chosen(run: Path, tmp_path: Path) ->
 
 
 def test_images_without_labels_are_embedded_and_the_probe_says_that_it_says_nothing(run: Path, tmp_path: Path) -> None:
-    with artifact.create(tmp_path / "dataset", "dataset", {}) as folder:
-        shutil.copytree(run / "dataset", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
-        for split in ("train", "val", "test"):
-            np.save(folder / split / "labels.npy", np.zeros_like(np.load(folder / split / "labels.npy")))
-        info = json.loads((folder / "dataset.json").read_text()) | {"class_names": ["unlabelled"]}
-        artifact.write_json(folder / "dataset.json", info)
-    verdict_of(tmp_path / "dataset", tmp_path / "verdict")
+    unlabelled(run, tmp_path)
     train.run(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "model")
     embed.run(EMBED, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings")
     probe.run(PROBE, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings", tmp_path / "probe")

@@ -1,7 +1,6 @@
 """Evaluations of the embeddings while training runs: what is measured, where it goes, and that nothing else changes by it."""
 
 import csv
-import json
 import os
 import shutil
 import subprocess
@@ -25,7 +24,7 @@ from model.dier import DiER
 from model.errors import TrainingError
 from model.features import GAP_IMAGES, shuffled_gap
 from model.training.trainer import Trainer
-from tests.components.test_train_embed_probe import differing, verdict_of
+from tests.components.test_train_embed_probe import differing, unlabelled, verdict_of
 
 pytestmark = pytest.mark.slow  # they share trainings that take longer than a second
 
@@ -154,13 +153,7 @@ def test_a_stopped_training_evaluates_no_step_twice(watched: Path, data: Path, t
 def test_images_without_labels_are_evaluated_without_a_probe(
     data: Path, tmp_path: Path, store: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with artifact.create(tmp_path / "dataset", "dataset", {}) as folder:
-        shutil.copytree(data / "dataset", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
-        for split in ("train", "val", "test"):
-            np.save(folder / split / "labels.npy", np.zeros_like(np.load(folder / split / "labels.npy")))
-        info = json.loads((folder / "dataset.json").read_text()) | {"class_names": ["unlabelled"]}
-        artifact.write_json(folder / "dataset.json", info)
-    verdict_of(tmp_path / "dataset", tmp_path / "verdict")
+    unlabelled(data, tmp_path)
     (row,) = rows(do(tmp_path, tmp_path, ONCE))
     assert row["probe_t100"] == ""
     assert float(row["gap_t100"]) > 0.9
