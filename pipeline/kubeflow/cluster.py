@@ -132,6 +132,14 @@ class Security(Section):
     run_as_group: Int = Field(10001, ge=1, description="numeric group")
 
 
+class Pods(Section):
+    """What every pod of a run carries, for whoever schedules, counts or charges it."""
+
+    labels: dict[str, str] = Field({}, description="labels, such as a team's or Kueue's")
+    annotations: dict[str, str] = Field({}, description="annotations")
+    priority_class: Name | None = Field(None, description="PriorityClass; null = the cluster's default")
+
+
 class Retry(Section):
     """Of train alone: a lost node or a preempted pod. A permanent failure (exit 2, 3, 4) is not tried again."""
 
@@ -186,6 +194,7 @@ class Cluster(Section):
     env: dict[str, str] = Field({}, description="plain environment of every step; nothing secret")
     certificate_authority: CertificateAuthority | None = Field(None, description="a private one; null = the public ones")
     security: Security = Security()
+    pods: Pods = Pods()
     service_account: Name | None = Field(None, description="of the run: dier submit hands it over; null = the cluster's default")
     time_limits: dict[StepName, Annotated[Int, Field(ge=1)]] = Field({}, description="seconds after which a step is ended")
     retry: Retry = Retry()

@@ -41,8 +41,6 @@ WORK = f"{STATE}/train"
 """Running checkpoints, on a volume (pipeline/kubeflow/placement.py)."""
 PERMANENT_FAILURE = f"{STATE}/permanent-failure/" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
 """Where train remembers a failure that no retry can cure."""
-TRAINJOB = "dier-" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
-"""Its name, the run's: a task that is tried again finds it."""
 KFP_TYPE = {step.output: getattr(dsl, step.kfp_type) for step in STEPS}
 SPLIT, LOOP, JOIN = "embed-split", "embed-by-timestep", "embed-join"
 
@@ -53,6 +51,8 @@ def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> No
     wanted.check_image(allow_tag)
     wanted.check_tracking()
     write_whole(out, compiled(defaults, wanted))
+    if lost := manifest.not_carried(wanted):
+        say(lost)
     say(f"compiled {out} (image {wanted.image})")
 
 
@@ -153,8 +153,8 @@ def _train_task(cluster: Cluster) -> list[str]:
     """How the task runs train: in this pod, in several processes, or as a TrainJob on many nodes."""
     remembered = ["--permanent-failure", PERMANENT_FAILURE] if cluster.retry.count or cluster.many_nodes else []
     if cluster.many_nodes:
-        job = manifest.manifest(cluster, TRAINJOB, failure_file=PERMANENT_FAILURE)
-        return [*remembered, "--trainjob", json.dumps(job, separators=(",", ":")), "--keep", cluster.trainjob.keep]
+        job = json.dumps(manifest.manifest(cluster), separators=(",", ":"))
+        return [*remembered, "--trainjob", job, "--keep", cluster.trainjob.keep]
     return [*remembered, "--processes", str(cluster.train_processes)] if cluster.train_processes > 1 else remembered
 
 

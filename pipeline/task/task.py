@@ -6,6 +6,7 @@ metadata, which is what the UI shows of metrics. Protocol: kfp's pipeline_spec.p
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -60,7 +61,7 @@ def _run_step(argv: list[str], processes: int, trainjob: str | None, failure_fil
     if trainjob is not None:
         from pipeline.trainjob.run import run_trainjob
 
-        return run_trainjob(trainjob, argv, failure_file, keep)
+        return run_trainjob(trainjob, argv, os.environ.get("DIER_RUN_ID", ""), failure_file, keep)
     if processes > 1:
         from pipeline.task.torchrun import run_processes
 

@@ -13,7 +13,7 @@ import yaml
 from components.common.errors import SettingsError
 from pipeline import cli
 from pipeline.kubeflow.cluster import Cluster, load
-from pipeline.trainjob.manifest import manifest
+from pipeline.trainjob.manifest import LONGEST, manifest, name_of, named
 from tests.pipeline.kubeflow.test_compile import DIGEST, compile_with, kubernetes, strict
 from tests.pipeline.trainjob.trainjob_schema import check
 
@@ -56,7 +56,8 @@ SMALLEST: dict[str, Any] = {"work": {"claim": "dier-work"}, "trainjob": {"nodes"
 
 
 def made(**settings: Any) -> dict[str, Any]:
-    return manifest(Cluster.model_validate(settings), "dier-1", ["train", "--out", "/state/model"], "/state/permanent-failure/1")
+    job = manifest(Cluster.model_validate(settings), ["train", "--out", "/state/model"])
+    return named(job, name_of("1"), "/state/permanent-failure/1")
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -211,8 +212,8 @@ def test_the_command_prints_the_same_manifest_each_time(cluster_file: Path, tmp_
     ("settings", "more", "says"),
     [
         (SMALLEST, (), "has no @sha256: digest"),
-        (SMALLEST, ("--allow-tag", "--name", "Mine"), "--name 'Mine' is no name of a TrainJob"),
-        (SMALLEST, ("--allow-tag", "--name", "a" * 51), "is no name of a TrainJob: up to 50"),
+        (SMALLEST, ("--allow-tag", "--name", "Mine"), "'Mine' is no name of a TrainJob"),
+        (SMALLEST, ("--allow-tag", "--name", "a" * 47), "is no name of a TrainJob: up to 46"),
         ({}, ("--allow-tag",), "has no work.claim"),
         (SMALLEST, ("--allow-tag", "--param", "train.stepz=1"), "train.stepz"),
     ],
