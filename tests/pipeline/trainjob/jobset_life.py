@@ -91,7 +91,7 @@ class Life:
             thread.join()
 
     def delete_pod(self, name: str) -> None:
-        """Kill a pod as an eviction or a lost node does; the Job makes another for the same node, whose peers notice by themselves."""
+        """Kill a pod as an eviction does; the Job makes another for the same node, whose peers notice by themselves."""
         pod = self.find(name)
         pod.deleted = True
         if pod.running:

@@ -1,4 +1,4 @@
-"""What a cluster with Kubeflow Trainer refuses of a TrainJob, in its order and words: strict decoding, the CRD's schema, the webhook.
+"""What a cluster with Kubeflow Trainer refuses of a TrainJob, in its order and words: decoding, schema, webhook.
 
 Each rule with where it is written: `trainer@8c0f505` is github.com/kubeflow/trainer at that commit (August 2026), whose schema of
 types the models of kubeflow-trainer-api carry. Kubernetes' own: apimachinery's validation of names and of domain-prefixed paths.
@@ -6,7 +6,6 @@ types the models of kubeflow-trainer-api carry. Kubernetes' own: apimachinery's 
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,7 +51,7 @@ def refused(job: dict[str, Any], runtimes: Runtimes) -> Answer | None:
     unknown, wrong = _schema(job)
     if unknown:
         return refusal(400, "strict decoding error: " + ", ".join(f'unknown field "{path}"' for path in unknown))
-    if wrong := [*_name(job), *wrong, *_lists(job), *_rules(job)]:
+    if wrong := [*_name(job), *(wrong or [*_lists(job), *_rules(job)])]:
         name = job.get("metadata", {}).get("name", "")
         return refusal(422, f'TrainJob.trainer.kubeflow.org "{name}" is invalid: {_joined(wrong)}')
     if denied := list(_webhook(job, runtimes)):
@@ -68,16 +67,24 @@ def _schema(job: dict[str, Any]) -> tuple[list[str], list[str]]:
     """Unknown fields, which a client that asks for strict decoding is told of, and values of another type."""
     unknown, wrong = [], []
     for error in jsonschema.Draft202012Validator(strict_schema()).iter_errors(job):
-        for one in [error, *(error.context or [])]:
-            path = _path(one.absolute_path)
-            if one.validator == "additionalProperties":
-                known = one.schema.get("properties", {})
-                unknown += [f"{path}.{key}".lstrip(".") for key in one.instance if key not in known]
-            elif one is error and one.validator not in ("anyOf", "allOf") and path != "metadata.name":
-                wrong.append(f"{path or '<nil>'}: Invalid value: {one.message}")
-        if error.validator in ("anyOf", "allOf") and not unknown and _path(error.absolute_path) != "metadata":
-            wrong.append(f"{_path(error.absolute_path)}: Invalid value: {error.message}")
+        for leaf in _leaves(error):
+            path = _path(leaf.absolute_path)
+            if leaf.validator == "additionalProperties":
+                known = leaf.schema.get("properties", {})
+                unknown += [f"{path}.{key}".lstrip(".") for key in leaf.instance if key not in known]
+            elif path != "metadata.name":  # has words of its own
+                wrong.append(f"{path or '<nil>'}: Invalid value: {leaf.message}")
     return unknown, wrong
+
+
+def _leaves(error: Any) -> Iterator[Any]:
+    """What is wrong at the bottom: a field that may be absent is `anyOf` it and null."""
+    if error.validator != "anyOf":
+        yield error
+        return
+    for inner in error.context:
+        if inner.validator_value != "null":
+            yield from _leaves(inner)
 
 
 def _path(steps: Any) -> str:
@@ -130,9 +137,10 @@ def _lists(job: dict[str, Any]) -> Iterator[str]:
 def _list(path: str, found: list[Any], key: str | None, most: int) -> Iterator[str]:
     if len(found) > most:
         yield f"{path}: Too many: {len(found)}: must have at most {most} items"
-    for value, count in Counter(entry[key] for entry in found).items() if key else ():
-        if count > 1:
-            yield f'{path}[{[entry[key] for entry in found].index(value) + 1}]: Duplicate value: {{"{key}":{json.dumps(value)}}}'
+    values = [entry[key] for entry in found] if key else []
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            yield f'{path}[{index}]: Duplicate value: {{"{key}":{json.dumps(value)}}}'
 
 
 def _rules(job: dict[str, Any]) -> Iterator[str]:
