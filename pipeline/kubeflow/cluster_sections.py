@@ -166,9 +166,9 @@ class Expression(Section):
 
 
 class Pods(ForSteps):
-    """What every pod carries: for quotas, queues and bills."""
+    """What every pod of a run carries, for whoever schedules, counts or charges it. A TrainJob's pods carry it too."""
 
-    labels: dict[str, str] = Field({}, description="labels, such as Kueue's kueue.x-k8s.io/queue-name, or a cost centre")
+    labels: dict[str, str] = Field({}, description="labels, such as a team's or Kueue's kueue.x-k8s.io/queue-name")
     annotations: dict[str, str] = Field({}, description="annotations")
     node_affinity: list[Expression] = Field([], description="conditions that a node must meet, all of them")
 

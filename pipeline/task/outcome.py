@@ -73,7 +73,7 @@ def _tried(what: str, do: Callable[[], Any]) -> Any:
 
 
 def _end_trainjob(run: str) -> None:
-    from pipeline.trainjob.run import end_trainjob
+    from pipeline.trainjob.end import end_trainjob
 
     end_trainjob(run)
 
