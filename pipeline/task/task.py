@@ -173,5 +173,6 @@ def write(given: dict[str, Any], metadata: dict[str, Any]) -> None:
     artifacts = {}
     for name, found in metadata.items():
         told = given["outputs"]["artifacts"][name]["artifacts"][0]
-        artifacts[name] = {"artifacts": [{"name": told["name"], "uri": told["uri"], "metadata": found}]}
+        told = {key: told[key] for key in ("name", "uri") if key in told}  # no name before Kubeflow 2.15
+        artifacts[name] = {"artifacts": [{**told, "metadata": found}]}
     write_whole(Path(given["outputs"]["outputFile"]), json.dumps({"artifacts": artifacts}, allow_nan=False))

@@ -139,6 +139,27 @@ def test_a_task_without_the_runs_id_says_what_is_missing(
     assert "no DIER_RUN_ID in the environment" in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_a_training_that_the_same_inputs_must_fail_again_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    small = {"depth": 1, "width": 16, "heads": 2, "embed_dim": 8}
+    monkeypatch.setitem(SHORT, "model", small)
+    monkeypatch.setitem(SHORT, "train", {"steps": 400, "warmup_steps": 0, "batch_size": 8, "log_every": 20, "lr": 1})
+    assert run(tmp_path, "prepare") == 0
+    checked = {"dataset": artifact.read(tmp_path / "prepare" / "dataset", "dataset").fingerprint}
+    with artifact.create(tmp_path / "validate" / "verdict", "verdict", checked) as made:
+        artifact.write_json(made / "verdict.json", {"passed": True})  # a stand-in
+    failure_file = tmp_path / "permanent-failure" / "run-1"
+    assert run(tmp_path, "train", "--permanent-failure", str(failure_file)) == 5
+    assert "lower train.lr" in capsys.readouterr().err.splitlines()[-1]
+    assert run(tmp_path, "train", "--permanent-failure", str(failure_file)) == 5
+    again = capsys.readouterr().err
+    assert "ended with exit code 5, which a retry cannot cure" in again
+    assert "train.lr" not in again
+
+
 def test_what_a_retry_may_cure_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIER_RUN_ID", "run-1")
     blocked = tmp_path / "file"
@@ -157,6 +178,14 @@ def test_after_a_success_no_failure_is_remembered(tmp_path: Path, monkeypatch: p
     given = executor_input(tmp_path, "prepare")
     assert run_task(json.dumps(given), words(tmp_path, "prepare"), failures=tmp_path) == 0
     assert not failure_file.exists()
+
+
+def test_an_output_without_a_name_is_told_by_its_uri(tmp_path: Path) -> None:
+    """Kubeflow below 2.15 does not say the name of an output artifact."""
+    given = executor_input(tmp_path, "prepare")
+    given["outputs"]["artifacts"]["dataset"]["artifacts"][0].pop("name")
+    assert run_task(json.dumps(given), words(tmp_path, "prepare")) == 0
+    assert set(told(tmp_path, "prepare")["dataset"]) > {"fingerprint", "counts"}
 
 
 def probe_artifact(folder: Path, **metrics: Any) -> Path:

@@ -122,6 +122,7 @@ def test_ranks_have_less_than_a_pods_30_seconds_to_end(monkeypatch: pytest.Monke
 
 def test_whose_end_is_the_jobs() -> None:
     assert blamed({0: 1, 1: 3}, first=0) == (1, 3)  # bad data counts before a peer that was missed
+    assert blamed({0: 5, 1: 1}, first=1) == (0, 5)  # the first rank, which alone looks at the loss, found it NaN
     assert blamed({0: 1, 1: -9}, first=1) == (1, 137)
     assert blamed({0: 1, 1: -15}, first=0) == (0, 1)
 
