@@ -89,7 +89,7 @@ def component(step: Step, cluster: Cluster) -> BaseComponent:
     """The container component of a step: its parameters are `SECTION_settings`, then come its artifacts and what the UI shows."""
     annotations: dict[str, Any] = {f"{section}_settings": dict for section in step.sections}
     annotations |= _inputs(step, cluster)
-    annotations |= {step.output: dsl.Output[KFP_TYPE[step.output]]}
+    annotations |= {step.kubeflow_output: dsl.Output[KFP_TYPE[step.output]]}
     annotations |= {name: dsl.Output[getattr(dsl, kind)] for name, kind in step.shown.items()}
 
     def specification(*given: Any) -> dsl.ContainerSpec:
@@ -165,7 +165,7 @@ def _command_line(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[
     for name in step.inputs:
         path = {"work": WORK, "dataset": cluster.dataset.path}.get(name)
         arguments += [f"--{name}", str(values[f"{name}_in"].path if f"{name}_in" in values else path)]
-    return [*arguments, "--out", values[step.output].path]
+    return [*arguments, "--out", values[step.kubeflow_output].path]
 
 
 def _tasks(parts: dict[str, BaseComponent], sections: dict[str, Any], cluster: Cluster) -> None:
@@ -187,7 +187,7 @@ def _tasks(parts: dict[str, BaseComponent], sections: dict[str, Any], cluster: C
         if not step.cached:
             task.set_caching_options(False)
         place(task, step.name, cluster)
-        made[step.output] = task.outputs[step.output]
+        made[step.output] = task.outputs[step.kubeflow_output]
 
 
 def _embeddings(parts: dict[str, BaseComponent], settings: Any, inputs: dict[str, Any], cluster: Cluster) -> Any:
