@@ -98,11 +98,18 @@ class Dataset(Section):
     fingerprint: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="importer and volume: sha256 of its manifest.json; another one is refused"
     )
+    claim: Name | None = Field(
+        None, description="prepare: PersistentVolumeClaim where it leaves the dataset, which the steps then read in place, uncopied"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "Dataset":
         if self.source == "importer" and self.uri is None:
             raise ValueError("dataset.source importer needs dataset.uri")
+        if self.claim is not None and self.source != "prepare":
+            raise ValueError(
+                f"dataset.claim is where prepare leaves the dataset; with dataset.source {self.source} there is no prepare"
+            )
         if self.source == "volume" and (self.path is None or self.fingerprint is None):
             raise ValueError(
                 "dataset.source volume needs dataset.path and dataset.fingerprint: without it the cache could not see a change"
@@ -198,6 +205,8 @@ class Cluster(Section):
         if self.dataset.source == "volume" and not any(self.holds_dataset(mount) for mount in mounts):
             there = ", ".join(mounts) or "none"
             raise ValueError(f"dataset.path {self.dataset.path} is below no mount_path of volumes ({there})")
+        if self.dataset.claim and self.dataset.claim in (self.work.claim, *(volume.claim for volume in self.volumes)):
+            raise ValueError(f"dataset.claim {self.dataset.claim} is mounted already: Kubernetes takes a claim once a pod")
         if self.trainjob.nodes > 1 and self.work.claim is None:
             raise ValueError(
                 f"trainjob.nodes {self.trainjob.nodes} needs work.claim: the nodes meet in it (access mode ReadWriteMany)"

@@ -32,7 +32,7 @@ from model.atomic import write_whole
 from pipeline.kubeflow import cluster as cluster_settings
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.placement import place
-from pipeline.steps import BY_NAME, STATE, STEPS, Step
+from pipeline.steps import BY_NAME, DATASETS, STATE, STEPS, Step
 from pipeline.trainjob import manifest
 
 DESCRIPTION = "Unlabelled images to versioned, evaluated diffusion embeddings"
@@ -44,6 +44,8 @@ PERMANENT_FAILURE = f"{STATE}/permanent-failure/" + dsl.PIPELINE_JOB_ID_PLACEHOL
 TRAINJOB = "dier-" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
 """Its name, the run's: a task that is tried again finds it."""
 KFP_TYPE = {step.output: getattr(dsl, step.kfp_type) for step in STEPS}
+FINGERPRINT = "dataset_fingerprint"
+"""What prepare hands on of a dataset that it leaves on a claim: its name there, and what the cache sees change."""
 SPLIT, LOOP, JOIN = "embed-split", "embed-by-timestep", "embed-join"
 
 
@@ -91,6 +93,8 @@ def component(step: Step, cluster: Cluster) -> BaseComponent:
     annotations |= _inputs(step, cluster)
     annotations |= {step.kubeflow_output: dsl.Output[KFP_TYPE[step.output]]}
     annotations |= {name: dsl.Output[getattr(dsl, kind)] for name, kind in step.shown.items()}
+    if _keeps_dataset(step, cluster):
+        annotations |= {FINGERPRINT: dsl.OutputPath(str)}
 
     def specification(*given: Any) -> dsl.ContainerSpec:
         values = dict(zip(annotations, given, strict=True))
@@ -132,9 +136,20 @@ def _signed(
 
 
 def _inputs(step: Step, cluster: Cluster) -> dict[str, Any]:
-    """The inputs that are Kubeflow's artifacts, by parameter: not the work folder, nor a dataset that is mounted."""
+    """The inputs that come from other tasks, by parameter: not the work folder, nor a dataset that is mounted.
+
+    They are Kubeflow's artifacts, each of which its launcher copies into the pod; of a dataset on a claim it is the fingerprint.
+    """
     mounted = {"work"} | ({"dataset"} if cluster.dataset.source == "volume" else set())
-    return {f"{name}_in": dsl.Input[KFP_TYPE[name]] for name in step.inputs if name not in mounted}
+    kinds = {name: dsl.Input[KFP_TYPE[name]] for name in step.inputs if name not in mounted}
+    if "dataset" in kinds and cluster.dataset.claim:
+        kinds["dataset"] = str
+    return {f"{name}_in": kind for name, kind in kinds.items()}
+
+
+def _keeps_dataset(step: Step, cluster: Cluster) -> bool:
+    """Whether the step leaves its artifact on the claim of datasets, and hands on a fingerprint in its place."""
+    return step.output == "dataset" and cluster.dataset.claim is not None
 
 
 def _task(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
@@ -144,8 +159,11 @@ def _task(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
         command += ["--show", f"{name}={values[name].path}"]
     if step.name == "train":
         command += _train_task(cluster)
-    if "dataset" in step.inputs and cluster.dataset.fingerprint:
-        command += ["--expect", f"dataset={cluster.dataset.fingerprint}"]
+    if _keeps_dataset(step, cluster):
+        command += ["--keep-in", DATASETS, "--fingerprint-to", values[FINGERPRINT]]
+    fingerprint = values["dataset_in"] if cluster.dataset.claim and "dataset_in" in values else cluster.dataset.fingerprint
+    if "dataset" in step.inputs and fingerprint:
+        command += ["--expect", f"dataset={fingerprint}"]
     return [*command, "--"]
 
 
@@ -164,7 +182,10 @@ def _command_line(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[
     arguments = [step.name, "--params", f"{{{settings}}}"]
     for name in step.inputs:
         path = {"work": WORK, "dataset": cluster.dataset.path}.get(name)
-        arguments += [f"--{name}", str(values[f"{name}_in"].path if f"{name}_in" in values else path)]
+        if f"{name}_in" in values:
+            given = values[f"{name}_in"]
+            path = f"{DATASETS}/{given}" if name == "dataset" and cluster.dataset.claim else given.path
+        arguments += [f"--{name}", str(path)]
     return [*arguments, "--out", values[step.kubeflow_output].path]
 
 
@@ -187,7 +208,7 @@ def _tasks(parts: dict[str, BaseComponent], sections: dict[str, Any], cluster: C
         if not step.cached:
             task.set_caching_options(False)
         place(task, step.name, cluster)
-        made[step.output] = task.outputs[step.kubeflow_output]
+        made[step.output] = task.outputs[FINGERPRINT if _keeps_dataset(step, cluster) else step.kubeflow_output]
 
 
 def _embeddings(parts: dict[str, BaseComponent], settings: Any, inputs: dict[str, Any], cluster: Cluster) -> Any:

@@ -3,7 +3,7 @@
 from kfp import dsl, kubernetes
 
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.steps import STATE, STEPS
+from pipeline.steps import DATASETS, STATE, STEPS
 
 READ_DATASET = [step.name for step in STEPS if "dataset" in step.inputs]
 SHARED_MEMORY_STEPS = ("train", "embed")
@@ -79,6 +79,8 @@ def _volumes(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
         kubernetes.empty_dir_mount(task, "work", STATE, size_limit=cluster.work.scratch)
     if cluster.shared_memory and step in SHARED_MEMORY_STEPS and not _only_waits(step, cluster):
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=cluster.shared_memory)  # noqa: S108
+    if cluster.dataset.claim and step in ("prepare", *READ_DATASET):
+        kubernetes.mount_pvc(task, cluster.dataset.claim, DATASETS)
     for volume in cluster.volumes:
         if volume.covers(step) or (step in READ_DATASET and cluster.holds_dataset(volume.mount_path)):
             kubernetes.mount_pvc(task, volume.claim, volume.mount_path, sub_path=volume.sub_path)

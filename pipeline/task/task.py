@@ -16,7 +16,8 @@ from components.common.progress import say
 from model.atomic import write_whole
 from pipeline import run_step
 from pipeline.run_step import flag_value
-from pipeline.task import permanent_failure, ui_metadata, ui_outputs
+from pipeline.steps import OUTPUT
+from pipeline.task import kept, permanent_failure, ui_metadata, ui_outputs
 
 
 def run_task(
@@ -26,6 +27,8 @@ def run_task(
     show: Sequence[str] = (),
     expect: Sequence[str] = (),
     lists: Sequence[str] = (),
+    keep_in: Path | None = None,
+    fingerprint_to: Path | None = None,
     failure_file: Path | None = None,
     processes: int = 1,
     trainjob: str | None = None,
@@ -34,9 +37,10 @@ def run_task(
     """Run the step with the command line `argv` and write the executor output; return the step's exit code.
 
     `show` lists `NAME=PATH` of outputs for the UI, `expect` lists `INPUT=FINGERPRINT` that an input artifact must have, `lists`
-    inputs that are several artifacts, each of which is added to `argv` as `--NAME PATH`. Where `failure_file` names a file, a
-    permanent failure is remembered there and repeated at once on the next try. The step runs here, in as many `processes`, or on
-    many nodes as the TrainJob whose manifest (JSON) is given; `keep`: which of those stay.
+    inputs that are several artifacts, each of which is added to `argv` as `--NAME PATH`. `keep_in` gets a copy of the artifact,
+    named by its fingerprint, which is written to `fingerprint_to`. Where `failure_file` names a file, a permanent failure is
+    remembered there and repeated at once on the next try. The step runs here, in as many `processes`, or on many nodes as the
+    TrainJob whose manifest (JSON) is given; `keep`: which of those stay.
     """
     given = _parse(executor_input)
     argv = list(argv[1:] if argv[:1] == ["--"] else argv)
@@ -46,10 +50,14 @@ def run_task(
         return code
     for pair in expect:
         _check_fingerprint(argv, pair)
+    if keep_in is not None:
+        kept.check_writable(keep_in)
     code = _run_step(argv, processes, trainjob, failure_file, keep)
     out = Path(flag_value(argv, "out"))
     if (out / artifact.MANIFEST).is_file():
         _write(given, _metadata(given, argv[0], out, [pair.split("=", 1) for pair in show]))
+        if keep_in is not None:
+            kept.keep(out, OUTPUT[argv[0]], keep_in, fingerprint_to)
     if failure_file is not None:
         permanent_failure.remember(failure_file, code)
     return code
