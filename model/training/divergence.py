@@ -25,7 +25,7 @@ NO_EFFECT = 1.0003
 
 
 def check_finite(point: Mapping[str, float]) -> None:
-    """Check one point of the curve, or what there is of it before a checkpoint. Raises PermanentTrainingError on a non-finite loss."""
+    """Check one point of the curve, or what there is before a checkpoint. Raises PermanentTrainingError on a non-finite loss."""
     if not all(math.isfinite(point[name]) for name in ("loss", "grad_norm_encoder", "grad_norm_denoiser")):
         raise PermanentTrainingError(
             f"non-finite loss or gradient by step {point['step']:.0f} (train.lr {point['lr']:g}): the learning rate is too high "

@@ -17,7 +17,7 @@ from components.common.progress import say
 from model.atomic import write_whole
 from pipeline import run_step
 from pipeline.run_step import flag_value
-from pipeline.task import permanent_failure, ui_metadata
+from pipeline.task import permanent_failure, ui_metadata, work_folder
 
 
 def run_task(
@@ -45,6 +45,7 @@ def run_task(
     if failure_file is not None and (code := permanent_failure.recall(failure_file)) is not None:
         say(f"an earlier try of this run ended with exit code {code}, which a retry cannot cure: see the log of the first try")
         return code
+    work_folder.check(argv)
     for pair in expect:
         _check_fingerprint(argv, pair)
     code = _run_step(argv, processes, trainjob, failure_file, keep)

@@ -24,7 +24,7 @@ from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster import load as load_cluster
 from pipeline.kubeflow.placement import CA_FOLDER, CA_VARIABLES
 from pipeline.steps import STATE
-from pipeline.task import permanent_failure, torchrun
+from pipeline.task import file_modes, permanent_failure, torchrun
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 LAUNCH = ["-m", "pipeline.cli"]
@@ -117,7 +117,7 @@ def _resources(cluster: Cluster) -> dict[str, Any]:
 
 
 def _environment(cluster: Cluster, failure_file: str | None) -> list[dict[str, Any]]:
-    values = {torchrun.SHUTDOWN: torchrun.SHUTDOWN_S} | cluster.env
+    values = {torchrun.SHUTDOWN: torchrun.SHUTDOWN_S, file_modes.VARIABLE: file_modes.IN_TASKS} | cluster.env
     if cluster.certificate_authority:
         values |= dict.fromkeys(CA_VARIABLES, f"{CA_FOLDER}/{cluster.certificate_authority.key}")
     if failure_file:

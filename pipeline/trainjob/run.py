@@ -12,7 +12,7 @@ from typing import Any
 
 from components.common import artifact
 from components.common.progress import say
-from model.atomic import put_in_place, temporary
+from model.atomic import copy_folder, put_in_place, temporary
 from pipeline.errors import ClusterError
 from pipeline.kubeflow import retry
 from pipeline.kubeflow.retry import retrying
@@ -108,7 +108,7 @@ def _copy(source: Path, target: Path, kind: str) -> Path:
         return target
     beside = temporary(target)
     try:
-        shutil.copytree(source, beside)
+        copy_folder(source, beside)
         artifact.read(beside, kind)
         put_in_place(beside, target)
     finally:
