@@ -151,7 +151,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 def copy_folder(source: Path, target: Path) -> None:
     """Copy a folder's files to a new one, with the modes that new files have here: who may read the source says nothing of it."""
-    target.mkdir()
+    target.mkdir(parents=True)
     for path in sorted(source.rglob("*")):
         beside = target / path.relative_to(source)
         if path.is_dir():

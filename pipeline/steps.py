@@ -24,6 +24,8 @@ class Step:
     """The class in kfp.dsl of its artifact. A name, since kfp takes a second to import."""
     shown: Mapping[str, str] = field(default_factory=dict)
     """What Kubeflow's pages show beside the artifact: name and class in kfp.dsl; pipeline/task/ui_metadata.py writes each."""
+    gate: str | None = None
+    """The task on Kubeflow that ends the run where the artifact says no, after the step itself ended well (`dier gate`)."""
     cached: bool = True
     """Whether Kubeflow may take the result of an earlier run: not where the step changes something outside, such as a registry."""
 
@@ -43,6 +45,7 @@ STEPS = (
         inputs=("dataset",),
         output="verdict",
         shown={"page": "HTML"},
+        gate="data-gate",
     ),
     Step(
         name="train",
@@ -83,6 +86,7 @@ STEPS = (
         sections=("register",),
         inputs=("verdict", "model", "probe", "report"),
         output="registration",
+        gate="model-gate",
         cached=False,
     ),
 )

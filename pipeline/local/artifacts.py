@@ -33,14 +33,6 @@ def gather(runs: Path, run: Path) -> dict[str, Path]:
     return {name: found[name] for name in MADE_BY if name in found}
 
 
-def outcome(run: Path) -> str | None:
-    """How `run` ended by its own record, such as SUCCEEDED; None where it left none."""
-    try:
-        return str(artifact.read(run / "outcome" / "outcome", "outcome").json("outcome.json")["state"])
-    except ArtifactError:
-        return None
-
-
 def _earlier(runs: Path, step: str, name: str, fingerprint: str | None) -> list[Path]:
     places = sorted((place for folder in _folders(step) for place in runs.glob(f"*/{folder}/{name}")), reverse=True)
     return [place for place in places if fingerprint and _fingerprint(place) == fingerprint]

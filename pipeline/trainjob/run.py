@@ -20,7 +20,7 @@ from pipeline.run_step import flag_value, with_flag_value
 from pipeline.steps import STATE
 from pipeline.task import permanent_failure
 from pipeline.trainjob.client import Jobs
-from pipeline.trainjob.manifest import LAUNCH, mount_paths
+from pipeline.trainjob.manifest import LAUNCH, mount_paths, name_of, named
 from pipeline.trainjob.watch import ended, watch
 
 SHARED = Path(STATE) / "trainjob"
@@ -29,14 +29,15 @@ COPIED = ("dataset", "verdict")
 GONE_S = 300.0
 
 
-def run_trainjob(manifest: str, argv: list[str], failure_file: Path | None, keep: str) -> int:
-    """Run the step `argv` as the TrainJob of the `manifest` (JSON, without the step's argv); return the step's exit code.
+def run_trainjob(manifest: str, argv: list[str], run_id: str, failure_file: Path | None, keep: str) -> int:
+    """Run the step `argv` as the TrainJob of the `manifest` (JSON, without name and argv); return the step's exit code.
 
-    `keep` says which TrainJobs stay: never, failed or always. Raises ClusterError where Kubernetes says no or the TrainJob fails,
-    ArtifactError for a damaged input or model.
+    It gets its name from the run, and its pods `failure_file`. `keep` says which TrainJobs stay: never, failed or always. Raises
+    ClusterError where Kubernetes says no or the TrainJob fails, ArtifactError for a damaged input or model, SettingsError where the
+    run has no id.
     """
-    job = json.loads(manifest)
-    name = job["metadata"]["name"]
+    name = name_of(run_id)
+    job = named(json.loads(manifest), name, str(failure_file) if failure_file else None)
     folder, jobs = SHARED / name, Jobs()
     job["spec"]["trainer"]["args"] = [*LAUNCH, *_shared(argv, folder, mount_paths(job))]
     _ensure(jobs, job)

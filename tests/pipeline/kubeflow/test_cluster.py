@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from components.common.errors import SettingsError
-from pipeline.kubeflow.cluster import STEP_NAMES, Cluster, load
+from pipeline.kubeflow.cluster import Cluster, load
+from pipeline.kubeflow.cluster_sections import STEP_NAMES
 from pipeline.steps import STEPS
 
 ROOT = Path(__file__).parents[3]
@@ -33,7 +34,14 @@ def test_the_shipped_file_is_read() -> None:
         ({"resources": {"train": {"memory_limit": "lots"}}}, "memory_limit = 'lots'"),
         ({"resources": {"trian": {}}}, "resources.trian"),
         ({"security": {"run_as_user": 0}}, "run_as_user = 0"),
+        ({"security": {"run_as_group": -1}}, "run_as_group = -1"),
         ({"retry": {"wait": "soon"}}, "retry.wait = 'soon'"),
+        ({"retry": {"factor": 1.5}}, "retry.factor = 1.5"),
+        ({"work": {"claim": "dier.work"}}, "work.claim = 'dier.work'"),
+        ({"work": {"claim": "a" * 64}}, "work.claim"),
+        ({"work": {"storage_class": "fast"}}, "needs work.scratch"),
+        ({"volumes": [{"claim": "my.images", "mount_path": "/images"}]}, "volumes.0.claim = 'my.images'"),
+        ({"pods": {"node_affinity": [{"key": "zone", "operator": "Near"}]}}, "operator = 'Near'"),
         ({"time_limits": {"train": "3d"}}, "time_limits.train"),
         ({"image": "two words"}, "image = 'two words'"),
         ({"dataset": {"source": "importer"}}, "needs dataset.uri"),

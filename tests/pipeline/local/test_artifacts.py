@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.common import artifact
-from pipeline.local.artifacts import MADE_BY, gather, link, outcome
+from pipeline.local.artifacts import MADE_BY, gather, link
 from pipeline.steps import STEPS
 
 NEEDS = {step.output: tuple(name for name in step.inputs if name != "work") for step in STEPS}
@@ -66,7 +66,3 @@ def test_links_point_at_the_latest_run_alone(runs: Path, tmp_path: Path) -> None
     assert (folder / "model").resolve() == made["model"].resolve()
     link({"dataset": made["dataset"]}, folder)
     assert [place.name for place in folder.iterdir()] == ["dataset"]
-
-
-def test_a_run_without_a_record_has_no_outcome(runs: Path) -> None:
-    assert outcome(runs / "dier-1") is None

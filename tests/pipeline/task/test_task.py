@@ -8,7 +8,7 @@ import pytest
 
 from components.common import artifact
 from pipeline import cli
-from pipeline.kubeflow.cluster import STEP_NAMES
+from pipeline.kubeflow.cluster_sections import STEP_NAMES
 from pipeline.local.artifacts import MADE_BY
 from pipeline.steps import BY_NAME, OUTPUT
 from pipeline.task import task
@@ -113,16 +113,30 @@ def test_an_input_with_another_fingerprint_is_refused(folder: Path, capsys: pyte
     assert "is not the one of the cluster file, 000000000000: its fingerprint is" in capsys.readouterr().err
 
 
-def test_a_failure_that_no_retry_cures_is_not_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    failure_file = tmp_path / "permanent-failure" / "run-1"
-    assert run(tmp_path, "train", "--permanent-failure", str(failure_file)) == 3  # no dataset
+def test_a_failure_that_no_retry_cures_is_not_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DIER_RUN_ID", "run-1")
+    failures = tmp_path / "permanent-failure"
+    assert run(tmp_path, "train", "--permanent-failures", str(failures)) == 3  # no dataset
     first = capsys.readouterr().err
     assert "no dataset artifact" in first
-    assert run(tmp_path, "train", "--permanent-failure", str(failure_file)) == 3
+    assert run(tmp_path, "train", "--permanent-failures", str(failures)) == 3
     again = capsys.readouterr().err
     assert "which a retry cannot cure" in again
     assert "no dataset artifact" not in again
     assert not (tmp_path / "train" / "executor_output.json").exists()
+    monkeypatch.setenv("DIER_RUN_ID", "run-2")  # another run on the same claim is not told of it
+    assert run(tmp_path, "train", "--permanent-failures", str(failures)) == 3
+    assert "no dataset artifact" in capsys.readouterr().err
+
+
+def test_a_task_without_the_runs_id_says_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DIER_RUN_ID", raising=False)
+    assert run(tmp_path, "train", "--permanent-failures", str(tmp_path)) == 2
+    assert "no DIER_RUN_ID in the environment" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -147,21 +161,22 @@ def test_a_training_that_the_same_inputs_must_fail_again_is_not_tried_again(
 
 
 def test_what_a_retry_may_cure_is_not_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    failure_file = tmp_path / "permanent-failure"
+    monkeypatch.setenv("DIER_RUN_ID", "run-1")
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     line = ["prepare", "--params", "{}", "--out", str(blocked / "dataset")]
     given = executor_input(tmp_path, "prepare")
-    assert run_task(json.dumps(given), line, failure_file=failure_file) == 1  # cannot be written
-    assert not failure_file.exists()
+    assert run_task(json.dumps(given), line, failures=tmp_path / "failures") == 1  # cannot be written
+    assert not (tmp_path / "failures").exists()
 
 
-def test_after_a_success_no_failure_is_remembered(tmp_path: Path) -> None:
+def test_after_a_success_no_failure_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Left by a run that had the same place, it would end every later one."""
-    failure_file = tmp_path / "permanent-failure"
+    monkeypatch.setenv("DIER_RUN_ID", "run-1")
+    failure_file = tmp_path / "run-1"
     failure_file.write_text("damaged")  # says nothing, so the step is tried
     given = executor_input(tmp_path, "prepare")
-    assert run_task(json.dumps(given), words(tmp_path, "prepare"), failure_file=failure_file) == 0
+    assert run_task(json.dumps(given), words(tmp_path, "prepare"), failures=tmp_path) == 0
     assert not failure_file.exists()
 
 
@@ -221,21 +236,52 @@ def test_it_says_where_it_belongs(text: str, capsys: pytest.CaptureFixture[str])
     assert "dier task runs inside Kubeflow" in capsys.readouterr().err
 
 
+def test_a_gated_step_ends_well_once_its_artifact_is_whole_and_the_gate_ends_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kubeflow keeps nothing of a failed task: neither the Data Docs of a failed validation, nor who was refused by the gate."""
+    assert run(tmp_path, "prepare") == 0
+    capsys.readouterr()
+    strict = json.dumps(
+        {"validate": {"max_near_duplicate_share": 0.0, "warn_near_duplicate_share": 0.0, "near_duplicate_distance": 0.9}}
+    )
+    line = words(tmp_path, "validate")
+    line[line.index("--params") + 1] = strict
+    given = json.dumps(executor_input(tmp_path, "validate"))
+    show = ["--show", f"page={tmp_path / 'validate' / 'page'}"]
+    assert cli.main(["task", "--executor-input", given, *show, "--gated", "data-gate", "--", *line]) == 0
+    assert "the task data-gate ends the run" in capsys.readouterr().err
+    assert told(tmp_path, "validate")["verdict"]["passed"] is False
+    assert (tmp_path / "validate" / "page").is_file()
+    assert cli.main(["gate", "--verdict", str(tmp_path / "validate" / "verdict")]) == 3
+    said = capsys.readouterr().err
+    assert said.startswith("dier: error: validation failed: near_duplicates")
+    assert str(tmp_path) not in said  # a path that exists nowhere any more
+    assert cli.main(["task", "--executor-input", given, "--gated", "data-gate", "--", *line[:4], "nowhere", *line[5:]]) == 3
+
+
+def test_the_gate_of_the_model_reads_the_registration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gate = {"passed": True, "verdict": "passed", "reasons": ["accuracy 0.9"]}
+    for passed, code in ((True, 0), (False, 4)):
+        with artifact.create(tmp_path / "registration", "registration", {}) as folder:
+            made = {"name": "eyes", "version": 7, "gate": gate | {"passed": passed}, "aliases": ["candidate"]}
+            artifact.write_json(folder / "registration.json", made)
+        assert cli.main(["gate", "--registration", str(tmp_path / "registration")]) == code
+    passed, refused = capsys.readouterr().err.splitlines()
+    assert passed == "registered eyes version 7 (candidate); gate passed: accuracy 0.9"
+    assert refused.startswith("dier: error: the gate refused eyes version 7: accuracy 0.9.")
+    assert cli.main(["gate", "--registration", str(tmp_path)]) == 3
+
+
 @pytest.mark.parametrize(
-    ("status", "state", "message"),
-    [
-        ({"state": "SUCCEEDED", "pipelineJobResourceName": "run-7", "pipelineTaskName": "steps"}, "SUCCEEDED", ""),
-        (
-            {"state": "FAILED", "pipelineJobResourceName": "run-8", "error": {"code": 9, "message": "train failed"}},
-            "FAILED",
-            "train failed",
-        ),
-    ],
+    ("section", "single", "code"),
+    [({}, {}, 0), ({}, {"data_source": "folder"}, 2), ({"source": "digits"}, {"data_source": "folder"}, 0)],
 )
-def test_the_outcome_is_recorded(tmp_path: Path, status: dict[str, Any], state: str, message: str) -> None:
-    out = tmp_path / "outcome" / "outcome"
-    given = json.dumps(executor_input(tmp_path, "outcome"))
-    assert cli.main(["outcome", "--executor-input", given, "--status", json.dumps(status), "--out", str(out)]) == 0
-    record = artifact.read(out, "outcome").json("outcome.json")
-    assert (record["state"], record["message"], record["run"]) == (state, message, status["pipelineJobResourceName"])
-    assert told(tmp_path, "outcome")["outcome"] == record
+def test_a_sections_json_counts_before_a_single_setting(
+    tmp_path: Path, section: dict[str, Any], single: dict[str, Any], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = executor_input(tmp_path, "prepare")
+    given["inputs"]["parameterValues"] = {"data_settings": section, **single}
+    line = ["prepare", "--params", json.dumps({"data": {"limit": 50.0, **section}}), "--out", str(tmp_path / "prepare" / "dataset")]
+    assert run_task(json.dumps(given), line) == code
+    assert ("data.source folder needs data.path" in capsys.readouterr().err) is (code == 2)

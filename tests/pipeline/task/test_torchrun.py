@@ -42,10 +42,11 @@ def task(folder: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_failure_of_the_step_keeps_its_exit_code_and_is_permanent(tmp_path: Path) -> None:
-    failure_file = tmp_path / "permanent-failure" / "run"
+def test_a_failure_of_the_step_keeps_its_exit_code_and_is_permanent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failure_file = tmp_path / "permanent-failure" / "run-1"
+    monkeypatch.setenv("DIER_RUN_ID", "run-1")
     done = subprocess.run(
-        task(tmp_path, "--permanent-failure", str(failure_file)), cwd=ROOT, capture_output=True, text=True, check=False
+        task(tmp_path, "--permanent-failures", str(failure_file.parent)), cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 3, done.stderr
     assert "dier: error: no dataset artifact" in done.stderr
@@ -53,7 +54,7 @@ def test_a_failure_of_the_step_keeps_its_exit_code_and_is_permanent(tmp_path: Pa
     assert json.loads(failure_file.read_text()) == {"code": 3}
     start = time.monotonic()
     again = subprocess.run(
-        task(tmp_path, "--permanent-failure", str(failure_file)), cwd=ROOT, capture_output=True, text=True, check=False
+        task(tmp_path, "--permanent-failures", str(failure_file.parent)), cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert again.returncode == 3
     assert "a retry cannot cure" in again.stderr
