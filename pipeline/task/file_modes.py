@@ -1,7 +1,7 @@
 """Who may read what a task writes: its user and its group, whatever the umask of the launcher that started it is.
 
-Argo starts Kubeflow's launcher with the umask 0 (4.0.8, workflow/executor/osspecific/umask_linux.go:8), so everybody could change what
-a task leaves on a claim. A TrainJob's pods have 022, so another user of the group could not go on from a checkpoint.
+Argo starts Kubeflow's launcher with the umask 0 (4.0.8, workflow/executor/osspecific/umask_linux.go:8), so everybody could change
+what a task leaves on a claim. A TrainJob's pods have 022, so another user of the group could not go on from a checkpoint.
 """
 
 import os
