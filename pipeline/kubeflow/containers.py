@@ -31,7 +31,7 @@ def step_component(step: Step, cluster: Cluster) -> BaseComponent:
     """Of a step: its parameters are `SECTION_settings` and single settings, then come its artifacts and what the UI shows."""
     annotations: dict[str, Any] = parameters.types(list(parameters.of_task(step.sections)))
     annotations |= inputs(step, cluster)
-    annotations |= {step.output: dsl.Output[KFP_TYPE[step.output]]}
+    annotations |= {step.kubeflow_output: dsl.Output[KFP_TYPE[step.output]]}
     annotations |= {name: dsl.Output[getattr(dsl, kind)] for name, kind in step.shown.items()}
 
     def specification(*given: Any) -> dsl.ContainerSpec:
@@ -147,7 +147,7 @@ def _command_line(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[
     for name in step.inputs:
         path = {"work": WORK, "dataset": cluster.dataset.path}.get(name)
         arguments += [f"--{name}", str(values[f"{name}_in"].path if f"{name}_in" in values else path)]
-    return [*arguments, "--out", values[step.output].path]
+    return [*arguments, "--out", values[step.kubeflow_output].path]
 
 
 def _settings(sections: Any, values: Mapping[str, Any]) -> str:

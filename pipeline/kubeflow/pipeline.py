@@ -111,7 +111,7 @@ def _tasks(parts: dict[str, BaseComponent], values: dict[str, Any], cluster: Clu
         for passed in (gates.pop(name) for name in step.inputs if name in gates):
             task.after(passed)  # the first step that reads it: those behind wait for that one
         place(task, step.name, cluster)
-        made[step.output] = task.outputs[step.output]
+        made[step.output] = task.outputs[step.kubeflow_output]
         if step.gate:
             gates[step.output] = parts[step.gate](**{f"{step.output}_in": made[step.output]})
             gates[step.output].set_caching_options(step.cached)

@@ -1,8 +1,8 @@
 """When Argo tries a task again, and for how long: its times, as whole seconds.
 
 `backoff.maxDuration`, which Kubeflow calls backoff_max_duration, is no longest wait: it is the window from the start of the first
-try, after which nothing is tried again and a further try is ended where it stands (Argo 4.0.8, operator.go:1043,
-1099, 1112; cmd/argoexec/executor/init.go:69). Kubeflow's compiler says an hour where it is left out, less than most trainings take.
+try, after which nothing is tried again and a further try is ended where it stands (Argo 4.0.8, workflow/controller/operator.go:1043
+and 1099, 1112; cmd/argoexec/executor/init.go:69). Left out it is an hour or nothing, as the SDK has it: less than a training takes.
 """
 
 FOREVER_S = 10 * 365 * 86400

@@ -5,7 +5,6 @@ metadata, which is what the UI shows of metrics. Protocol: kfp's pipeline_spec.p
 """
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from model.atomic import write_whole
 from pipeline import run_step
 from pipeline.kubeflow import parameters
 from pipeline.run_step import flag_value, with_flag_value
-from pipeline.task import permanent_failure, ui_metadata, work_folder
+from pipeline.task import permanent_failure, ui_metadata, ui_outputs, work_folder
 from pipeline.task.run_id import run_id
 
 GATED = (3, 4)
@@ -136,8 +135,8 @@ def _metadata(given: dict[str, Any], step: str, out: Path, show: Sequence[Sequen
     described = _shown(step, lambda: ui_metadata.describe(step, out))
     metadata = {name_of(given, out): {"fingerprint": artifact.sha256(out / artifact.MANIFEST), **described}}
     for name, place in show:
-        metadata[name] = _shown(f"{step}'s {name}", partial(ui_metadata.show, step, name, out, Path(place)))
-    return {name: _without_null(values) for name, values in metadata.items()}
+        metadata[name] = _shown(f"{step}'s {name}", partial(ui_outputs.show, step, name, out, Path(place)))
+    return metadata
 
 
 def _shown(what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -146,19 +145,6 @@ def _shown(what: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     except Exception as error:
         say(run_step.one_line(f"the UI will not show {what}: {type(error).__name__}: {error}; the artifact itself is whole"))
         return {}
-
-
-def _without_null(value: Any) -> Any:
-    """The same without null, NaN and infinity, however deep: Kubeflow's launcher fails a task whose metadata holds one."""
-    if isinstance(value, dict):
-        return {key: _without_null(inner) for key, inner in value.items() if not _is_null(inner)}
-    if isinstance(value, list):
-        return [_without_null(inner) for inner in value if not _is_null(inner)]
-    return value
-
-
-def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
 def name_of(given: dict[str, Any], out: Path) -> str:
@@ -170,10 +156,10 @@ def name_of(given: dict[str, Any], out: Path) -> str:
 
 
 def write(given: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """Write the executor output."""
+    """Write the executor output, whatever is in `metadata` that Kubeflow's launcher would refuse left out."""
     artifacts = {}
     for name, found in metadata.items():
         told = given["outputs"]["artifacts"][name]["artifacts"][0]
-        told = {key: told[key] for key in ("name", "uri") if key in told}  # no name before Kubeflow 2.15
-        artifacts[name] = {"artifacts": [{**told, "metadata": found}]}
+        told = {key: told[key] for key in ("name", "uri") if key in told}  # Kubeflow below 2.15 gives no name
+        artifacts[name] = {"artifacts": [{**told, "metadata": ui_metadata.storable(found)}]}
     write_whole(Path(given["outputs"]["outputFile"]), json.dumps({"artifacts": artifacts}, allow_nan=False))

@@ -18,7 +18,7 @@ from components.common.settings import SECTIONS, load
 from pipeline.kubeflow import parameters
 from pipeline.run_step import dier
 from pipeline.steps import STEPS
-from pipeline.task import ui_metadata
+from pipeline.task import ui_metadata, ui_outputs
 
 ROOT = Path(__file__).parents[2]
 COMPILED = ROOT / "pipeline" / "compiled" / "dier.yaml"
@@ -137,7 +137,23 @@ def test_the_same_sections(step: str, stages: dict[str, Any], spec: dict[str, An
 
 
 def test_every_output_that_the_ui_shows_has_what_writes_it() -> None:
-    assert set(ui_metadata._SHOWN) == {(step.name, name) for step in STEPS for name in step.shown}
+    assert set(ui_outputs._SHOWN) == {(step.name, name) for step in STEPS for name in step.shown}
+    assert set(ui_metadata._DESCRIBED) == {*NAMES, "embed-join"}
+
+
+def test_no_two_boxes_of_a_run_have_the_same_name() -> None:
+    """A page draws tasks and artifacts as boxes, each under its bare name (frontend/src/lib/v2/StaticFlow.ts:226-230 of 2.17.0)."""
+    boxes = [name for step in STEPS for name in (step.name, step.kubeflow_output, *step.shown)]
+    assert sorted(boxes) == sorted(set(boxes))
+    assert not {"page", "metrics"} & set(boxes)
+
+
+@pytest.mark.parametrize("step", ["probe", "register"])
+def test_the_text_is_the_first_box_of_its_task(step: str) -> None:
+    """Boxes are drawn in the order of a protobuf map as JSON, which is alphabetical."""
+    made = next(one for one in STEPS if one.name == step)
+    first = min(made.kubeflow_output, *made.shown)
+    assert made.shown[first] == "Markdown"
 
 
 def test_the_defaults_are_those_of_params_yaml(spec: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from components.common import artifact
 from pipeline.local.artifacts import MADE_BY, gather, link
-from pipeline.steps import STEPS
+from pipeline.steps import BY_NAME, STEPS
 
 NEEDS = {step.output: tuple(name for name in step.inputs if name != "work") for step in STEPS}
 
@@ -17,7 +17,7 @@ def run_steps(run: Path, names: list[str], earlier: dict[str, Path], content: st
     places = dict(earlier)
     for name in names:
         made_from = {need: artifact.read(places[need], need).fingerprint for need in NEEDS[name]}
-        places[name] = run / MADE_BY[name] / name
+        places[name] = run / MADE_BY[name] / BY_NAME[MADE_BY[name]].kubeflow_output
         with artifact.create(places[name], name, made_from) as folder:
             (folder / "content").write_text(content)
     return places
