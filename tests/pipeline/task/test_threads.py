@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.run_step import run
+from pipeline import cli
 from pipeline.task import threads
 from pipeline.task.threads import quota, set_threads, share
 
@@ -98,13 +98,23 @@ def test_who_sets_a_number_has_decided(monkeypatch: pytest.MonkeyPatch) -> None:
     assert environment == {"OMP_NUM_THREADS": "7"}
 
 
-def test_every_step_sets_them_before_it_imports_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    at(1.0, monkeypatch)
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (["prepare", "--params", "missing.yaml", "--out", "dataset"], "4"),
+        (["task", "--executor-input", "{}", "--", "prepare"], "4"),
+        (["task", "--executor-input", "{}", "--processes", "3", "--", "train"], "1"),
+    ],
+    ids=["a step", "a task", "a task in three processes"],
+)
+def test_every_step_sets_them_first_of_all(monkeypatch: pytest.MonkeyPatch, line: list[str], expected: str) -> None:
+    at(4.0, monkeypatch)
+    monkeypatch.setattr("os.umask", lambda _: 0)  # this process goes on
     for name in (threads.OPENMP, *threads.ALSO, threads.WAIT_POLICY):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    assert run(["prepare", "--params", str(tmp_path / "missing"), "--out", str(tmp_path / "dataset")]) == 2
-    assert os.environ[threads.OPENMP] == "1"
+    assert cli.main(line) == 2
+    assert os.environ[threads.OPENMP] == expected
 
 
 @pytest.mark.slow
