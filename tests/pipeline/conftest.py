@@ -68,7 +68,8 @@ class Command:
         self.capsys, self.file = capsys, file
 
     def __call__(self, name: str, *options: object) -> "Command":
-        pipeline = () if "--pipeline" in options else ("--pipeline", self.file)
+        compiled = name in ("upload", "submit") or (name == "schedule" and "--cron" in options)
+        pipeline = ("--pipeline", self.file) if compiled and "--pipeline" not in options else ()
         self.code = main([name, *map(str, (*pipeline, *options))])
         self.out, self.err = self.capsys.readouterr()
         assert TOKEN not in self.out + self.err
