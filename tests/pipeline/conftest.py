@@ -56,7 +56,7 @@ def quick_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short waits, and no cluster from whoever runs the tests."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(retry, "POLL_S", 0.01)
-    monkeypatch.setattr(retry, "TIMEOUT_S", (5.0, 0.5))
+    monkeypatch.setattr(retry, "TIMEOUT_S", (5.0, 0.8))
     for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
 

@@ -54,6 +54,6 @@ def _newest(client: Client, limit: int, within_one: dict[str, str]) -> list[Any]
 
 
 def _failed_step(client: Client, run: Any) -> str:
-    """Asked of failed runs alone: it takes a request each."""
-    pod = failed_pod(workflow(client, run.run_id)) if run.state == "FAILED" else None
+    """Asked of failed runs alone: it takes a request each. Of one that was terminated it is only what was cut off."""
+    pod = failed_pod(workflow(client, run.run_id)) if run.state and how_it_ended(run) == "FAILED" else None
     return pod.task if pod else "-"

@@ -186,7 +186,9 @@ class StandIn:
         return ok({"commit_sha": "x", "tag_name": self.version, "multi_user": self.multi_user})
 
     def _list(self, what: str, request: Request) -> Reply:
-        known: list[dict[str, Any]] = {"recurringruns": self.recurring}.get(what) or getattr(self, what, [])
+        known: list[dict[str, Any]] = self.recurring if what == "recurringruns" else getattr(self, what)
+        if what == "runs":
+            known = [self._run(one["run_id"]) for one in known]
         wanted = request.query.get("namespace", "")
         known = [one for one in known if one.get("namespace", "") == wanted]
         if what in ("runs", "recurringruns") and request.query.get("experiment_id"):
@@ -249,9 +251,10 @@ class StandIn:
         if not body.get("display_name"):  # apiserver/server/api_converter.go:1320
             raise Refusal(INTERNAL, "Internal Server Error")
         self._source(body)
-        if self.backend is not None:
-            return ok(self.backend.create_run(body))
-        self.add_run("PENDING", **body)
+        if self.backend is None:
+            self.add_run("PENDING", **body)
+        else:
+            self.runs.append({"storage_state": "AVAILABLE", **self.backend.create_run(body)})
         return ok(self.runs[-1])
 
     def _create_recurring(self, body: dict[str, Any]) -> Reply:
@@ -260,10 +263,26 @@ class StandIn:
         status = "ENABLED" if body.get("mode") == "ENABLE" else "DISABLED"
         return ok(_add(self.recurring, "recurring_run_id", {**body, "status": status, "created_at": "2026-11-28T00:00:00Z"}))
 
+    def fire(self, schedule: str) -> str:
+        """A run of a recurring one, as the scheduler's hour would bring it; gives its id."""
+        with self._lock:
+            body = _by_id(self.recurring, "display_name", schedule, "recurring run")
+            kept = (
+                "experiment_id",
+                "pipeline_version_reference",
+                "runtime_config",
+                "service_account",
+                "recurring_run_id",
+                "namespace",
+            )
+            self._create_run({"display_name": f"{schedule} 1", **{key: body[key] for key in kept if key in body}})
+            return str(self.runs[-1]["run_id"])
+
     def _run(self, run_id: str) -> dict[str, Any]:
+        found = _by_id(self.runs, "run_id", run_id, "Run")
         if self.backend is not None:
-            return dict(self.backend.get_run(run_id))
-        return _by_id(self.runs, "run_id", run_id, "Run")
+            found |= self.backend.get_run(run_id)
+        return found
 
     def _get_run(self, run_id: str) -> Reply:
         run = self._run(run_id)

@@ -29,7 +29,7 @@ from tests.pipeline.kubeflow.kfp_standin import DROP, HANG, HTML, Reply, StandIn
         (Reply(302, "", {"Location": f"https://login/{TOKEN}?state=1"}), "is redirected to https://login/[token]: a login page?"),
         (HTML, "was answered with no JSON, such as a login page"),
         (DROP, "the connection broke (Remote end closed connection without response)"),
-        (HANG, "no answer within 0.5 s"),
+        (HANG, "no answer within 0.8 s"),
     ],
 )
 @pytest.mark.parametrize("call", ["GET /healthz", "POST /runs"])
