@@ -55,6 +55,19 @@ def models(name: str | None) -> None:
     print(models(name))
 
 
+@dier.command("serve-manifest")
+@click.argument("model", metavar="NAME[@ALIAS]")
+@click.option("--namespace", metavar="N", help="namespace of the InferenceService; without it that of kubectl")
+@click.option("--image", metavar="IMAGE", help="serving image that holds what the model needs; without it the runtime's own")
+@click.option("--service-account", metavar="N", help="account of its pods, with the object store's Secret")
+@click.option("--artifacts-destination", metavar="URI", help="object store behind an MLflow server that proxies artifacts")
+def serve_manifest(model: str, **options: Any) -> None:
+    """Print a registered version, by default the champion, as a KServe InferenceService, for kubectl apply."""
+    from components.registry.serving import serve_manifest
+
+    print(serve_manifest(model, **options), end="")
+
+
 @dier.command()
 def params() -> None:
     """Every setting, its default and meaning."""
