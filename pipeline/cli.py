@@ -123,6 +123,17 @@ def compile_pipeline(**options: Any) -> None:
     compile_to(**options)
 
 
+@dier.command("components")
+@CLUSTER
+@click.option("--out", type=PATH, default=Path("pipeline/compiled/components"), metavar="DIR", help="where the files go")
+@ALLOW_TAG
+def component_files(**options: Any) -> None:
+    """Write each step as a component file for pipelines of others, and a page on what it takes, gives and needs."""
+    from pipeline.kubeflow.component_files import write
+
+    write(**options)
+
+
 connection = options(
     click.option("--host", envvar="KF_PIPELINES_ENDPOINT", show_envvar=True, metavar="URL", help="pipelines' API"),
     click.option("--token-file", type=PATH, metavar="FILE", help="file with a bearer token"),
