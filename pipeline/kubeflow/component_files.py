@@ -47,7 +47,7 @@ def mine():
 - A parameter `SECTION_settings` is a JSON object. What it leaves out has the default that the component's page lists, so `{{}}` is
   all of them; an unknown name or a wrong value ends the task at once, with one line in its log and exit code 2.
 - A component file holds image, command, inputs and outputs. What a pod needs beside them is the pipeline's: each page ends with
-  what this repository's own asks for. Where this repository is installed, `place` of `pipeline.kubeflow.placement` asks for the same:
+  what this repository's own asks for. Where this repository is installed, `place` of `pipeline.kubeflow.placement` asks for it:
   `place(task, "prepare", cluster)`, with `cluster = pipeline.kubeflow.cluster.load(Path("cluster.yaml"))`.
 - Artifacts are folders with a manifest of digests, which whoever reads them checks: [docs/data.md](../../../docs/data.md) says what
   a dataset holds, for components of your own.

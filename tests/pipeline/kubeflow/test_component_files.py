@@ -1,4 +1,4 @@
-"""The component files: committed as made, the pipeline's own components, loadable by others, and a whole pipeline around three of them."""
+"""The component files: committed as made, the pipeline's own, loadable by others; and a whole pipeline around three of them."""
 
 import csv
 import re
