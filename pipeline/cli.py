@@ -111,6 +111,17 @@ def clean(**options: Any) -> None:
     clean(**options)
 
 
+@dier.command()
+@click.option("--params", default="params.yaml", metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
+@SET
+@click.option("--root", type=PATH, default=Path(".work/trial"), metavar="DIR", help="where its artifacts go")
+def trial(**options: Any) -> int:
+    """Run prepare to probe in a row for a tuner, and print the validation metrics as name=value."""
+    from pipeline.trial import trial
+
+    return trial(**options)
+
+
 @dier.command("compile")
 @CLUSTER
 @DEFAULTS

@@ -62,7 +62,9 @@ def pod(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return kubernetes.empty_dir_mount(task, "work", "/state")
 
 
-@dsl.pipeline(name="novelty", description="Images that look like none of before")
+@dsl.pipeline(
+    name="unusual-images", description="Images that look like none of before"
+)  # kfp takes one named as a component for it
 def pipeline(
     model_uri: str,
     data: dict[str, Any] = {"source": "digits", "name": "digits"},  # noqa: B006

@@ -68,8 +68,8 @@ def test_a_pipeline_of_others_runs_three_component_files_and_its_own(image: str,
         loaded(model_uri=str(model), data={"source": "digits", "name": "digits", "limit": 200}, show=5)
     finally:
         os.umask(before)
-    (unusual,) = (tmp_path / "runs").glob("novelty-*/novelty/unusual")
+    (unusual,) = (tmp_path / "runs").glob("unusual-images-*/novelty/unusual")
     with unusual.open(newline="") as opened:
         assert len(list(csv.DictReader(opened))) == 5
-    (embeddings,) = (tmp_path / "runs").glob("novelty-*/embed/embeddings")
+    (embeddings,) = (tmp_path / "runs").glob("unusual-images-*/embed/embeddings")
     assert artifact.read(embeddings, "embeddings").made_from["model"] == artifact.read(model, "model").fingerprint
