@@ -62,9 +62,8 @@ def pod(task: dsl.PipelineTask) -> dsl.PipelineTask:
     return kubernetes.empty_dir_mount(task, "work", "/state")
 
 
-@dsl.pipeline(
-    name="unusual-images", description="Images that look like none of before"
-)  # kfp takes one named as a component for it
+# its name is no component's: kfp loads a compiled pipeline that is named like one of its components as that component
+@dsl.pipeline(name="unusual-images", description="Images that look like none of before")
 def pipeline(
     model_uri: str,
     data: dict[str, Any] = {"source": "digits", "name": "digits"},  # noqa: B006

@@ -37,6 +37,8 @@ def trained(folder: Path) -> Path:
         subprocess.run(
             [str(DIER), *words], cwd=ROOT, check=True, env={**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/m.db"}
         )
+    for path in (folder, *folder.rglob("*")):  # as a bucket would be: readable for whoever the containers run as
+        path.chmod(0o755 if path.is_dir() else 0o644)
     return folder / "model"
 
 
