@@ -55,9 +55,9 @@ def params_file(preset: Path, overrides: Sequence[str] = ()) -> str:
 
 def _setting(key: str, default: Any, field: dict[str, Any], columns: int) -> list[str]:
     """One setting: name, default and what it may be on a line where they fit, and below what it means."""
-    head, kind = f"  {key} = {text_of(default)}", f"[{kind_of(field)}]"
-    beside = f"{head:{KIND_AT}}  {kind}"
-    lines = [beside] if len(beside) <= columns else [*_wrap(head, columns, "  "), *_wrap(kind, columns, INDENT)]
+    head, may_be = f"  {key} = {text_of(default)}", f"[{kind(field)}]"
+    beside = f"{head:{KIND_AT}}  {may_be}"
+    lines = [beside] if len(beside) <= columns else [*_wrap(head, columns, "  "), *_wrap(may_be, columns, INDENT)]
     return lines + _wrap(field["description"], columns, INDENT)
 
 
@@ -72,16 +72,16 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def kind_of(field: dict[str, Any]) -> str:
+def kind(field: dict[str, Any]) -> str:
     """A field's type and range in words, from its JSON schema."""
     if "anyOf" in field:
-        return " or ".join(kind_of(choice) for choice in field["anyOf"])
+        return " or ".join(kind(choice) for choice in field["anyOf"])
     if "enum" in field:
         return " | ".join(text_of(value) for value in field["enum"])
     if "const" in field:
         return text_of(field["const"])
     if field["type"] == "array":
-        return f"{'non-empty list' if field.get('minItems') else 'list'}, each {kind_of(field['items'])}"
+        return f"{'non-empty list' if field.get('minItems') else 'list'}, each {kind(field['items'])}"
     if "pattern" in field:
         return f"text matching {field['pattern']}"
     bounds = {sign: field[name] for sign, names in BOUNDS.items() for name in names if name in field}

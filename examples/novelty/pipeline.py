@@ -1,7 +1,7 @@
-"""Somebody else's pipeline: which new images look like none of before? Three of dier's steps, and a model that exists.
+"""Somebody else's pipeline: which new images look like none of before? Three of dier's steps, a gate, and a model that exists.
 
 model (imported by URI) ───────────────┐
-prepare ──▶ validate                   ├──▶ embed ──▶ novelty (a component of one's own) ──▶ unusual.csv, figures
+prepare ──▶ validate ──▶ data-gate ┄┄┄┄├──▶ embed ──▶ novelty (a component of one's own) ──▶ unusual.csv, figures
    └──────────────────────────────────┘
 
 Nothing of dier is imported: the component files are all that another repository needs. The image is the one in the files;
@@ -21,9 +21,13 @@ COMPONENTS = Path(os.environ.get("DIER_COMPONENTS", Path(__file__).parents[2] / 
 IMAGE = os.environ.get("NOVELTY_IMAGE", "dier:0.1.0")
 """Of the component below. Any image with Python, kfp, numpy, pyarrow and scikit-learn; dier's has them."""
 
-prepare, validate, embed = (
-    components.load_component_from_file(str(COMPONENTS / f"{name}.yaml")) for name in ("prepare", "validate", "embed")
-)
+
+def load(name: str) -> Any:
+    """One of dier's components."""
+    return components.load_component_from_file(str(COMPONENTS / f"{name}.yaml"))
+
+
+prepare, validate, data_gate, embed = map(load, ("prepare", "validate", "data-gate", "embed"))
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
@@ -72,9 +76,10 @@ def pipeline(
 ) -> None:
     """`model_uri`: a model artifact that dier's train made, such as s3://bucket/dier/model."""
     model = dsl.importer(artifact_uri=model_uri, artifact_class=dsl.Model, reimport=False)
-    dataset = pod(prepare(data_settings=data))
-    checked = pod(validate(validate_settings={}, dataset_in=dataset.outputs["dataset"]))
-    embedded = pod(embed(embed_settings=embedding, dataset_in=dataset.outputs["dataset"], model_in=model.output).after(checked))
+    dataset = pod(prepare(data_settings=data)).outputs["dataset"]
+    verdict = pod(validate(dataset_in=dataset)).outputs["verdict"]
+    passed = pod(data_gate(verdict_in=verdict))
+    embedded = pod(embed(embed_settings=embedding, dataset_in=dataset, model_in=model.output).after(passed))
     pod(novelty(embeddings=embedded.outputs["embeddings"], show=show))
 
 

@@ -1,14 +1,15 @@
-"""`dier components`: each step as a component file that other pipelines load, with a page on what it takes, gives and needs.
+"""`dier components`: each step and gate as a component file that others load, with a page on what it takes, gives and needs.
 
-The components are those of the pipeline itself. The pages are read off them, off the schema of the settings, and off what the
-compiled pipeline asks of the cluster: nothing is said here that stands elsewhere. A component takes its dataset as an input, and
-embeds in one task, whatever the cluster file says of this repository's own pipeline.
+The components are those of the pipeline itself, and have defaults. The pages are read off them, off the schema of the settings, and
+off what the compiled pipeline asks of the cluster: nothing is said here that stands elsewhere. A component takes its dataset as an
+input, and embeds in one task, whatever the cluster file says of this repository's own pipeline.
 """
 
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,12 @@ from components.common.progress import say
 from components.common.settings import Settings
 from model.atomic import write_whole
 from pipeline.kubeflow import cluster as cluster_settings
-from pipeline.kubeflow.cluster import Cluster, Dataset, Embed
-from pipeline.kubeflow.pipeline import compiled, component
-from pipeline.params_help import kind_of, text_of
+from pipeline.kubeflow import parameters
+from pipeline.kubeflow.cluster import Cluster
+from pipeline.kubeflow.cluster_sections import Dataset, Embed
+from pipeline.kubeflow.containers import gate_component, step_component
+from pipeline.kubeflow.pipeline import compiled
+from pipeline.params_help import kind, text_of
 from pipeline.steps import INPUT_HELP, STEPS, Step
 
 HEAD = "# Made by: dier components. A container and a command line; {name}.md says what it needs of the cluster beside them.\n"
@@ -39,15 +43,18 @@ prepare = components.load_component_from_file("prepare.yaml")
 
 @dsl.pipeline
 def mine():
-    task = prepare(data_settings={{"source": "medmnist", "name": "bloodmnist", "image_size": 28}})
+    task = prepare(data_source="medmnist", data_name="bloodmnist", data_settings={{"image_size": 28}})
     kubernetes.empty_dir_mount(task, "work", "/state")
     kubernetes.set_security_context(task, run_as_user=10001, run_as_group=10001, run_as_non_root=True)
 ```
 
-- A parameter `SECTION_settings` is a JSON object. What it leaves out has the default that the component's page lists, so `{{}}` is
-  all of them; an unknown name or a wrong value ends the task at once, with one line in its log and exit code 2.
+- Every parameter has a default, those of `dier params`. `SECTION_settings` is a JSON object, and counts before a parameter of a
+  single setting; an unknown name or a wrong value ends the task at once, with one line in its log and exit code 2.
+- `validate` and `register` end well even where they found that data or model are not good enough, since Kubeflow keeps nothing of a
+  task that fails. `data-gate` and `model-gate` then end the run: let what must not go on come after them.
 - A component file holds image, command, inputs and outputs. What a pod needs beside them is the pipeline's: each page ends with
-  what this repository's own asks for. Where this repository is installed, `place` of `pipeline.kubeflow.placement` asks for it:
+  what this repository's own asks for. Without `DIER_RUN_ID` train does not start: it remembers
+  by run what no retry can cure. Where this repository is installed, `place` of `pipeline.kubeflow.placement` asks for it:
   `place(task, "prepare", cluster)`, with `cluster = pipeline.kubeflow.cluster.load(Path("cluster.yaml"))`.
 - Artifacts are folders with a manifest of digests, which whoever reads them checks: [docs/data.md](../../../docs/data.md) says what
   a dataset holds, for components of your own.
@@ -71,22 +78,40 @@ def write(out: Path, *, cluster: Path, allow_tag: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     for name, text in found.items():
         write_whole(out / name, text)
-    say(f"wrote {len(STEPS)} components to {out} (image {wanted.image})")
+    say(f"wrote {len(found) // 2} components to {out} (image {wanted.image})")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One component: a step, or the gate of one."""
+
+    name: str
+    help: str
+    step: Step
+    component: BaseComponent
 
 
 def files(cluster: Cluster) -> dict[str, str]:
     """Text by file name. The same settings give the same bytes."""
     cluster = cluster.model_copy(update={"dataset": Dataset(), "embed": Embed()})
     spec, platform = yaml.safe_load_all(compiled(Settings(), cluster))
+    parts = list(_parts(cluster))
     made: dict[str, str] = {}
-    rows = []
-    for step in STEPS:
-        part = component(step, cluster)
-        made[f"{step.name}.yaml"] = _file(part, step.name)
-        made[f"{step.name}.md"] = "\n".join(_page(step, part, _needs(step.name, spec, platform))) + "\n"
-        rows.append(_row(step, part))
-    made["README.md"] = INDEX.format(rows="\n".join(rows) + "\n")
+    for part in parts:
+        made[f"{part.name}.yaml"] = _file(part.component, part.name)
+        made[f"{part.name}.md"] = "\n".join(_page(part, _needs(part.name, spec, platform))) + "\n"
+    made["README.md"] = INDEX.format(rows="\n".join(map(_row, parts)) + "\n")
     return made
+
+
+def _parts(cluster: Cluster) -> Iterator[Part]:
+    known = parameters.defaults(Settings())
+    for step in STEPS:
+        given = parameters.of_task(step.sections)
+        defaults = {name: {} if name.endswith(SETTINGS) else known[name] for name in given}
+        yield Part(step.name, step.help, step, step_component(step, cluster, defaults))
+        if step.gate:
+            yield Part(step.gate, f"end the run where the {step.output} says no", step, gate_component(step, cluster))
 
 
 def _file(part: BaseComponent, name: str) -> str:
@@ -97,33 +122,56 @@ def _file(part: BaseComponent, name: str) -> str:
     return HEAD.format(name=name) + "".join(line for line in lines if not line.startswith("#"))
 
 
-def _row(step: Step, part: BaseComponent) -> str:
-    taken = ", ".join(f"`{name}`" for name in part.component_spec.inputs or {})
-    given = ", ".join(f"`{name}`" for name in part.component_spec.outputs or {})
-    return f"| [{step.name}]({step.name}.md) | {step.help} | {taken} | {given} |"
+def _row(part: Part) -> str:
+    artifacts, _ = _inputs(part.component)
+    taken = ", ".join(f"`{name}`" for name in artifacts)
+    given = ", ".join(f"`{name}`" for name in part.component.component_spec.outputs or {})
+    return f"| [{part.name}]({part.name}.md) | {part.help} | {taken} | {given} |"
 
 
-def _page(step: Step, part: BaseComponent, needs: dict[str, Any]) -> Iterator[str]:
+def _inputs(component: BaseComponent) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The artifacts and the parameters that it takes."""
+    found = dict(component.component_spec.inputs or {})
+    artifacts = {name: spec for name, spec in found.items() if str(spec.type).startswith("system.")}
+    return artifacts, {name: spec for name, spec in found.items() if name not in artifacts}
+
+
+def _page(part: Part, needs: dict[str, Any]) -> Iterator[str]:
     """The Markdown page of a component, line by line."""
-    inputs, outputs = part.component_spec.inputs or {}, part.component_spec.outputs or {}
-    yield f"# {step.name}\n\n{step.help[0].upper()}{step.help[1:]}. Load `{step.name}.yaml`; [README.md](README.md) says how."
+    step = part.step
+    artifacts, given = _inputs(part.component)
+    yield f"# {part.name}\n\n{part.help[0].upper()}{part.help[1:]}. Load `{part.name}.yaml`; [README.md](README.md) says how."
     if not step.cached:
-        yield "\nIt changes something outside: call `task.set_caching_options(False)`."
-    artifacts = {name: spec for name, spec in inputs.items() if not name.endswith(SETTINGS)}
+        yield "\nWhat it tells is about something outside of the run: call `task.set_caching_options(False)`."
     if artifacts:
         yield "\n## Inputs\n\n| input | type | |\n|---|---|---|"
         for name, spec in artifacts.items():
-            yield f"| `{name}` | `{_type(spec)}` | {INPUT_HELP.get(name.removesuffix('_in'), spec.description or '')} |"
-    yield "\n## Outputs\n\n| output | type | |\n|---|---|---|"
-    for name, spec in outputs.items():
-        what = f"{step.output} artifact" if name == step.output else "what Kubeflow's pages show of it"
-        yield f"| `{name}` | `{_type(spec)}` | {what} |"
-    yield "\n## Parameters"
-    for name in inputs:
-        if name.endswith(SETTINGS):
-            yield from _section(name.removesuffix(SETTINGS), step)
+            yield f"| `{name}` | `{_type(spec)}` | {INPUT_HELP.get(name.removesuffix('_in')) or f'{step.output} artifact'} |"
+    if outputs := part.component.component_spec.outputs:
+        yield "\n## Outputs\n\n| output | type | |\n|---|---|---|"
+        for name, spec in outputs.items():
+            what = f"{step.output} artifact" if name == step.kubeflow_output else "what Kubeflow's pages show of it"
+            yield f"| `{name}` | `{_type(spec)}` | {what} |"
+    if given:
+        yield from _parameters(given, step)
     yield NEEDS
     yield f"```yaml\n{yaml.safe_dump(needs, sort_keys=True).rstrip()}\n```"
+
+
+def _parameters(given: Mapping[str, Any], step: Step) -> Iterator[str]:
+    yield "\n## Parameters"
+    said = parameters.descriptions()
+    if single := [name for name in given if not name.endswith(SETTINGS)]:
+        yield "\n| parameter | default | |\n|---|---|---|"
+        for name in single:
+            yield f"| `{name}` | `{text_of(given[name].default)}` | {_cell(said[name])} |"
+    for name in given:
+        if name.endswith(SETTINGS):
+            yield from _section(name.removesuffix(SETTINGS), step)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _type(spec: Any) -> str:
@@ -141,8 +189,8 @@ def _section(name: str, step: Step) -> Iterator[str]:
     schema = type(section).model_json_schema()
     yield f"{schema['description']}\n\n| setting | default | may be | meaning |\n|---|---|---|---|"
     for key, field in schema["properties"].items():
-        cells = (f"`{key}`", f"`{text_of(getattr(section, key))}`", kind_of(field), field["description"])
-        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+        cells = (f"`{key}`", f"`{text_of(getattr(section, key))}`", kind(field), field["description"])
+        yield "| " + " | ".join(map(_cell, cells)) + " |"
 
 
 def _needs(name: str, spec: dict[str, Any], platform: dict[str, Any]) -> dict[str, Any]:

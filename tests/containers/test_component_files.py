@@ -1,7 +1,7 @@
 """Somebody else's pipeline around three component files (examples/novelty), really run in containers by Kubeflow's local runner.
 
 a model that exists ─────────────────────┐
-prepare ──▶ validate                     ├──▶ embed ──▶ novelty ──▶ unusual.csv
+prepare ──▶ validate ──▶ data-gate ┄┄┄┄┄┄├──▶ embed ──▶ novelty ──▶ unusual.csv
    └─────────────────────────────────────┘
 """
 

@@ -23,7 +23,8 @@ from tests.pipeline.kubeflow.test_compile import DIGEST, documents, strict
 
 ROOT = Path(__file__).parents[3]
 COMMITTED = ROOT / "pipeline" / "compiled" / "components"
-NAMES = [step.name for step in STEPS]
+STEP_NAMES = [step.name for step in STEPS]
+NAMES = STEP_NAMES + [step.gate for step in STEPS if step.gate]
 VERSION = re.compile(r"sdkVersion: kfp-[\d.]+")
 
 
@@ -42,9 +43,17 @@ def test_a_component_is_the_pipelines_own_and_others_can_load_it(name: str) -> N
     own = yaml.safe_load((COMMITTED / f"{name}.yaml").read_text())
     container, there = ({**spec["deploymentSpec"]["executors"][f"exec-{name}"]["container"]} for spec in (own, pipelines))
     assert container == {key: there[key] for key in ("image", "command", "args")}
-    assert own["components"][f"comp-{name}"] == pipelines["components"][f"comp-{name}"]
+    assert _without_defaults(own["components"][f"comp-{name}"]) == pipelines["components"][f"comp-{name}"]
     loaded = components.load_component_from_file(str(COMMITTED / f"{name}.yaml"))
     assert loaded.component_spec.name == name
+    assert all(spec.optional for spec in (loaded.component_spec.inputs or {}).values() if not spec.type.startswith("system."))
+
+
+def _without_defaults(component: dict[str, Any]) -> dict[str, Any]:
+    for parameter in component.get("inputDefinitions", {}).get("parameters", {}).values():
+        parameter.pop("defaultValue", None)
+        parameter.pop("isOptional", None)
+    return component
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -59,7 +68,7 @@ def test_its_page_says_every_input_output_setting_and_need(name: str) -> None:
 
 
 def test_the_pages_together_explain_every_setting_once() -> None:
-    pages = "\n".join((COMMITTED / f"{name}.md").read_text() for name in NAMES)
+    pages = "\n".join((COMMITTED / f"{name}.md").read_text() for name in STEP_NAMES)
     for name in SECTIONS:
         for key, field in type(Settings().section(name)).model_fields.items():
             assert pages.count(f"| `{key}` | ") >= 1
@@ -93,17 +102,17 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_example_compiles_strictly_and_holds_the_three_components_as_they_are(example: str) -> None:
     strict(example)
     spec, platform = documents(example)
-    for name in ("prepare", "validate", "embed"):
+    for name in ("prepare", "validate", "data-gate", "embed"):
         own = yaml.safe_load((COMMITTED / f"{name}.yaml").read_text())
         assert spec["deploymentSpec"]["executors"][f"exec-{name}"] == own["deploymentSpec"]["executors"][f"exec-{name}"]
     pods = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-    assert set(pods) == {f"exec-{name}" for name in ("prepare", "validate", "embed", "novelty")}
+    assert set(pods) == {f"exec-{name}" for name in ("prepare", "validate", "data-gate", "embed", "novelty")}
     for pod in pods.values():
         assert pod["securityContext"]["runAsNonRoot"]
         assert pod["emptyDirMounts"][0]["mountPath"] == "/state"
     tasks = spec["root"]["dag"]["tasks"]
     assert tasks["embed"]["inputs"]["artifacts"]["model_in"]["taskOutputArtifact"]["producerTask"] == "importer"
-    assert "validate" in tasks["embed"]["dependentTasks"]
+    assert "data-gate" in tasks["embed"]["dependentTasks"]
 
 
 def test_no_task_of_the_example_is_named_otherwise_than_it_is(example: str) -> None:
