@@ -29,14 +29,18 @@ FINGERPRINT = "dataset_fingerprint"
 SPLIT, JOIN = "embed-split", "embed-join"
 
 
-def step_component(step: Step, cluster: Cluster) -> BaseComponent:
-    """Of a step: its parameters are `SECTION_settings` and single settings, then come its artifacts and what the UI shows."""
+def step_component(step: Step, cluster: Cluster, defaults: Mapping[str, Any] | None = None) -> BaseComponent:
+    """Of a step: its parameters are `SECTION_settings` and single settings, then come its artifacts and what the UI shows.
+
+    `defaults` of parameters are for pipelines of others (pipeline/kubeflow/component_files.py): ours hands every one of them on.
+    """
     annotations: dict[str, Any] = parameters.types(list(parameters.of_task(step.sections)))
     annotations |= inputs(step, cluster)
     annotations |= {step.kubeflow_output: dsl.Output[KFP_TYPE[step.output]]}
     annotations |= {name: dsl.Output[getattr(dsl, kind)] for name, kind in step.shown.items()}
     if keeps_dataset(step, cluster):
         annotations |= {FINGERPRINT: dsl.OutputPath(str)}
+    annotations = dict(sorted(annotations.items(), key=lambda one: one[0] in (defaults or {})))  # as Python wants it: those last
 
     def specification(*given: Any) -> dsl.ContainerSpec:
         values = dict(zip(annotations, given, strict=True))
@@ -45,7 +49,7 @@ def step_component(step: Step, cluster: Cluster) -> BaseComponent:
         )
 
     specification.__name__, specification.__doc__ = step.name, step.help
-    return dsl.container_component(signed(specification, annotations))
+    return dsl.container_component(signed(specification, annotations, defaults))
 
 
 def gate_component(step: Step, cluster: Cluster) -> BaseComponent:

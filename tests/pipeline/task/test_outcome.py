@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.kubeflow.failure import Failure
 
 from components.common import artifact
 from pipeline import cli
+from pipeline.kubeflow.failure import Failure
 from pipeline.task import outcome
 from tests.pipeline.task.test_task import executor_input, told
 
@@ -102,4 +102,4 @@ def test_a_webhook_that_is_away_is_said_without_its_address(
 def test_a_status_that_is_none_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     given = json.dumps(executor_input(tmp_path, "outcome"))
     assert cli.main(["outcome", "--executor-input", given, "--status", text, "--out", str(tmp_path / "outcome")]) == 2
-    assert "--status is no final status" in capsys.readouterr().err
+    assert "is no final status; dier outcome runs" in capsys.readouterr().err
