@@ -197,6 +197,8 @@ def run_local(mounts: Sequence[str], overrides: Sequence[str], no_cache: bool, *
 @click.option("--show", multiple=True, metavar="NAME=PATH", help="an output for the UI (repeatable)")
 @click.option("--expect", multiple=True, metavar="INPUT=FINGERPRINT", help="refuse an input that differs")
 @click.option("--list", "lists", multiple=True, metavar="INPUT", help="an input of many artifacts")
+@click.option("--keep-in", type=PATH, metavar="DIR", help="copy the artifact to DIR/FINGERPRINT, for tasks that read it there")
+@click.option("--fingerprint-to", type=PATH, metavar="FILE", help="write the artifact's fingerprint, for those tasks")
 @click.option("--permanent-failures", "failures", type=PATH, metavar="DIR", help="where a permanent failure is remembered, by run")
 @click.option("--gated", metavar="TASK", help="the task that ends the run where the artifact, once whole, says no")
 @click.option("--processes", type=int, default=1, metavar="N", help="run the step in N processes")

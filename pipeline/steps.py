@@ -112,5 +112,7 @@ OUTPUT = {step.name: step.output for step in STEPS}
 INPUT_HELP = {step.output: f"{step.output} artifact, made by {step.name}" for step in STEPS}
 INPUT_HELP["work"] = "folder of running checkpoints, kept between runs"
 
+DATASETS = "/datasets"
+"""Where tasks on Kubeflow see the claim that keeps datasets, a folder each under its fingerprint."""
 STATE = "/state"
 """A container's own writable folder, the image's working folder: running checkpoints, MLflow's SQLite file, scratch."""

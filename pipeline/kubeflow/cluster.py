@@ -53,6 +53,11 @@ class Cluster(Section):
         if self.dataset.source == "volume" and not any(self.holds_dataset(mount) for mount in mounts):
             there = ", ".join(mounts) or "none"
             raise ValueError(f"dataset.path {self.dataset.path} is below no mount_path of volumes ({there})")
+        claims = [claim for claim in (self.work.claim, self.dataset.claim, *(one.claim for one in self.volumes)) if claim]
+        if twice := next((claim for claim in claims if claims.count(claim) > 1), None):
+            raise ValueError(
+                f"the claim {twice} is mounted twice (work.claim, dataset.claim, volumes), which no pod takes: give each its own"
+            )
         if self.trainjob.nodes > 1 and self.work.claim is None:
             raise ValueError(
                 f"trainjob.nodes {self.trainjob.nodes} needs work.claim: the nodes meet in it (access mode ReadWriteMany)"

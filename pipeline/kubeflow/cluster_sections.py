@@ -107,10 +107,18 @@ class Dataset(Section):
         None, pattern=r"^[0-9a-f]{64}$", description="importer and volume: sha256 of its manifest.json; another one is refused"
     )
 
+    claim: ClaimName | None = Field(
+        None, description="prepare: PersistentVolumeClaim where it leaves the dataset, which the steps then read in place, uncopied"
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "Dataset":
         if self.source == "importer" and self.uri is None:
             raise ValueError("dataset.source importer needs dataset.uri")
+        if self.claim is not None and self.source != "prepare":
+            raise ValueError(
+                f"dataset.claim is where prepare leaves the dataset; with dataset.source {self.source} there is no prepare"
+            )
         if self.source == "volume" and (self.path is None or self.fingerprint is None):
             raise ValueError(
                 "dataset.source volume needs dataset.path and dataset.fingerprint: without it the cache could not see a change"

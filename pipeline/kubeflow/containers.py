@@ -15,7 +15,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.steps import STATE, STEPS, Step
+from pipeline.steps import DATASETS, STATE, STEPS, Step
 from pipeline.trainjob import manifest
 
 TASK = ["dier", "task", "--executor-input", "{{$}}"]
@@ -24,6 +24,8 @@ WORK = f"{STATE}/train"
 PERMANENT_FAILURES = f"{STATE}/permanent-failure"
 """Where train remembers, by run, a failure that no retry can cure."""
 KFP_TYPE = {step.output: getattr(dsl, step.kfp_type) for step in STEPS}
+FINGERPRINT = "dataset_fingerprint"
+"""What prepare hands on of a dataset that it leaves on a claim: its name there, and what the cache sees change."""
 SPLIT, JOIN = "embed-split", "embed-join"
 
 
@@ -33,6 +35,8 @@ def step_component(step: Step, cluster: Cluster) -> BaseComponent:
     annotations |= inputs(step, cluster)
     annotations |= {step.kubeflow_output: dsl.Output[KFP_TYPE[step.output]]}
     annotations |= {name: dsl.Output[getattr(dsl, kind)] for name, kind in step.shown.items()}
+    if keeps_dataset(step, cluster):
+        annotations |= {FINGERPRINT: dsl.OutputPath(str)}
 
     def specification(*given: Any) -> dsl.ContainerSpec:
         values = dict(zip(annotations, given, strict=True))
@@ -113,9 +117,20 @@ def signed(
 
 
 def inputs(step: Step, cluster: Cluster) -> dict[str, Any]:
-    """The inputs that are Kubeflow's artifacts, by parameter: not the work folder, nor a dataset that is mounted."""
+    """The inputs that come from other tasks, by parameter: not the work folder, nor a dataset that is mounted.
+
+    They are Kubeflow's artifacts, each of which its launcher copies into the pod; of a dataset on a claim it is the fingerprint.
+    """
     mounted = {"work"} | ({"dataset"} if cluster.dataset.source == "volume" else set())
-    return {f"{name}_in": dsl.Input[KFP_TYPE[name]] for name in step.inputs if name not in mounted}
+    kinds = {name: dsl.Input[KFP_TYPE[name]] for name in step.inputs if name not in mounted}
+    if "dataset" in kinds and cluster.dataset.claim:
+        kinds["dataset"] = str
+    return {f"{name}_in": kind for name, kind in kinds.items()}
+
+
+def keeps_dataset(step: Step, cluster: Cluster) -> bool:
+    """Whether the step leaves its artifact on the claim of datasets, and hands on a fingerprint in its place."""
+    return step.output == "dataset" and cluster.dataset.claim is not None
 
 
 def _task(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
@@ -127,8 +142,11 @@ def _task(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
         command += ["--gated", step.gate]
     if step.name == "train":
         command += _train_task(cluster)
-    if "dataset" in step.inputs and cluster.dataset.fingerprint:
-        command += ["--expect", f"dataset={cluster.dataset.fingerprint}"]
+    if keeps_dataset(step, cluster):
+        command += ["--keep-in", DATASETS, "--fingerprint-to", values[FINGERPRINT]]
+    fingerprint = values["dataset_in"] if cluster.dataset.claim and "dataset_in" in values else cluster.dataset.fingerprint
+    if "dataset" in step.inputs and fingerprint:
+        command += ["--expect", f"dataset={fingerprint}"]
     return [*command, "--"]
 
 
@@ -146,7 +164,10 @@ def _command_line(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[
     arguments = [step.name, "--params", _settings(step.sections, values)]
     for name in step.inputs:
         path = {"work": WORK, "dataset": cluster.dataset.path}.get(name)
-        arguments += [f"--{name}", str(values[f"{name}_in"].path if f"{name}_in" in values else path)]
+        if f"{name}_in" in values:
+            given = values[f"{name}_in"]
+            path = f"{DATASETS}/{given}" if name == "dataset" and cluster.dataset.claim else given.path
+        arguments += [f"--{name}", str(path)]
     return [*arguments, "--out", values[step.kubeflow_output].path]
 
 

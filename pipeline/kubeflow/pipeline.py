@@ -31,7 +31,7 @@ from model.atomic import write_whole
 from pipeline.kubeflow import cluster as cluster_settings
 from pipeline.kubeflow import containers, parameters
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.kubeflow.containers import JOIN, SPLIT, inputs, signed
+from pipeline.kubeflow.containers import FINGERPRINT, JOIN, SPLIT, inputs, keeps_dataset, signed
 from pipeline.kubeflow.placement import OUTCOME, place
 from pipeline.steps import BY_NAME, STEPS
 
@@ -111,7 +111,7 @@ def _tasks(parts: dict[str, BaseComponent], values: dict[str, Any], cluster: Clu
         for passed in (gates.pop(name) for name in step.inputs if name in gates):
             task.after(passed)  # the first step that reads it: those behind wait for that one
         place(task, step.name, cluster)
-        made[step.output] = task.outputs[step.kubeflow_output]
+        made[step.output] = task.outputs[FINGERPRINT if keeps_dataset(step, cluster) else step.kubeflow_output]
         if step.gate:
             gates[step.output] = parts[step.gate](**{f"{step.output}_in": made[step.output]})
             gates[step.output].set_caching_options(step.cached)

@@ -4,7 +4,7 @@ from kfp import dsl, kubernetes
 
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.retries import window_s
-from pipeline.steps import BY_NAME, STATE, STEPS
+from pipeline.steps import BY_NAME, DATASETS, STATE, STEPS
 from pipeline.task import outcome, run_id, threads
 
 READ_DATASET = [step.name for step in STEPS if "dataset" in step.inputs]
@@ -118,6 +118,8 @@ def _volumes(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
         kubernetes.empty_dir_mount(task, "work", STATE, size_limit=cluster.work.scratch)
     if cluster.shared_memory and step in SHARED_MEMORY_STEPS and not _only_waits(step, cluster):
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=cluster.shared_memory)  # noqa: S108
+    if cluster.dataset.claim and step in ("prepare", *READ_DATASET):
+        kubernetes.mount_pvc(task, cluster.dataset.claim, DATASETS)
     for volume in cluster.volumes:
         if volume.covers(step) or (step in READ_DATASET and cluster.holds_dataset(volume.mount_path)):
             kubernetes.mount_pvc(task, volume.claim, volume.mount_path, sub_path=volume.sub_path)

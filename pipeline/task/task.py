@@ -17,7 +17,8 @@ from model.atomic import write_whole
 from pipeline import run_step
 from pipeline.kubeflow import parameters
 from pipeline.run_step import flag_value, with_flag_value
-from pipeline.task import permanent_failure, ui_metadata, ui_outputs, work_folder
+from pipeline.steps import OUTPUT
+from pipeline.task import kept, permanent_failure, ui_metadata, ui_outputs, work_folder
 from pipeline.task.run_id import run_id
 
 GATED = (3, 4)
@@ -32,6 +33,8 @@ def run_task(
     expect: Sequence[str] = (),
     lists: Sequence[str] = (),
     failures: Path | None = None,
+    keep_in: Path | None = None,
+    fingerprint_to: Path | None = None,
     gated: str | None = None,
     processes: int = 1,
     trainjob: str | None = None,
@@ -40,8 +43,9 @@ def run_task(
     """Run the step with the command line `argv` and write the executor output; return the step's exit code.
 
     `show` lists `NAME=PATH` of outputs for the UI, `expect` lists `INPUT=FINGERPRINT` that an input artifact must have, `lists`
-    inputs that are several artifacts, each of which is added to `argv` as `--NAME PATH`. Where `failures` names a folder, a
-    permanent failure of this run is remembered there and repeated at once on the next try. `gated` names the task that ends the
+    inputs that are several artifacts, each of which is added to `argv` as `--NAME PATH`. `keep_in` gets a copy of the artifact,
+    named by its fingerprint, which is written to `fingerprint_to`. Where `failures` names a folder, a permanent failure of this run
+    is remembered there and repeated at once on the next try. `gated` names the task that ends the
     run where the artifact, once whole, says no: this one then ends well, since Kubeflow keeps nothing of a failed task. The step
     runs here, in as many `processes`, or on many nodes as the TrainJob whose manifest (JSON) is given; `keep`: which of those stay.
     """
@@ -55,11 +59,15 @@ def run_task(
     work_folder.check(argv)
     for pair in expect:
         _check_fingerprint(argv, pair)
+    if keep_in is not None:
+        work_folder.check_writable(keep_in)
     out = Path(flag_value(argv, "out"))
     before = _written(out)
     code = _run_step(argv, processes, trainjob, failure_file, keep)
     if _written(out) not in (None, before):
         write(given, _metadata(given, argv[0], out, [pair.split("=", 1) for pair in show]))
+        if keep_in is not None:
+            kept.keep(out, OUTPUT[argv[0]], keep_in, fingerprint_to)
         if gated and code in GATED:
             say(f"the {argv[0]} artifact is whole and kept with its pages; the task {gated} ends the run")
             code = 0

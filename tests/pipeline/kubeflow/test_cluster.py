@@ -47,6 +47,11 @@ def test_the_shipped_file_is_read() -> None:
         ({"dataset": {"source": "importer"}}, "needs dataset.uri"),
         ({"dataset": {"source": "volume", "path": "/sets/x"}}, "dataset.fingerprint"),
         ({"dataset": {"source": "volume", "path": "/sets/x", "fingerprint": "a" * 64}}, "below no mount_path of volumes (none)"),
+        (
+            {"dataset": {"source": "importer", "uri": "s3://b/d", "claim": "sets"}},
+            "importer there is no prepare",
+        ),
+        ({"dataset": {"claim": "dier"}, "work": {"claim": "dier"}}, "the claim dier is mounted twice"),
         ({"secrets": [{"name": "Not A Name", "env": {"k": "V"}}]}, "secrets.0.name"),
         ("- a\n- b\n", "must map names to settings"),
         ("a: [", "is not YAML"),

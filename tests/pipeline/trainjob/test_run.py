@@ -152,11 +152,11 @@ def test_two_pods_of_one_process_id_copy_beside_each_other(task: Task, tmp_path:
         copied(*arguments)
         if not inside:
             inside.append(arguments[1])
-            run._copy(source, target, "dataset")  # the retry, from begin to end
+            artifact.copy(source, target, "dataset")  # the retry, from begin to end
             assert arguments[1].is_dir(), "the retry removed the other's copy"
 
     monkeypatch.setattr(shutil, "copytree", slow)
-    assert run._copy(source, target, "dataset") == target
+    assert artifact.copy(source, target, "dataset") == target
     assert [path.name for path in target.parent.iterdir()] == ["dataset"]
 
 
