@@ -1,4 +1,4 @@
-"""A folder on a claim, such as that of running checkpoints, looked at before anything heavy is imported or read: can this user write there?
+"""A folder on a claim, such as that of running checkpoints, looked at before anything heavy is imported or read: can it be written?
 
 A fresh volume belongs to root, and Kubeflow gives no pod the group that would open it.
 """
