@@ -161,7 +161,7 @@ def test_a_runtime_of_ones_own_is_known_once_it_is_installed() -> None:
 @pytest.mark.parametrize(
     ("said", "is_told"),
     [
-        ('admission webhook "v.example" denied the request: no', "refused by the webhook v.example: see docs/kubeflow.md"),
+        ('admission webhook "v.example" denied the request: no', "refused by the webhook v.example"),
         ('trainjobs.t "x" is forbidden: User "system:serviceaccount:a:b" cannot create resource', "not allowed: give the run's"),
         ('trainjobs.t "x" is forbidden: exceeded quota: q, requested: count/trainjobs.t=1', "not for missing rights"),
         ("", "not allowed: give the run's service account the rights"),
