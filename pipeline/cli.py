@@ -1,4 +1,6 @@
-"""The `dier` command: the steps (pipeline/run_step.py, which also has the exit codes), and here what is around them.
+"""The `dier` command: the steps (pipeline/run_step.py, which also has the exit codes), and here what is around them on one machine.
+
+What is said to a cluster's API is in pipeline/commands/runs.py.
 
 Everything heavy is imported by the command that runs, never here.
 """
@@ -12,19 +14,11 @@ from typing import Any
 import click
 
 from pipeline import run_step
+from pipeline.commands import runs
+from pipeline.commands.options import ALLOW_TAG, CLUSTER, DEFAULTS, NO_CACHE, PARAM, PIPELINE
 from pipeline.run_step import OUT, PATH, SET, dier, options
 from pipeline.steps import INPUT_HELP, STATE
 
-CLUSTER = click.option("--cluster", type=PATH, default=Path("pipeline/cluster.yaml"), metavar="FILE", help="cluster settings")
-DEFAULTS = click.option("--params", type=PATH, default=Path("params.yaml"), metavar="FILE", help="settings, such as params.yaml")
-PIPELINE = click.option(
-    "--pipeline", type=PATH, default=Path("pipeline/compiled/dier.yaml"), metavar="FILE", help="compiled pipeline"
-)
-PARAM = click.option(
-    "--param", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="a setting other than compiled (repeatable)"
-)
-ALLOW_TAG = click.option("--allow-tag", is_flag=True, help="accept an image without @sha256: digest: caches may then lie")
-NO_CACHE = click.option("--no-cache", is_flag=True, help="run every step, whatever is cached")
 EXECUTOR_INPUT = click.option("--executor-input", required=True, metavar="JSON", help="what Kubeflow hands a task: {{$}}")
 
 
@@ -145,43 +139,7 @@ def component_files(**options: Any) -> None:
     write(**options)
 
 
-connection = options(
-    click.option("--host", envvar="KF_PIPELINES_ENDPOINT", show_envvar=True, metavar="URL", help="pipelines' API"),
-    click.option("--token-file", type=PATH, metavar="FILE", help="file with a bearer token"),
-    click.option("--ca", type=PATH, metavar="FILE", help="certificate of a private authority, PEM"),
-    click.option("--namespace", metavar="N", help="namespace, where the cluster has several users"),
-)
-"""Where the cluster's API is, and who asks: submit.Connection."""
-
-
-@dier.command()
-@PIPELINE
-@connection
-@click.option("--experiment", default="dier", metavar="E", help="experiment, made where there is none")
-@click.option("--run-name", metavar="R", help="name of the run; without it dier and the time")
-@CLUSTER
-@NO_CACHE
-@click.option("--wait", is_flag=True, help="wait for the end; exit 0 only when the run succeeded")
-@PARAM
-@ALLOW_TAG
-def submit(**options: Any) -> int:
-    """Start a run of the compiled pipeline on a cluster; of the cluster settings the service account counts."""
-    from pipeline.kubeflow.submit import submit
-
-    return submit(**options)
-
-
-@dier.command()
-@PIPELINE
-@connection
-@click.option("--name", default="dier", metavar="P", help="name of the pipeline")
-@click.option("--version-name", metavar="V", help="name of the version; without it the file's digest")
-@ALLOW_TAG
-def upload(**options: Any) -> None:
-    """Store the compiled pipeline on a cluster, as a new version where it is known."""
-    from pipeline.kubeflow.submit import upload
-
-    upload(**options)
+runs.add_to(dier)
 
 
 def _pod_path(name: str, folder: str, what: str) -> Callable[..., Any]:
@@ -242,7 +200,11 @@ def run_local(mounts: Sequence[str], overrides: Sequence[str], no_cache: bool, *
 @click.argument("step", nargs=-1, metavar="-- STEP ...")
 def task(executor_input: str, step: Sequence[str], **options: Any) -> int:
     """Run one step inside a Kubeflow task by its own command line, and tell Kubeflow what it made."""
-    from pipeline.task.task import run_task
+    from pipeline.task import file_modes, threads
+
+    file_modes.set_umask(file_modes.IN_TASKS)
+    threads.set_threads(processes=options["processes"])
+    from pipeline.task.task import run_task  # only now: it brings NumPy
 
     return run_task(executor_input, step, **options)
 

@@ -44,7 +44,7 @@ def read(path: Path) -> Package:
             spec=spec,
             platform=platform,
             images=tuple(sorted({executor["container"]["image"] for executor in executors if "container" in executor})),
-            steps=tuple(_steps(spec)),
+            steps=tuple(steps(spec)),
             defaults={name: known[name]["defaultValue"] for name in parameters.defaults(Settings())},
         )
     except KeyError as error:
@@ -100,7 +100,8 @@ def _check(path: Path, spec: dict[str, Any], platform: dict[str, Any]) -> None:
         raise SettingsError(f"{path} is no compiled pipeline: {why}; make it with dier compile") from error
 
 
-def _steps(spec: dict[str, Any]) -> list[str]:
+def steps(spec: dict[str, Any]) -> list[str]:
+    """Names of the tasks that run a container."""
     components = spec["components"]
     tasks = [task for dag in dags(spec) for task in dag.items()]
     return [name for name, task in tasks if "executorLabel" in components[task["componentRef"]["name"]]]
