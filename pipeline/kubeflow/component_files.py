@@ -41,6 +41,7 @@ from kfp import components, dsl, kubernetes
 
 prepare = components.load_component_from_file("prepare.yaml")
 
+
 @dsl.pipeline
 def mine():
     task = prepare(data_source="medmnist", data_name="bloodmnist", data_settings={{"image_size": 28}})

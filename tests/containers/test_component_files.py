@@ -61,7 +61,7 @@ def test_a_pipeline_of_others_runs_three_component_files_and_its_own(image: str,
     before = os.umask(0)
     try:
         local.init(
-            runner=containers.runner(tmp_path, [], "none"),
+            runner=containers.runner(tmp_path, "a-run", [], "none"),
             pipeline_root=str(tmp_path / "runs"),
             workspace_root=str(tmp_path / "work"),
             raise_on_error=True,
