@@ -155,7 +155,10 @@ def run_local(mounts: Sequence[str], overrides: Sequence[str], no_cache: bool, *
 @click.option("--show", multiple=True, metavar="NAME=PATH", help="an output for the UI (repeatable)")
 @click.option("--expect", multiple=True, metavar="INPUT=FINGERPRINT", help="refuse an input that differs")
 @click.option("--list", "lists", multiple=True, metavar="INPUT", help="an input of many artifacts")
-@click.option("--permanent-failure", "failure_file", type=PATH, metavar="FILE", help="where a permanent failure is remembered")
+@click.option("--keep-in", type=PATH, metavar="DIR", help="copy the artifact to DIR/FINGERPRINT, for tasks that read it there")
+@click.option("--fingerprint-to", type=PATH, metavar="FILE", help="write the artifact's fingerprint, for those tasks")
+@click.option("--permanent-failures", "failures", type=PATH, metavar="DIR", help="where a permanent failure is remembered, by run")
+@click.option("--gated", metavar="TASK", help="the task that ends the run where the artifact, once whole, says no")
 @click.option("--processes", type=int, default=1, metavar="N", help="run the step in N processes")
 @click.option("--trainjob", metavar="JSON", help="run the step on many nodes: the manifest of a TrainJob")
 @click.option("--keep", type=click.Choice(["never", "failed", "always"]), default="failed", help="which TrainJobs stay")
@@ -170,12 +173,26 @@ def task(executor_input: str, step: Sequence[str], **options: Any) -> int:
 @dier.command()
 @EXECUTOR_INPUT
 @click.option("--status", required=True, metavar="JSON", help="how the steps ended, as Kubeflow says it")
+@click.option("--end-trainjob", is_flag=True, help="end the run's TrainJob, which a termination leaves running")
 @OUT
 def outcome(**options: Any) -> None:
-    """Record how a Kubeflow run ended."""
-    from pipeline.task.task import record_outcome
+    """Record how a Kubeflow run ended, and end what it left running."""
+    from pipeline.task.outcome import record_outcome
 
     record_outcome(**options)
+
+
+@dier.command()
+@click.option("--verdict", type=PATH, metavar="DIR", help=INPUT_HELP["verdict"])
+@click.option("--registration", type=PATH, metavar="DIR", help=INPUT_HELP["registration"])
+def gate(verdict: Path | None, registration: Path | None) -> None:
+    """Hold to a verdict or a registration: end as the step would have ended that wrote it (3, 4) where it says no."""
+    from components.common import gates
+
+    if verdict is not None:
+        gates.check_verdict(verdict, docs="the artifact data_docs of validate on the run's page")
+    if registration is not None:
+        gates.check_registration(registration)
 
 
 if __name__ == "__main__":

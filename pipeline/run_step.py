@@ -1,7 +1,7 @@
 """A command line to its exit code: the commands of the steps, one line for whatever goes wrong, how long a step took.
 
-Exit codes: 0 done, 2 bad settings or usage, 3 bad data or a damaged artifact, 4 the gate refused, 1 anything else;
-130 and 143 after SIGINT and SIGTERM.
+Exit codes: 0 done, 2 bad settings or usage, 3 bad data or a damaged artifact, 4 the gate refused, 5 a training that failed and that
+the same data and settings must fail again, 1 anything else; 130 and 143 after SIGINT and SIGTERM.
 
 `dier task` runs a step inside a Kubeflow task through this module; the commands around the steps are added in pipeline/cli.py.
 Everything heavy is imported by the step that runs, never here.
@@ -109,9 +109,15 @@ def _place(argv: Sequence[str], flag: str) -> int:
 def _exit_code(error: Exception) -> int:
     from components.common.errors import GateRefused, SettingsError
     from data.errors import DataError
-    from model.errors import ConfigError
+    from model.errors import ConfigError, PermanentTrainingError
 
-    codes: dict[type[Exception], int] = {SettingsError: 2, ConfigError: 2, DataError: 3, GateRefused: 4}
+    codes: dict[type[Exception], int] = {
+        SettingsError: 2,
+        ConfigError: 2,
+        DataError: 3,
+        GateRefused: 4,
+        PermanentTrainingError: 5,
+    }
     return next((code for kind, code in codes.items() if isinstance(error, kind)), getattr(error, "exit_code", 1))
 
 

@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 from components.common.errors import SettingsError
+from pipeline.kubeflow import parameters
 from pipeline.kubeflow.compiled_file import Package
 
 LONGEST_ARGUMENT = 32 * 4096 - 1
@@ -48,11 +49,11 @@ def check_arguments(timesteps: int, *, pipeline_root: str = STOCK_ROOT, pipeline
         )
 
 
-def check_run(compiled: Package, arguments: dict[str, dict[str, Any]]) -> None:
+def check_run(compiled: Package, arguments: dict[str, Any]) -> None:
     """The same for a run with these arguments."""
     if LOOP in compiled.spec["components"]:
-        settings = {**compiled.defaults["embed"], **arguments.get("embed", {})}
-        check_arguments(len(settings["timesteps"]), pipeline=compiled.name)
+        given = parameters.whole({**compiled.defaults, **arguments})
+        check_arguments(len(given["embed"]["timesteps"]), pipeline=compiled.name)
 
 
 def fitting_timesteps(pipeline_root: str = STOCK_ROOT, pipeline: str = "dier") -> int:

@@ -19,7 +19,8 @@ SHUTDOWN_S = "25"
 def run_processes(argv: Sequence[str], count: int) -> int:
     """Run the step `argv` as `count` ranks of one job and return the exit code that the step itself would have had.
 
-    Where ranks end differently, a permanent failure (settings, data, a gate) counts before those of ranks that missed their peer.
+    Where ranks end differently, a permanent failure (settings, data, a gate, a loss that is NaN) counts before those of ranks that
+    missed their peer.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.errors import CheckpointError, Stopped, TrainingError
+from model.errors import CheckpointError, PermanentTrainingError, Stopped
 from model.training.options import ema_decay, learning_rate
 from model.training.trainer import Trainer
 from tests.model.conftest import Hooks, make_trainer, train_config
@@ -219,7 +219,7 @@ def test_bf16_trains_too(images: np.ndarray, tmp_path) -> None:
 
 
 def test_an_absurd_learning_rate_ends_with_cause_and_cure(images: np.ndarray, tmp_path) -> None:
-    with pytest.raises(TrainingError, match=r"lower train\.lr"):
+    with pytest.raises(PermanentTrainingError, match=r"lower train\.lr"):
         make_trainer(images, tmp_path, lr=1.0, steps=400, warmup_steps=0, log_every=20).run()
 
 
@@ -228,7 +228,7 @@ def test_a_non_finite_loss_ends_before_a_checkpoint_can_hold_it(images: np.ndarr
     trainer = make_trainer(images, tmp_path, log_every=log_every)
     with torch.no_grad():
         trainer.parameters[0].fill_(float("nan"))
-    with pytest.raises(TrainingError, match="non-finite"):
+    with pytest.raises(PermanentTrainingError, match="non-finite"):
         trainer.run()
     assert checkpoints(tmp_path) == []
 

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-from components.common.settings import Settings
 from pipeline.kubeflow import compiled_file
 from tests.pipeline.conftest import IMAGE, TOKEN, Command
 from tests.pipeline.kubeflow import kfp_standin as standin
@@ -35,8 +34,7 @@ def test_a_run_is_what_was_compiled_and_asked_for(
     reference = {"pipeline_id": "pipeline-1", "pipeline_version_id": "pipeline_version-1"}
     assert run.pop("pipeline_version_reference") == reference  # so the list of runs shows the version, not [View pipeline]
     assert compiled_file.read_bytes() in server.only("POST /pipelines/upload_version").body
-    train = Settings().train.model_dump(mode="json", exclude_none=True) | {"steps": 500, "lr": 1e-3}
-    assert run.pop("runtime_config") == {"parameters": {"train": train}}
+    assert run.pop("runtime_config") == {"parameters": {"train_steps": 500, "train_lr": 1e-3}}
     assert run == {"display_name": "first", "experiment_id": "experiment-1", "service_account": "runner"}
 
 
