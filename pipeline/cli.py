@@ -165,7 +165,11 @@ def run_local(mounts: Sequence[str], overrides: Sequence[str], no_cache: bool, *
 @click.argument("step", nargs=-1, metavar="-- STEP ...")
 def task(executor_input: str, step: Sequence[str], **options: Any) -> int:
     """Run one step inside a Kubeflow task by its own command line, and tell Kubeflow what it made."""
-    from pipeline.task.task import run_task
+    from pipeline.task import file_modes, threads
+
+    file_modes.set_umask(file_modes.IN_TASKS)
+    threads.set_threads(processes=options["processes"])
+    from pipeline.task.task import run_task  # only now: it brings NumPy
 
     return run_task(executor_input, step, **options)
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import click
 
 from pipeline.steps import INPUT_HELP, STEPS, Step
-from pipeline.task import permanent_failure
+from pipeline.task import file_modes, permanent_failure, threads, work_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 TIMINGS = "DIER_TIMINGS"
@@ -71,6 +71,7 @@ def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. An error is one line on stderr, after a traceback with --debug."""
     debug = "--debug" in argv
     try:
+        file_modes.set_umask()
         with dier.make_context("dier", list(argv)) as context:
             return int(dier.invoke(context) or 0)
     except click.exceptions.Exit as ended:  # after --help
@@ -146,6 +147,9 @@ def _add(step: Step) -> None:
     """Add the command of a step, `--params FILE --INPUT DIR ... --out DIR`."""
 
     def command(params: str, overrides: tuple[str, ...], **paths: Path) -> None:
+        threads.set_threads(processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        if "work" in paths:
+            work_folder.check_writable(paths["work"])
         with _timed(step.name, os.environ.get(TIMINGS)):
             from components.common import settings
 

@@ -21,6 +21,7 @@ from model.atomic import (
     Manifest,
     canonical_json,
     check_files,
+    copy_folder,
     leftovers,
     put_in_place,
     read_manifest,
@@ -111,7 +112,7 @@ def copy(source: Path, target: Path, kind: str) -> Path:
             return target
     beside = temporary(target)
     try:
-        shutil.copytree(source, beside)
+        copy_folder(source, beside)
         read(beside, kind)
         put_in_place(beside, target)
     finally:

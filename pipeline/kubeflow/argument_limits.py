@@ -52,8 +52,8 @@ def check_arguments(timesteps: int, *, pipeline_root: str = STOCK_ROOT, pipeline
 def check_run(compiled: Package, arguments: dict[str, Any]) -> None:
     """The same for a run with these arguments."""
     if LOOP in compiled.spec["components"]:
-        given = parameters.whole({**compiled.defaults, **arguments})
-        check_arguments(len(given["embed"]["timesteps"]), pipeline=compiled.name)
+        embed = parameters.whole({**compiled.defaults, **arguments})["embed"]
+        check_arguments(len(embed["timesteps"]), pipeline=compiled.name)
 
 
 def fitting_timesteps(pipeline_root: str = STOCK_ROOT, pipeline: str = "dier") -> int:

@@ -30,6 +30,7 @@ from components.common.settings import Settings
 from model.atomic import write_whole
 from pipeline.kubeflow import cluster as cluster_settings
 from pipeline.kubeflow import containers, parameters
+from pipeline.kubeflow.argument_limits import check_arguments
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.containers import FINGERPRINT, JOIN, SPLIT, inputs, keeps_dataset, signed
 from pipeline.kubeflow.placement import OUTCOME, place
@@ -45,6 +46,8 @@ def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> No
     wanted, defaults = cluster_settings.load(cluster), step_settings.load(params)
     wanted.check_image(allow_tag)
     wanted.check_tracking()
+    if wanted.embed.fan_out:
+        check_arguments(len(defaults.embed.timesteps))
     write_whole(out, compiled(defaults, wanted))
     say(f"compiled {out} (image {wanted.image})")
 

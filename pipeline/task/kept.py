@@ -1,23 +1,10 @@
 """An artifact on a claim: the task that makes it leaves it there once, and others read it in place instead of a copy each."""
 
-import tempfile
 from pathlib import Path
 
 from components.common import artifact
 from components.common.progress import say
 from model.atomic import write_whole
-from pipeline.errors import ClusterError
-
-
-def check_writable(folder: Path) -> None:
-    """Raises ClusterError where nothing can be written, before the step has done any work."""
-    try:
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".writable-"):
-            pass
-    except OSError as error:
-        raise ClusterError(
-            f"cannot write to {folder}: {error.strerror}; the claim of dataset.claim must be writable for security.run_as_user"
-        ) from error
 
 
 def keep(made: Path, kind: str, folder: Path, fingerprint_to: Path | None) -> None:

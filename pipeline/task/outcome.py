@@ -25,7 +25,7 @@ WEBHOOK = "DIER_OUTCOME_WEBHOOK"
 """Environment variable with the URL that is told; it is a password, and stands in no message."""
 TIMEOUT_S = 20.0
 PATIENCE_S = 20.0
-"""What the API says of a run is some seconds old: the failed task may not be in it yet."""
+"""What the pipelines' API knows of a run is seconds old."""
 
 
 def record_outcome(executor_input: str, status: str, out: Path, *, end_trainjob: bool) -> None:
@@ -35,7 +35,7 @@ def record_outcome(executor_input: str, status: str, out: Path, *, end_trainjob:
     if end_trainjob:
         _tried("end the TrainJob", lambda: _end_trainjob(run))
     if state != "SUCCEEDED":
-        _tried("close MLflow's run", lambda: _close_mlflow_run(run))
+        _tried("close MLflow's run", lambda: _close_mlflow_run(run, state))
     failed = _tried("ask which task failed", lambda: _failure(run)) if state == "FAILED" else None
     outcome = {
         "state": state,
@@ -61,9 +61,12 @@ def sentence(outcome: dict[str, str]) -> str:
 
 def _status(text: str) -> dict[str, Any]:
     try:
-        return dict(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise SettingsError(f"--status is no final status ({error!r}); dier outcome runs at the end of a Kubeflow run") from error
+        ended = json.loads(text)
+    except ValueError:
+        ended = None
+    if not isinstance(ended, dict):
+        raise SettingsError(f"--status {text!r} is no final status; dier outcome runs at the end of a Kubeflow run")
+    return ended
 
 
 def _tried(what: str, do: Callable[[], Any]) -> Any:
@@ -80,11 +83,10 @@ def _end_trainjob(run: str) -> None:
     end_trainjob(run)
 
 
-def _close_mlflow_run(run: str) -> None:
-    if os.environ.get("MLFLOW_TRACKING_URI"):
-        from components.tracking.close_run import close_mlflow_run
+def _close_mlflow_run(run: str, state: str) -> None:
+    from components.tracking.close_run import close_mlflow_run
 
-        close_mlflow_run(run)
+    close_mlflow_run(run, "KILLED" if state == "CANCELED" else "FAILED")
 
 
 def _failure(run: str) -> Any:

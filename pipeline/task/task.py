@@ -18,7 +18,7 @@ from pipeline import run_step
 from pipeline.kubeflow import parameters
 from pipeline.run_step import flag_value, with_flag_value
 from pipeline.steps import OUTPUT
-from pipeline.task import kept, permanent_failure, ui_metadata, ui_outputs
+from pipeline.task import kept, permanent_failure, ui_metadata, ui_outputs, work_folder
 from pipeline.task.run_id import run_id
 
 GATED = (3, 4)
@@ -56,10 +56,11 @@ def run_task(
     if failure_file is not None and (code := permanent_failure.recall(failure_file)) is not None:
         say(f"an earlier try of this run ended with exit code {code}, which a retry cannot cure: see the log of the first try")
         return code
+    work_folder.check(argv)
     for pair in expect:
         _check_fingerprint(argv, pair)
     if keep_in is not None:
-        kept.check_writable(keep_in)
+        work_folder.check_writable(keep_in)
     out = Path(flag_value(argv, "out"))
     before = _written(out)
     code = _run_step(argv, processes, trainjob, failure_file, keep)

@@ -19,7 +19,7 @@ INSIDE = "KUBERNETES_SERVICE_HOST"
 """Set in every pod."""
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 ROLE = "give the run's service account the rights of pipeline/trainjob/role.yaml"
-DENIAL = re.compile(r'^admission webhook "([^"]+)" denied the request')
+DENIAL = re.compile(r'admission webhook "([^"]+)" denied the request:? ?')
 """How a webhook's no begins, which comes with the 403 of missing rights. Who lacks rights is told `User "..." cannot ...`."""
 LONGEST = 300
 """Characters that are passed on of the server's own words."""
@@ -120,7 +120,8 @@ class Jobs:
                 404: "not found; for a TrainJob, Kubeflow Trainer 2.2 or newer must be installed",
                 422: "refused: see docs/kubeflow.md, the cluster file",
             }.get(status, str(error.reason))
-            raise JobError(f"{what} ({status}): {cure}{said and f'; it says: {said}'}", status) from error
+            reason = DENIAL.sub("", said, count=1)
+            raise JobError(f"{what} ({status}): {cure}{reason and f'; it says: {reason}'}", status) from error
         except urllib3.exceptions.HTTPError as error:
             raise JobError(f"{what}: no answer from {self.host} ({type(error).__name__})", 0) from error
 
@@ -128,7 +129,7 @@ class Jobs:
 def _forbidden(said: str) -> str:
     """What a 403 asks for: rights, or a manifest that the cluster's rules allow (webhooks, quotas)."""
     if denial := DENIAL.match(said):
-        return f"refused by the webhook {denial[1]}: see docs/kubeflow.md, the cluster file"
+        return f"refused by the webhook {denial[1]}"
     if said and 'User "' not in said:
         return "refused by a rule of the cluster, not for missing rights"
     return f"not allowed: {ROLE}"

@@ -26,7 +26,7 @@ from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster import load as load_cluster
 from pipeline.kubeflow.placement import CA_FOLDER, CA_VARIABLES
 from pipeline.steps import STATE
-from pipeline.task import permanent_failure, torchrun
+from pipeline.task import file_modes, permanent_failure, threads, torchrun
 from pipeline.trainjob.rules import check
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
@@ -141,9 +141,12 @@ def _resources(cluster: Cluster) -> dict[str, Any]:
 
 
 def _environment(cluster: Cluster) -> list[dict[str, Any]]:
-    values = {torchrun.SHUTDOWN: torchrun.SHUTDOWN_S} | cluster.environment()
+    values = {torchrun.SHUTDOWN: torchrun.SHUTDOWN_S, file_modes.VARIABLE: file_modes.IN_TASKS} | cluster.environment()
     if cluster.certificate_authority:
         values |= dict.fromkeys(CA_VARIABLES, f"{CA_FOLDER}/{cluster.certificate_authority.key}")
+    wanted = cluster.resources.get("train")
+    if wanted and wanted.cpu_request:
+        values.setdefault(threads.REQUEST, wanted.cpu_request)
     entries: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     for secret in cluster.secrets:
         if secret.covers("train"):

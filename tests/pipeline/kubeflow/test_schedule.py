@@ -27,7 +27,7 @@ def test_a_schedule_runs_a_stored_version_whose_data_is_read_anew(dier: Command,
     assert sent["trigger"] == {"cron_schedule": {"cron": "0 0 2 * * *"}}
     assert sent["pipeline_version_reference"] == {"pipeline_id": "pipeline-1", "pipeline_version_id": "pipeline_version-1"}
     assert (sent["mode"], int(sent["max_concurrency"]), sent["no_catchup"]) == ("ENABLE", 1, True)
-    assert sent["runtime_config"]["parameters"] == {"train_steps": 500}
+    assert sent["runtime_config"]["parameters"]["train_steps"] == 500
 
 
 def test_what_is_cached_is_for_whoever_asks(dier: Command, server: StandIn) -> None:

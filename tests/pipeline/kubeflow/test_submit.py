@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from components.common.settings import Settings
 from pipeline.kubeflow import compiled_file
 from tests.pipeline.conftest import IMAGE, TOKEN, Command
 from tests.pipeline.kubeflow import kfp_standin as standin
@@ -21,7 +22,19 @@ def test_a_run_is_what_was_compiled_and_asked_for(
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text("service_account: runner\n")
     options = ["--token-file", token, "--namespace", "team", "--experiment", "E", "--run-name", "first", "--cluster", cluster]
-    dier("submit", "--host", server.url + "/", *options, "--param", "train.steps=500", "--param", "train.lr=1e-3")
+    dier(
+        "submit",
+        "--host",
+        server.url + "/",
+        *options,
+        "--param",
+        "train.steps=500",
+        "--param",
+        "train.lr=1e-3",
+        "--param",
+        "probe.seed=7",
+    )
+    probe = Settings().probe.model_dump(mode="json", exclude_none=True) | {"seed": 7}
     assert dier.code == 0
     [version] = server.versions
     assert dier.out == f"run {RUN_1} (first) of version {version['display_name']}\n{server.url}/#/runs/details/{RUN_1}\n"
@@ -34,7 +47,7 @@ def test_a_run_is_what_was_compiled_and_asked_for(
     reference = {"pipeline_id": "pipeline-1", "pipeline_version_id": "pipeline_version-1"}
     assert run.pop("pipeline_version_reference") == reference  # so the list of runs shows the version, not [View pipeline]
     assert compiled_file.read_bytes() in server.only("POST /pipelines/upload_version").body
-    assert run.pop("runtime_config") == {"parameters": {"train_steps": 500, "train_lr": 1e-3}}
+    assert run.pop("runtime_config") == {"parameters": {"train_steps": 500, "train_lr": 1e-3, "probe": probe}}
     assert run == {"display_name": "first", "experiment_id": "experiment-1", "service_account": "runner"}
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pipeline.kubeflow.failure import Failure
 
 from components.common import artifact
 from pipeline import cli
-from pipeline.kubeflow.failure import Failure
 from pipeline.task import outcome
 from tests.pipeline.task.test_task import executor_input, told
 

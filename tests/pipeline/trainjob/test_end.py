@@ -1,30 +1,21 @@
 """Ending the TrainJob of a run that was terminated, from the exit handler: never an exception, one line, one answer."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pipeline.kubeflow import retry
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.trainjob.end import end_trainjob
 from pipeline.trainjob.manifest import manifest, name_of, named
-from tests.pipeline.trainjob import kubernetes_standin as standin
 from tests.pipeline.trainjob.kubernetes_standin import NAMESPACE, StandIn, condition, refusal
 
 RUN_ID = "9b2f0f2e-8f4e-4f0c-9e55-0d7a8b1c2d3e"
 NAME = name_of(RUN_ID)
 
 
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    with standin.serve() as running:
-        (tmp_path / "kubeconfig").write_text(standin.kubeconfig(running.url))
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "kubeconfig"))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        monkeypatch.setattr(retry, "POLL_S", 0.01)
-        running.jobs[NAME] = named(manifest(Cluster.model_validate({"work": {"claim": "c"}})), NAME)
-        yield running
+@pytest.fixture(autouse=True)
+def made(api: StandIn) -> None:
+    api.jobs[NAME] = named(manifest(Cluster.model_validate({"work": {"claim": "c"}})), NAME)
 
 
 @pytest.mark.parametrize("conditions", [[], [condition("Suspended")], [condition("Suspended", status="False")]])
@@ -69,7 +60,7 @@ def test_without_rights_it_says_so_in_one_line_and_does_not_raise(
     assert f"the TrainJob {NAME} may train on: cannot {verb} {NAME} in {NAMESPACE} (403): not allowed" in line
 
 
-def test_outside_of_a_cluster_it_does_not_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: StandIn) -> None:
+def test_outside_of_a_cluster_it_does_not_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "none"))
     assert not end_trainjob(RUN_ID)
 

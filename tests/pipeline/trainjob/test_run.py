@@ -6,7 +6,6 @@ task ── inputs ──> shared claim ──> TrainJob's pods ──> model �
 import json
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +54,6 @@ class Task:
         with artifact.create(Path(flags["--out"]), "model", made_from) as folder:
             (folder / "weights").write_text("weights")
             artifact.write_json(folder / "summary.json", {"steps": 1, "parameters": {"encoder": 1}, "training_key": "k", "gap": {}})
-
-
-@pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    with standin.serve() as running:
-        file = tmp_path / "kubeconfig"
-        file.write_text(standin.kubeconfig(running.url))
-        # the client reads KUBECONFIG once, when it is imported
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        monkeypatch.setattr(retry, "POLL_S", 0.01)
-        yield running
 
 
 @pytest.fixture
@@ -212,6 +199,23 @@ def test_an_api_that_stays_away_ends_the_task(task: Task, api: StandIn, monkeypa
     assert task.err.splitlines()[-1].startswith(f"dier: error: cannot get {NAME} in {NAMESPACE} (503)")
 
 
+def test_a_webhooks_no_is_not_taken_for_missing_rights(task: Task, api: StandIn) -> None:
+    api.runtimes = {}
+    assert task.run() == 1
+    webhook = "validator.trainjob.trainer.kubeflow.org"
+    assert f"dier: error: cannot create {NAME} in {NAMESPACE} (403): refused by the webhook {webhook}" in task.err
+    assert '"torch-distributed" not found: specified clusterTrainingRuntime must be created' in task.err
+    assert task.err.count("\n") == 1
+    assert "rights" not in task.err
+
+
+def test_a_run_without_an_id_makes_nothing(task: Task, api: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIER_RUN_ID")
+    assert task.run() == 2
+    assert "'dier-' is no name of a TrainJob" in task.err
+    assert not api.calls
+
+
 @pytest.mark.parametrize("missing", ["get trainjobs", "create trainjobs"])
 def test_without_rights_it_says_which_file_gives_them(task: Task, api: StandIn, missing: str) -> None:
     api.allowed.discard(missing)
@@ -302,6 +306,7 @@ def test_inside_of_a_cluster_it_speaks_as_the_pods_account(
     monkeypatch.setattr(f"{inside}.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
     monkeypatch.setattr(f"{inside}.SERVICE_CERT_FILENAME", str(certificate[0]))
     monkeypatch.setattr(client, "NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # for the world outside: nobody there
     with standin.serve(certificate) as secure:
         host, port = secure.url.removeprefix("https://").split(":")
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
