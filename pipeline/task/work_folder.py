@@ -42,5 +42,5 @@ def _line(folder: Path, there: Path, reason: str) -> str:
     owner = f"{there} is of user {owned.st_uid} and group {owned.st_gid}, mode {owned.st_mode & 0o7777:04o}"
     return (
         f"cannot write {folder}: {reason}; {owner}, and this is user {os.geteuid()}, group {os.getegid()}; give that group the "
-        "right to write, on a cluster with pipeline/kubeflow/claim-job.yaml (docs/kubeflow.md, Volumes)"
+        "right to write, on a cluster with pipeline/kubeflow/claim-job.yaml (docs/pods.md)"
     )
