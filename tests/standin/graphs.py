@@ -209,8 +209,8 @@ class Graphs:
     def _hooks(self, made: Node, name: str, tasks: dict[str, Any], dag: Execution) -> None:
         """Exit tasks of a task that has ended, however; they do not change its end, nor the run's.
 
-        KFP 2.17.0 backend/src/v2/compiler/argocompiler/dag.go:62 and Argo 4.0.8 workflow/controller/dag.go:530. One that succeeded is
-        not run again when the run is retried (KFP 2.17.0 backend/src/common/util/workflow.go:232).
+        KFP 2.17.0 backend/src/v2/compiler/argocompiler/dag.go:62 and Argo 4.0.8 workflow/controller/dag.go:530. One that
+        succeeded is not run again when the run is retried (KFP 2.17.0 backend/src/common/util/workflow.go:232).
         """
         for other, spec in tasks.items():
             if not _is_exit(spec) or name not in spec.get("dependentTasks", []):
