@@ -16,10 +16,13 @@ STEP_S = 0.05
 
 
 class ProcessPods:
-    """Runs a step where no engine is needed. As root it takes the pod's user, so that permissions count as on a cluster."""
+    """Runs a step where no engine is needed. As root it takes the pod's user, so that permissions count as on a cluster.
 
-    def __init__(self, env: Mapping[str, str] | None = None, *, as_user: bool = True) -> None:
-        self.env = dict(env or {})
+    It starts in the folder `where` of the pod, if the pod has that: what a library puts beside itself is then found by later steps.
+    """
+
+    def __init__(self, env: Mapping[str, str] | None = None, *, as_user: bool = True, where: str = "/tmp") -> None:
+        self.env, self.where = dict(env or {}), where
         self.as_user = as_user and os.geteuid() == 0 and shutil.which("setpriv") is not None
         self.pods: list[Pod] = []
 
@@ -37,7 +40,7 @@ class ProcessPods:
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [*who, *(mapped(word, pod) for word in pod.command)],
-                cwd=home,
+                cwd=pod.local(self.where) if any(volume.path == self.where for volume in pod.volumes) else home,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
