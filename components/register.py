@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.common import artifact
-from components.common.errors import GateRefused
+from components.common.gates import check_registration
 from components.common.lineage import check_one_run
-from components.common.progress import say
 from components.common.settings import RegisterSettings
 from components.registry import package, versions
 from components.registry.champions import champions, predictions
@@ -38,15 +37,7 @@ def run(register_settings: RegisterSettings, verdict: Path, model: Path, probe: 
         with one_line_errors():
             registration = _register(client, register_settings, inputs)
         artifact.write_json(folder / "registration.json", registration)
-    name, version, gate = (registration[key] for key in ("name", "version", "gate"))
-    reasons = "; ".join(gate["reasons"])
-    if not gate["passed"]:
-        raise GateRefused(
-            f"the gate refused {name} version {version}: {reasons}. It is registered without an alias; better the model, or: "
-            f"dier promote {name} --version {version} --force --reason TEXT"
-        )
-    held = ", ".join(registration["aliases"]) or "no alias"
-    say(f"registered {name} version {version} ({held}); gate {gate['verdict']}: {reasons}")
+    check_registration(out)
 
 
 class Inputs:

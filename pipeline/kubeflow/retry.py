@@ -17,14 +17,15 @@ TIMEOUT_S = (10.0, 60.0)
 T = TypeVar("T")
 
 
-def retrying(ask: Callable[[], T], what: str) -> T:
-    """What `ask` gives, tried again up to MAX_RETRIES times in a row while the server is away. `ask` must be idempotent."""
-    for attempt in range(1, MAX_RETRIES + 1):
+def retrying(ask: Callable[[], T], what: str, times: int | None = None) -> T:
+    """What `ask` gives, tried again up to `times` (MAX_RETRIES) in a row while the server is away. `ask` must be idempotent."""
+    times = MAX_RETRIES if times is None else times
+    for attempt in range(1, times + 1):
         try:
             return ask()
         except ClusterError as error:
             if not error.passing:
                 raise
-            say(f"{what} ({attempt} of {MAX_RETRIES} times): {error}")
+            say(f"{what} ({attempt} of {times} times): {error}")
         time.sleep(POLL_S)
     return ask()

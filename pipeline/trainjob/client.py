@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ INSIDE = "KUBERNETES_SERVICE_HOST"
 """Set in every pod."""
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 ROLE = "give the run's service account the rights of pipeline/trainjob/role.yaml"
+DENIAL = re.compile(r'admission webhook "([^"]+)" denied the request:? ?')
+"""How a webhook's no begins, which comes with the 403 of missing rights. Who lacks rights is told `User "..." cannot ...`."""
+LONGEST = 300
+"""Characters that are passed on of the server's own words."""
 
 
 class JobError(ClusterError):
@@ -31,13 +36,15 @@ class JobError(ClusterError):
 class Jobs:
     """TrainJobs of one namespace: that of the pod, or outside of a cluster, of the current kubeconfig."""
 
-    def __init__(self) -> None:
-        """Raises ClusterError outside of a cluster without a kubeconfig."""
+    def __init__(self, timeout_s: tuple[float, float] | None = None) -> None:
+        """`timeout_s` for a connection and each answer, instead of the usual. Raises ClusterError where there is no cluster."""
+        self._timeout = timeout_s or retry.TIMEOUT_S
         settings = client.Configuration()
         settings.retries = False  # a POST is never repeated in secret
         try:
             if INSIDE in os.environ:
                 config.load_incluster_config(client_configuration=settings)  # reads the token again when a cluster replaces it
+                settings.proxy = None  # a proxy in the task's environment is for the world outside, not for the pod's own cluster
                 self.namespace = NAMESPACE.read_text("utf-8").strip()
             else:
                 config.load_kube_config(client_configuration=settings)
@@ -52,7 +59,7 @@ class Jobs:
         """The TrainJob; None where there is none."""
         try:
             with self._said("get", name):
-                answer = self._custom.get_namespaced_custom_object(*self._where(), name, _request_timeout=retry.TIMEOUT_S)
+                answer = self._custom.get_namespaced_custom_object(*self._where(), name, _request_timeout=self._timeout)
         except JobError as error:
             if error.status == 404:
                 return None
@@ -64,7 +71,7 @@ class Jobs:
         try:
             with self._said("create", manifest["metadata"]["name"]):
                 self._custom.create_namespaced_custom_object(
-                    *self._where(), manifest, field_validation="Strict", _request_timeout=retry.TIMEOUT_S
+                    *self._where(), manifest, field_validation="Strict", _request_timeout=self._timeout
                 )
         except JobError as error:
             if error.status == 409:
@@ -77,7 +84,7 @@ class Jobs:
         try:
             with self._said("delete", name):
                 self._custom.delete_namespaced_custom_object(
-                    *self._where(), name, propagation_policy="Foreground", _request_timeout=retry.TIMEOUT_S
+                    *self._where(), name, propagation_policy="Foreground", _request_timeout=self._timeout
                 )
         except JobError as error:
             if error.status != 404:
@@ -87,15 +94,13 @@ class Jobs:
         """Its pods."""
         with self._said("list the pods of", name):
             label = f"jobset.sigs.k8s.io/jobset-name={name}"
-            return list(
-                self._core.list_namespaced_pod(self.namespace, label_selector=label, _request_timeout=retry.TIMEOUT_S).items
-            )
+            return list(self._core.list_namespaced_pod(self.namespace, label_selector=label, _request_timeout=self._timeout).items)
 
     def log(self, pod: str, container: str, lines: int, previous: bool) -> str:
         """The last `lines` of a pod's log, or of the container before its restart."""
         with self._said("read the log of", pod):
             answer = self._core.read_namespaced_pod_log(
-                pod, self.namespace, container=container, tail_lines=lines, previous=previous, _request_timeout=retry.TIMEOUT_S
+                pod, self.namespace, container=container, tail_lines=lines, previous=previous, _request_timeout=self._timeout
             )
         return str(answer)
 
@@ -108,22 +113,32 @@ class Jobs:
         try:
             yield
         except client.ApiException as error:
-            status = int(error.status or 0)
+            status, said = int(error.status or 0), _words(error.body)
             cure = {
                 401: f"not logged in: {ROLE}",
-                403: f"not allowed: {ROLE}",
+                403: _forbidden(said),
                 404: "not found; for a TrainJob, Kubeflow Trainer 2.2 or newer must be installed",
                 422: "refused: see docs/kubeflow.md, the cluster file",
             }.get(status, str(error.reason))
-            raise JobError(f"{what} ({status}): {cure}{_words(error.body)}", status) from error
+            reason = DENIAL.sub("", said, count=1)
+            raise JobError(f"{what} ({status}): {cure}{reason and f'; it says: {reason}'}", status) from error
         except urllib3.exceptions.HTTPError as error:
             raise JobError(f"{what}: no answer from {self.host} ({type(error).__name__})", 0) from error
 
 
+def _forbidden(said: str) -> str:
+    """What a 403 asks for: rights, or a manifest that the cluster's rules allow (webhooks, quotas)."""
+    if denial := DENIAL.match(said):
+        return f"refused by the webhook {denial[1]}"
+    if said and 'User "' not in said:
+        return "refused by a rule of the cluster, not for missing rights"
+    return f"not allowed: {ROLE}"
+
+
 def _words(body: Any) -> str:
-    """The server's own words, in one line."""
+    """The server's own words, in one line; of a long one begin and end, since a refusal quotes the manifest before it says why."""
     try:
         message = " ".join(str(json.loads(body)["message"]).split())
     except (ValueError, KeyError, TypeError):
         return ""
-    return f"; it says: {message[:300]}"
+    return message if len(message) <= LONGEST else f"{message[: LONGEST // 2]} ... {message[-LONGEST // 2 :]}"

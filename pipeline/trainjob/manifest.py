@@ -4,9 +4,11 @@ The runtime (torch-distributed) starts one pod a node and tells it where the oth
 the command is `torchrun`, which reads them, around the step's own command line. What belongs to the container of the Trainer's
 pod template (image, command, resources, environment) stands in spec.trainer, what belongs to its pod in spec.runtimePatches.
 
-The same settings give the same bytes. Schema: trainer.kubeflow.org/v1alpha1 as of Trainer 2.2 to 2.4.
+The same settings give the same bytes: what belongs to one run, its name and the file of its permanent failure, is added by `named`
+when the run makes its TrainJob. Schema: trainer.kubeflow.org/v1alpha1 as of Trainer 2.2 to 2.4.
 """
 
+import copy
 import json
 import re
 from collections.abc import Sequence
@@ -24,21 +26,24 @@ from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster import load as load_cluster
 from pipeline.kubeflow.placement import CA_FOLDER, CA_VARIABLES
 from pipeline.steps import STATE
-from pipeline.task import permanent_failure, torchrun
+from pipeline.task import file_modes, permanent_failure, threads, torchrun
+from pipeline.trainjob.rules import check
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
 LAUNCH = ["-m", "pipeline.cli"]
-LONGEST = 50
-"""Characters of a name; what the Trainer makes of it for its pods must stay within a host name's 63."""
+LONGEST = 46
+"""Characters of a name: with `-node-0-999-abcde`, which makes a pod's name of it, it must stay within a host name's 63."""
 NAME = re.compile(rf"[a-z]([-a-z0-9]{{0,{LONGEST - 2}}}[a-z0-9])?")
 NODE = "node"
 """What the Trainer's runtimes call both the job and the container that trains."""
+MANAGER = "dier.dev/dier"
+"""Whose patch it is. The Trainer takes a path with a domain only."""
 
 
-def manifest(cluster: Cluster, name: str, words: Sequence[str] = (), failure_file: str | None = None) -> dict[str, Any]:
-    """The TrainJob `name` that runs the step's command line `words` on every node.
+def manifest(cluster: Cluster, words: Sequence[str] = ()) -> dict[str, Any]:
+    """The TrainJob that runs the step's command line `words` on every node, without what belongs to one run.
 
-    A permanent failure is remembered in `failure_file`, a path inside the pods, since no exit code comes back from them.
+    Raises SettingsError for what the Trainer would refuse.
     """
     wanted = cluster.trainjob
     trainer = {
@@ -48,19 +53,40 @@ def manifest(cluster: Cluster, name: str, words: Sequence[str] = (), failure_fil
         "numNodes": wanted.nodes,
         "numProcPerNode": cluster.train_processes,
         "resourcesPerNode": _resources(cluster),
-        "env": _environment(cluster, failure_file),
+        "env": _environment(cluster),
     }
-    pod = _without_empty({"metadata": _without_empty({"labels": dict(wanted.labels)}), "spec": _pod(cluster)})
+    metadata = _without_empty({"labels": cluster.pods.labels | wanted.labels, "annotations": dict(cluster.pods.annotations)})
+    pod = _without_empty({"metadata": copy.deepcopy(metadata), "spec": _pod(cluster)})
     patch = {"template": {"spec": {"replicatedJobs": [{"name": NODE, "template": {"spec": {"template": pod}}}]}}}
     spec: dict[str, Any] = {
         "runtimeRef": {"apiGroup": GROUP, "kind": wanted.runtime_kind, "name": wanted.runtime},
         "trainer": _without_empty(trainer),
-        "runtimePatches": [{"manager": "dier", "trainingRuntimeSpec": _without_empty(patch)}],
+        "runtimePatches": [{"manager": MANAGER, "trainingRuntimeSpec": patch}],
     }
     if "train" in cluster.time_limits:
         spec["activeDeadlineSeconds"] = cluster.time_limits["train"]
-    metadata = _without_empty({"name": name, "labels": dict(wanted.labels)})
-    return {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TrainJob", "metadata": metadata, "spec": spec}
+    made = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "TrainJob", "metadata": metadata, "spec": spec}
+    check(made)
+    return made
+
+
+def named(job: dict[str, Any], name: str, failure_file: str | None = None) -> dict[str, Any]:
+    """The same as the TrainJob `name`. Raises SettingsError for what is no name of one.
+
+    A permanent failure is remembered in `failure_file`, a path inside the pods, since no exit code comes back from them.
+    """
+    if not NAME.fullmatch(name):
+        raise SettingsError(f"{name!r} is no name of a TrainJob: up to {LONGEST} of a-z, 0-9 and -, a letter first")
+    made = copy.deepcopy(job)
+    made["metadata"] = {"name": name, **made["metadata"]}
+    if failure_file:
+        made["spec"]["trainer"]["env"].append({"name": permanent_failure.VARIABLE, "value": failure_file})
+    return made
+
+
+def name_of(run_id: str) -> str:
+    """What the TrainJob of a run is called: a task that is tried again finds it, and whoever ends the run ends it."""
+    return f"dier-{run_id}"
 
 
 def write(
@@ -73,8 +99,6 @@ def write(
     """
     wanted = load_cluster(cluster)
     wanted.check_image(allow_tag)
-    if not NAME.fullmatch(name):
-        raise SettingsError(f"--name {name!r} is no name of a TrainJob: up to {LONGEST} of a-z, 0-9 and -, a letter first")
     if wanted.work.claim is None:
         raise SettingsError(
             f"{cluster} has no work.claim: the pods of a TrainJob find data and checkpoints there, and leave the model"
@@ -93,7 +117,7 @@ def text(cluster: Cluster, settings: Settings, name: str, paths: dict[str, Path]
     words = ["train", "--params", json.dumps(sections)]
     for flag, path in paths.items():
         words += [f"--{flag}", str(path)]
-    return yaml.safe_dump(manifest(cluster, name, words), sort_keys=False, width=120)
+    return yaml.safe_dump(named(manifest(cluster, words), name), sort_keys=False, width=120)
 
 
 def mount_paths(job: dict[str, Any]) -> list[str]:
@@ -116,12 +140,13 @@ def _resources(cluster: Cluster) -> dict[str, Any]:
     return _without_empty({"requests": _without_empty(requests), "limits": _without_empty(limits)})
 
 
-def _environment(cluster: Cluster, failure_file: str | None) -> list[dict[str, Any]]:
-    values = {torchrun.SHUTDOWN: torchrun.SHUTDOWN_S} | cluster.env
+def _environment(cluster: Cluster) -> list[dict[str, Any]]:
+    values = {torchrun.SHUTDOWN: torchrun.SHUTDOWN_S, file_modes.VARIABLE: file_modes.IN_TASKS} | cluster.environment()
     if cluster.certificate_authority:
         values |= dict.fromkeys(CA_VARIABLES, f"{CA_FOLDER}/{cluster.certificate_authority.key}")
-    if failure_file:
-        values[permanent_failure.VARIABLE] = failure_file
+    wanted = cluster.resources.get("train")
+    if wanted and wanted.cpu_request:
+        values.setdefault(threads.REQUEST, wanted.cpu_request)
     entries: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     for secret in cluster.secrets:
         if secret.covers("train"):
@@ -133,7 +158,6 @@ def _environment(cluster: Cluster, failure_file: str | None) -> list[dict[str, A
 
 def _pod(cluster: Cluster) -> dict[str, Any]:
     volumes, mounts = _volumes(cluster)
-    security = cluster.security
     container = {
         "name": NODE,
         "volumeMounts": mounts,
@@ -149,21 +173,33 @@ def _pod(cluster: Cluster) -> dict[str, Any]:
         "imagePullSecrets": [{"name": name} for name in cluster.image_pull_secrets],
         "nodeSelector": cluster.node_selector.of("train"),
         "tolerations": tolerations,
-        "securityContext": {"runAsUser": security.run_as_user, "runAsGroup": security.run_as_group, "runAsNonRoot": True},
+        "securityContext": _security(cluster),
         "volumes": volumes,
         "containers": [container],
     }
     return _without_empty(pod)
 
 
+def _security(cluster: Cluster) -> dict[str, Any]:
+    """Who the pods run as; what is null is left to the cluster."""
+    security = cluster.security
+    found: dict[str, Any] = {"runAsUser": security.run_as_user, "runAsGroup": security.run_as_group, "runAsNonRoot": True}
+    if security.run_as_group:  # not for null and 0: OpenShift gives volumes a group of its own, and refuses another
+        found |= {"fsGroup": security.run_as_group, "fsGroupChangePolicy": "OnRootMismatch"}
+    return _without_empty(found)
+
+
 def _volumes(cluster: Cluster) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """/state, /dev/shm, the certificate authority, and the claims that train sees."""
+    """/state, /dev/shm, the certificate authority, and the claims that train sees.
+
+    Names of our own: a claim's may hold dots, which a volume's may not, and a runtime's volume of the same name would be replaced.
+    """
     volumes: list[dict[str, Any]] = []
     mounts: list[dict[str, Any]] = []
 
     def add(name: str, path: str, source: dict[str, Any], sub_path: str = "") -> None:
-        volumes.append({"name": name, **source})
-        mounts.append(_without_empty({"name": name, "mountPath": path, "subPath": sub_path}))
+        volumes.append({"name": f"dier-{name}", **source})
+        mounts.append(_without_empty({"name": f"dier-{name}", "mountPath": path, "subPath": sub_path}))
 
     claim = cluster.work.claim
     work = {"persistentVolumeClaim": {"claimName": claim}} if claim else {"emptyDir": {}}

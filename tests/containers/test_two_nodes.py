@@ -1,10 +1,16 @@
 """Train on two nodes, each a container of the image, made by the Kubeflow SDK as Kubeflow Trainer makes pods.
 
 test ── SDK: one network, two containers, torchrun in each ──> dier train on a shared folder ──> model
+
+And the whole train task of the compiled pipeline, which makes its TrainJob through the real client of Kubernetes:
+
+task in a container ── TrainJob ──> stand-in of the Kubernetes API ── two containers ──> model on the claim ──> the task's output
 """
 
 import json
+import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +23,14 @@ from components.common import artifact
 from components.common.settings import parse
 from pipeline import cli
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.trainjob.manifest import LONGEST, text
+from pipeline.kubeflow.pipeline import compiled
+from pipeline.trainjob.manifest import LONGEST, name_of, text
+from tests.containers.conftest import USER
+from tests.containers.trainjob_nodes import Nodes as Containers
+from tests.pipeline.conftest import certificate  # noqa: F401
+from tests.pipeline.task.test_task import executor_input, told
+from tests.pipeline.trainjob import kubernetes_standin as standin
+from tests.pipeline.trainjob.kubernetes_standin import NAMESPACE, StandIn
 
 pytestmark = pytest.mark.engine
 
@@ -230,3 +243,131 @@ def test_the_trainjobs_own_command_trains_with_what_the_trainer_tells_its_pods(
             pod.remove(force=True)
         network.remove()
     assert artifact.read(work / "out", "model").json("summary.json")["steps"] == 60
+
+
+# the train task of the compiled pipeline ------------------------------------------------------------------------------------------
+
+RUN_ID = "9b2f0f2e-8f4e-4f0c-9e55-0d7a8b1c2d3e"
+TASK = Path("/task")
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+class TrainTask:
+    """The container of the task train as Kubeflow's launcher starts it, on a claim that it shares with the TrainJob's nodes."""
+
+    def __init__(self, engine: Any, image: str, api: StandIn, authority: Path, home: Path, prepared: Path) -> None:
+        self.engine, self.image, self.api, self.home = engine, image, api, home
+        self.claim, self.folder, self.account = home / "claim", home / "task", home / "account"
+        for place in (self.claim, self.folder, self.folder / "train", self.account):
+            place.mkdir()
+            place.chmod(0o777)
+        for step, kind in (("prepare", "dataset"), ("validate", "verdict")):
+            shutil.copytree(prepared / kind, self.folder / step / kind)
+        (self.account / "token").write_text("of-the-pod")
+        (self.account / "namespace").write_text(NAMESPACE)
+        shutil.copy(authority, self.account / "ca.crt")
+        self.nodes = Containers(engine, {"dier.work": self.claim})
+        api.runner, api.backoff_s = self.nodes, 1.0
+        self.log = ""
+
+    def words(self) -> list[str]:
+        """The compiled command with what Kubeflow resolves of it: its inputs, its outputs and the executor input, nothing else."""
+        wanted = {"image": self.image, "work": {"claim": "dier.work"}, "trainjob": {"nodes": 2}, "shared_memory": None}
+        spec = next(yaml.safe_load_all(compiled(parse({}, "test"), Cluster.model_validate(wanted))))
+        container = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
+        values = {f"inputs.parameters['{name}_settings']": json.dumps(SETTINGS[name]) for name in SETTINGS}
+        values |= {
+            f"inputs.artifacts['{name}_in'].path": str(TASK / step / name)
+            for step, name in (("prepare", "dataset"), ("validate", "verdict"))
+        }
+        values |= {f"outputs.artifacts['{name}'].path": str(TASK / "train" / name) for name in ("model", *shown_by(spec))}
+        given = json.dumps(executor_input(TASK, "train"))
+        return [
+            given if word == "{{$}}" else re.sub(r"{{\$\.([^}]*)}}", lambda found: values.get(found[1], found[0]), word)
+            for word in [*container["command"], *container["args"]]
+        ]
+
+    def run(self) -> int:
+        """Exit code; what it printed is the log."""
+        host, port = self.api.url.removeprefix("https://").split(":")
+        container = self.engine.containers.create(
+            self.image,
+            self.words()[1:],
+            user=f"{USER}:{USER}",
+            environment={
+                "KUBERNETES_SERVICE_HOST": host,
+                "KUBERNETES_SERVICE_PORT": port,
+                "DIER_RUN_ID": RUN_ID,
+                "MLFLOW_TRACKING_URI": "",
+            },
+            network_mode="host",
+            read_only=True,
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges"],
+            tmpfs={"/tmp": "mode=1777"},
+            volumes={
+                str(self.claim): {"bind": "/state", "mode": "rw"},
+                str(self.folder): {"bind": str(TASK), "mode": "rw"},
+                str(self.account): {"bind": ACCOUNT, "mode": "ro"},
+            },
+        )
+        try:
+            container.start()
+            code = container.wait(timeout=500)["StatusCode"]
+            self.log = container.logs().decode()
+            return int(code)
+        finally:
+            container.remove(force=True)
+
+
+def shown_by(spec: dict[str, Any]) -> set[str]:
+    """The outputs of train beside its artifact."""
+    return set(spec["components"]["comp-train"]["outputDefinitions"]["artifacts"]) - {"model"}
+
+
+@pytest.fixture
+def train_task(engine: Any, image: str, prepared: Path, tmp_path: Path, certificate: tuple[Path, Path]) -> Iterator[TrainTask]:  # noqa: F811
+    with standin.serve(certificate) as api:
+        made = TrainTask(engine, image, api, certificate[0], tmp_path, prepared)
+        yield made
+        for life in api.lives.values():
+            life.end()
+        made.nodes.remove()
+
+
+def test_the_whole_train_task_trains_on_two_nodes(train_task: TrainTask, prepared: Path) -> None:
+    assert train_task.run() == 0, train_task.log
+    made = artifact.read(train_task.folder / "train" / "model", "model")
+    assert made.json("summary.json")["steps"] == 60
+    assert made.made_from["dataset"] == artifact.read(prepared / "dataset", "dataset").fingerprint
+    metadata = {name: found["fingerprint"] for name, found in told(train_task.folder, "train").items() if name == "model"}
+    assert metadata == {"model": made.fingerprint}
+    name = name_of(RUN_ID)
+    assert f"TrainJob {name}: created in {NAMESPACE}, 2 nodes" in train_task.log
+    assert {node.host for node in train_task.nodes.started} == {f"{name}-node-0-{rank}.{name}" for rank in (0, 1)}
+    assert len(train_task.nodes.started) == 2  # none had to start again
+    assert {node.env["DIER_PERMANENT_FAILURE"].rpartition("/")[0] for node in train_task.nodes.started} == {
+        "/state/permanent-failure"
+    }
+    assert not train_task.api.jobs
+    assert train_task.api.accounts == {"bearer of-the-pod"}
+
+
+def test_a_pod_that_is_deleted_comes_back_and_both_go_on_from_their_checkpoint(
+    train_task: TrainTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SETTINGS["train"], "steps", 1500)
+    codes: list[int] = []
+    task = threading.Thread(target=lambda: codes.append(train_task.run()))
+    task.start()
+    limit = time.monotonic() + 200
+    while not list(train_task.claim.glob("train/*/step-*")):
+        assert time.monotonic() < limit
+        time.sleep(0.2)
+    life = train_task.api.lives[name_of(RUN_ID)]
+    life.delete_pod(life.pods[1].name)
+    task.join(timeout=400)
+    assert codes == [0], train_task.log
+    assert len(train_task.nodes.started) >= 4  # both started again
+    assert artifact.read(train_task.folder / "train" / "model", "model").json("summary.json")["steps"] == 1500
+    assert any("going on from the checkpoint of step" in log for pod in life.pods.values() for log in pod.logs)

@@ -1,7 +1,8 @@
 """A stand-in for the Kubernetes API server, for tests: a real HTTP server on loopback, no cluster behind it.
 
-It knows TrainJobs, their pods and logs in one namespace, checks a TrainJob against the Trainer's schema, and allows exactly what
-the project's Role allows. What becomes of a TrainJob is told by the test: a list of conditions, one for each look.
+It knows TrainJobs, their pods and logs in one namespace, refuses a TrainJob as a cluster with Kubeflow Trainer does
+(trainer_rules.py), and allows exactly what the project's Role allows. What becomes of a TrainJob is told by the test, a list of
+conditions, one for each look; or it really runs, where the test gives a `runner` (jobset_life.py).
 """
 
 import contextlib
@@ -14,14 +15,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import jsonschema
 import yaml
 
-from tests.pipeline.trainjob.trainjob_schema import check
+from tests.pipeline.trainjob import trainer_rules
+from tests.pipeline.trainjob.jobset_life import Life, Runner
+from tests.pipeline.trainjob.trainer_rules import Answer, refusal
 
 NAMESPACE = "team"
+ACCOUNT = f"system:serviceaccount:{NAMESPACE}:dier-run"
 ROLE = Path(__file__).parents[3] / "pipeline" / "trainjob" / "role.yaml"
-Answer = tuple[int, Any]
+GROUPS = {"trainjobs": "trainer.kubeflow.org"}
 
 
 def condition(kind: str, message: str = "", status: str = "True") -> dict[str, str]:
@@ -57,6 +60,13 @@ class StandIn:
         """`VERB RESOURCE`: answers to give instead, each once; status 0 drops the connection after doing what was asked."""
         [rules] = [document["rules"] for document in yaml.safe_load_all(ROLE.read_text()) if document["kind"] == "Role"]
         self.allowed = {f"{verb} {resource}" for rule in rules for resource in rule["resources"] for verb in rule["verbs"]}
+        self.runtimes = dict(trainer_rules.SHIPPED)
+        self.runner: Runner | None = None
+        """Starts a node's container; with it TrainJobs really run, and `conditions`, `pods` and `logs` are not looked at."""
+        self.backoff_s = 0.0
+        """Seconds before a container that failed starts again: the kubelet waits 10 and more."""
+        self.secrets: dict[str, dict[str, str]] = {}
+        self.lives: dict[str, Life] = {}
         self._lock = threading.Lock()
 
     def answer(self, method: str, path: str, query: dict[str, str], body: bytes) -> Answer:
@@ -69,7 +79,7 @@ class StandIn:
             call = f"{verb} {resource}"
             self.calls.append(call)
             if call not in self.allowed:
-                return refusal(403, f"cannot {verb} resource {resource} in API group")
+                return self._forbidden(verb, resource, names)
             told = self.faults.get(call)
             fault = told.pop(0) if told else None
             if fault is not None and fault[0] != 0:
@@ -77,38 +87,60 @@ class StandIn:
             done = self._do(call, names, query, body)
             return fault or done
 
+    def _forbidden(self, verb: str, resource: str, names: list[str]) -> Answer:
+        """What Kubernetes says to an account without the right."""
+        kind = resource.split("/")[0]
+        group = GROUPS.get(kind, "")
+        what = f"{kind}.{group}".rstrip(".") + (f' "{names[0]}"' if names else "")
+        said = f'User "{ACCOUNT}" cannot {verb} resource "{resource}" in API group "{group}" in the namespace "{NAMESPACE}"'
+        return refusal(403, f"{what} is forbidden: {said}")
+
     def _do(self, call: str, names: list[str], query: dict[str, str], body: bytes) -> Answer:
+        life = self._life(call, names, query)
         match call:
             case "create trainjobs":
                 return self._create(json.loads(body), query)
             case "get trainjobs" if names[0] in self.jobs:
-                found = self.conditions.pop(0) if len(self.conditions) > 1 else self.conditions[0]
+                found = life.conditions if life else self.conditions.pop(0) if len(self.conditions) > 1 else self.conditions[0]
                 return 200, {**self.jobs[names[0]], "status": {"conditions": found}}
             case "delete trainjobs" if names[0] in self.jobs:
                 del self.jobs[names[0]]
+                if life:
+                    life.end()
                 return 200, {"kind": "Status", "status": "Success"}
             case "list pods":
-                assert query["labelSelector"].startswith("jobset.sigs.k8s.io/jobset-name=")
-                return 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": self.pods}
+                found = [pod.told() for pod in life.pods.values()] if life else self.pods
+                return 200, {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found}
             case "get pods/log":
+                if life:
+                    lines = life.log(names[0], query.get("previous") == "True").splitlines()
+                    return 200, "\n".join(lines[-int(query["tailLines"]) :])
                 return 200, self.logs[names[0] + (" before" if query.get("previous") == "True" else "")]
-        return refusal(404, f"{names} not found")
+        group = f".{GROUPS[call.split()[1]]}" if call.split()[1] in GROUPS else ""
+        return refusal(404, f'{call.split()[1]}{group} "{names[0]}" not found')
+
+    def _life(self, call: str, names: list[str], query: dict[str, str]) -> Life | None:
+        """Of the TrainJob that the call is about."""
+        if call == "list pods":
+            key, _, name = query["labelSelector"].partition("=")
+            assert key == "jobset.sigs.k8s.io/jobset-name"
+            return self.lives.get(name)
+        if call == "get pods/log":
+            return next((life for name, life in self.lives.items() if names[0].startswith(name)), None)
+        return self.lives.get(names[0]) if names else None
 
     def _create(self, job: dict[str, Any], query: dict[str, str]) -> Answer:
         assert query["fieldValidation"] == "Strict"
-        try:
-            check(job)
-        except jsonschema.ValidationError as error:
-            return refusal(400, f"strict decoding error: {error.message}")
-        if job["metadata"]["name"] in self.jobs:
-            return refusal(409, "already exists")
-        self.jobs[job["metadata"]["name"]] = job
+        if no := trainer_rules.refused(job, self.runtimes):
+            return no
+        name = job["metadata"]["name"]
+        if name in self.jobs:
+            return refusal(409, f'trainjobs.trainer.kubeflow.org "{name}" already exists')
+        self.jobs[name] = job
         self.on_create(job)
+        if self.runner:
+            self.lives[name] = Life(job, self.runner, self.secrets, self.backoff_s)
         return 201, job
-
-
-def refusal(status: int, message: str) -> Answer:
-    return status, {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": status}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -153,6 +185,8 @@ def serve(certificate: tuple[Path, Path] | None = None) -> Iterator[StandIn]:
     try:
         yield standin
     finally:
+        for life in standin.lives.values():
+            life.end()
         server.shutdown()
         server.server_close()
         thread.join()

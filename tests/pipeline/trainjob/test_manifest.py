@@ -2,18 +2,19 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 
 from components.common.errors import SettingsError
 from pipeline import cli
 from pipeline.kubeflow.cluster import Cluster, load
-from pipeline.trainjob.manifest import manifest
+from pipeline.kubeflow.cluster_sections import Security
+from pipeline.trainjob.manifest import LONGEST, manifest, name_of, named
 from tests.pipeline.kubeflow.test_compile import DIGEST, compile_with, kubernetes, strict
 from tests.pipeline.trainjob.trainjob_schema import check
 
@@ -42,6 +43,7 @@ EVERYTHING: dict[str, Any] = {
     "env": {"HTTPS_PROXY": "http://proxy.example:3128"},
     "certificate_authority": {"config_map": "our-ca", "key": "ca.pem"},
     "security": {"run_as_user": 4321, "run_as_group": 99},
+    "pods": {"labels": {"team": "vision"}, "annotations": {"cost/centre": "7: images"}},
     "service_account": "dier-run",
     "time_limits": {"train": 600},
     "trainjob": {
@@ -56,7 +58,8 @@ SMALLEST: dict[str, Any] = {"work": {"claim": "dier-work"}, "trainjob": {"nodes"
 
 
 def made(**settings: Any) -> dict[str, Any]:
-    return manifest(Cluster.model_validate(settings), "dier-1", ["train", "--out", "/state/model"], "/state/permanent-failure/1")
+    job = manifest(Cluster.model_validate(settings), ["train", "--out", "/state/model"])
+    return named(job, name_of("1"), "/state/permanent-failure/1")
 
 
 def pod_of(job: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +132,9 @@ def test_the_schema_refuses(kind: str) -> None:
 def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
     job = made(**EVERYTHING)
     spec, trainer = job["spec"], job["spec"]["trainer"]
-    assert job["metadata"] == {"name": "dier-1", "labels": {"kueue.x-k8s.io/queue-name": "gpus"}}
+    labels = {"kueue.x-k8s.io/queue-name": "gpus", "team": "vision"}
+    assert job["metadata"] == {"name": "dier-1", "labels": labels, "annotations": {"cost/centre": "7: images"}}
+    assert spec["runtimePatches"][0]["manager"] == "dier.dev/dier"
     assert spec["runtimeRef"] == {"apiGroup": "trainer.kubeflow.org", "kind": "TrainingRuntime", "name": "torch-ours"}
     assert spec["activeDeadlineSeconds"] == 600
     assert (trainer["image"], trainer["command"]) == (DIGEST, ["torchrun"])
@@ -142,20 +147,23 @@ def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
     environment = {entry["name"]: entry.get("value") or entry["valueFrom"]["secretKeyRef"] for entry in trainer["env"]}
     ca = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"), "/etc/dier/ca/ca.pem")
     assert environment == {
-        "HTTPS_PROXY": "http://proxy.example:3128",
+        **Cluster.model_validate(EVERYTHING).environment(),
         **ca,
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "25",
+        "DIER_UMASK": "007",
+        "DIER_CPU_REQUEST": "4",
         "DIER_PERMANENT_FAILURE": "/state/permanent-failure/1",
         "MLFLOW_TRACKING_URI": {"name": "mlflow", "key": "uri", "optional": True},
     }
     pod = pod_of(job)
-    assert pod["metadata"] == {"labels": {"kueue.x-k8s.io/queue-name": "gpus"}}
+    assert pod["metadata"] == {"labels": labels, "annotations": {"cost/centre": "7: images"}}
     pod = pod["spec"]
     assert pod["serviceAccountName"] == "dier-node"
     assert pod["imagePullSecrets"] == [{"name": "registry-login"}]
     assert pod["nodeSelector"] == {"gpu": "a100"}
     assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    assert pod["securityContext"] == {"runAsUser": 4321, "runAsGroup": 99, "runAsNonRoot": True}
+    who = {"runAsUser": 4321, "runAsGroup": 99, "runAsNonRoot": True}
+    assert pod["securityContext"] == who | {"fsGroup": 99, "fsGroupChangePolicy": "OnRootMismatch"}
     [container] = pod["containers"]
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     sources = {volume["name"]: {key: value for key, value in volume.items() if key != "name"} for volume in pod["volumes"]}
@@ -166,6 +174,56 @@ def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
         "/etc/dier/ca": ({"configMap": {"name": "our-ca"}}, None),
         "/sets": ({"persistentVolumeClaim": {"claimName": "sets"}}, "a"),
     }
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "expected"), [(None, None, {}), (None, 0, {"runAsGroup": 0}), (1000660000, None, {"runAsUser": 1000660000})]
+)
+def test_who_it_runs_as_may_be_left_to_the_cluster(user: Any, group: Any, expected: dict[str, int]) -> None:
+    """OpenShift gives a user of its own, and a group to the volumes: asking for another one is refused there."""
+    security = Security.model_construct(run_as_user=user, run_as_group=group)
+    job = manifest(Cluster.model_validate(SMALLEST).model_copy(update={"security": security}))
+    assert pod_of(job)["spec"]["securityContext"] == expected | {"runAsNonRoot": True}
+
+
+def test_volumes_have_names_of_their_own() -> None:
+    pod = pod_of(made(**EVERYTHING))["spec"]
+    assert all(re.fullmatch("dier-[-a-z0-9]+", volume["name"]) for volume in pod["volumes"])
+
+
+def test_the_printed_manifest_repeats_itself_without_anchors() -> None:
+    assert "&id" not in yaml.safe_dump(made(**EVERYTHING))
+
+
+def test_the_longest_name_still_makes_names_of_pods() -> None:
+    """jobset@08dfbdf pkg/webhooks/jobset_webhook.go:246: of the last pod, with the five letters that the Job adds."""
+    assert len(f"{'m' * LONGEST}-node-0-{1000 - 1}-abcde") == 63
+    named(made(**SMALLEST), "m" * LONGEST)
+    with pytest.raises(SettingsError, match="no name of a TrainJob"):
+        named(made(**SMALLEST), "m" * (LONGEST + 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"env": {"PET_NNODES": "2"}}, "env: PET_NNODES is what Kubeflow Trainer tells the nodes itself"),
+        ({"secrets": [{"name": "s", "env": {"a": "PET_MASTER_ADDR"}}]}, "PET_MASTER_ADDR is what Kubeflow Trainer"),
+        ({"secrets": [{"name": "s", "env": {"a": "T"}}], "env": {"T": "x"}}, "env and secrets: the variable T comes twice"),
+        ({"secrets": [{"name": "s", "env": {"a": "T"}}, {"name": "r", "env": {"a": "T"}}]}, "the variable T comes twice"),
+        ({"volumes": [{"claim": "a", "mount_path": "/dev/shm", "steps": ["train"]}]}, "the mount_path /dev/shm comes twice"),
+        ({"image_pull_secrets": ["a", "a"]}, "image_pull_secrets: the name a comes twice"),
+        ({"env": {f"V{number}": "" for number in range(128)}}, "env and secrets: 130, but a TrainJob takes 128 at most"),
+        ({"image": "i" * 501}, "image: 501 characters, but a TrainJob takes 500 at most"),
+        ({"trainjob": {"nodes": 2, "labels": {"a b": "c"}}}, "labels: 'a b' is no key that Kubernetes takes"),
+        ({"pods": {"labels": {"a": "c d"}}}, "labels: a: 'c d' is no label's value"),
+        ({"pods": {"annotations": {"A/B/c": "any: thing"}}}, "annotations: 'A/B/c' is no key"),
+    ],
+)
+def test_what_a_cluster_would_refuse_is_refused_when_compiling(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        compile_with(**SMALLEST | settings)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_gpus_there_is_one_process_a_node() -> None:
@@ -211,8 +269,8 @@ def test_the_command_prints_the_same_manifest_each_time(cluster_file: Path, tmp_
     ("settings", "more", "says"),
     [
         (SMALLEST, (), "has no @sha256: digest"),
-        (SMALLEST, ("--allow-tag", "--name", "Mine"), "--name 'Mine' is no name of a TrainJob"),
-        (SMALLEST, ("--allow-tag", "--name", "a" * 51), "is no name of a TrainJob: up to 50"),
+        (SMALLEST, ("--allow-tag", "--name", "Mine"), "'Mine' is no name of a TrainJob"),
+        (SMALLEST, ("--allow-tag", "--name", "a" * 47), "is no name of a TrainJob: up to 46"),
         ({}, ("--allow-tag",), "has no work.claim"),
         (SMALLEST, ("--allow-tag", "--param", "train.stepz=1"), "train.stepz"),
     ],
@@ -261,14 +319,13 @@ def test_several_nodes_are_a_trainjob_that_a_small_task_waits_for() -> None:
     spec, platform = compile_with(**{**EVERYTHING, "retry": {"count": 0}})
     strict(yaml.safe_dump_all([spec, platform]))
     words = task_words(spec)
-    run_id = "{{$.pipeline_job_uuid}}"
     job = json.loads(words[words.index("--trainjob") + 1])
-    assert job["metadata"]["name"] == f"dier-{run_id}"
-    assert job == manifest(Cluster.model_validate(EVERYTHING), f"dier-{run_id}", (), f"/state/permanent-failure/{run_id}")
-    job["metadata"]["name"] = job["metadata"]["name"].replace(run_id, "9b2f0f2e-8f4e-4f0c-9e55-0d7a8b1c2d3e")
-    check(job)
-    assert len(job["metadata"]["name"]) <= 50
-    assert words[words.index("--permanent-failure") + 1] == f"/state/permanent-failure/{run_id}"
+    assert job == manifest(Cluster.model_validate(EVERYTHING))
+    assert "name" not in job["metadata"], "a name is the run's, and no placeholder is resolved inside of a command"
+    assert "{{" not in json.dumps(job)
+    assert "DIER_PERMANENT_FAILURE" not in json.dumps(job)
+    check(named(job, name_of("9b2f0f2e-8f4e-4f0c-9e55-0d7a8b1c2d3e")))
+    assert words[words.index("--permanent-failures") + 1] == "/state/permanent-failure"
     assert words[words.index("--keep") + 1] == "failed"
     assert "--processes" not in words
     executor, task = spec["deploymentSpec"]["executors"]["exec-train"]["container"], kubernetes(platform, "train")
@@ -279,25 +336,3 @@ def test_several_nodes_are_a_trainjob_that_a_small_task_waits_for() -> None:
     one, _ = compile_with(**{**EVERYTHING, "trainjob": {"nodes": 1}})
     assert "--trainjob" not in task_words(one)
     assert executor["args"] == one["deploymentSpec"]["executors"]["exec-train"]["container"]["args"]
-
-
-# the rights -----------------------------------------------------------------------------------------------------------------------
-
-
-def role() -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((ROOT / "pipeline" / "trainjob" / "role.yaml").read_text()))
-
-
-def test_the_role_fits_kubernetes_schema_and_its_binding_names_it() -> None:
-    for document in role():
-        for version in ("1.30", "1.37"):
-            kubernetes_validate.validate(document, version, strict=True)
-    rights, binding = role()
-    assert binding["roleRef"]["name"] == rights["metadata"]["name"]
-
-
-def test_the_strict_schema_of_roles_refuses_what_it_does_not_know() -> None:
-    rights, _ = role()
-    rights["rules"][0]["verb"] = ["get"]
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(rights, "1.37", strict=True)

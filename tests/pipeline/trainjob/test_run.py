@@ -6,7 +6,6 @@ task ── inputs ──> shared claim ──> TrainJob's pods ──> model �
 import json
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,8 @@ from tests.pipeline.task.test_task import executor_input, told, words
 from tests.pipeline.trainjob import kubernetes_standin as standin
 from tests.pipeline.trainjob.kubernetes_standin import NAMESPACE, StandIn, condition, pod, refusal
 
-NAME = "dier-run-1"
+RUN_ID = "run-1"
+NAME = f"dier-{RUN_ID}"
 
 
 class Task:
@@ -30,7 +30,7 @@ class Task:
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.capsys = folder, capsys
-        self.failure_file, self.shared = folder / "permanent-failure" / "run-1", folder / "trainjob" / NAME
+        self.failure_file, self.shared = folder / "permanent-failure" / RUN_ID, folder / "trainjob" / NAME
         self.out = folder / "train" / "model"
         for step, name in (("prepare", "dataset"), ("validate", "verdict")):
             with artifact.create(folder / step / name, name, {}) as place:
@@ -38,8 +38,8 @@ class Task:
 
     def run(self, *more: str, keep: str = "failed", **settings: Any) -> int:
         wanted = Cluster.model_validate({"work": {"claim": "c"}, "trainjob": {"nodes": 2}, **settings})
-        job = manifest(wanted, NAME, (), str(self.failure_file))
-        line = ["--permanent-failure", str(self.failure_file), "--trainjob", json.dumps(job), "--keep", keep, *more]
+        job = manifest(wanted)
+        line = ["--permanent-failures", str(self.failure_file.parent), "--trainjob", json.dumps(job), "--keep", keep, *more]
         given = json.dumps(executor_input(self.folder, "train"))
         code = cli.main(["task", "--executor-input", given, *line, "--", *words(self.folder, "train")])
         self.err = self.capsys.readouterr().err
@@ -57,20 +57,9 @@ class Task:
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    with standin.serve() as running:
-        file = tmp_path / "kubeconfig"
-        file.write_text(standin.kubeconfig(running.url))
-        # the client reads KUBECONFIG once, when it is imported
-        monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(file))
-        monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-        monkeypatch.setattr(retry, "POLL_S", 0.01)
-        yield running
-
-
-@pytest.fixture
 def task(tmp_path: Path, api: StandIn, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Task:
     monkeypatch.setattr(run, "SHARED", tmp_path / "trainjob")
+    monkeypatch.setenv("DIER_RUN_ID", RUN_ID)
     made = Task(tmp_path, capsys)
     api.on_create = made.train
     return made
@@ -150,11 +139,11 @@ def test_two_pods_of_one_process_id_copy_beside_each_other(task: Task, tmp_path:
         copied(*arguments)
         if not inside:
             inside.append(arguments[1])
-            run._copy(source, target, "dataset")  # the retry, from begin to end
+            artifact.copy(source, target, "dataset")  # the retry, from begin to end
             assert arguments[1].is_dir(), "the retry removed the other's copy"
 
     monkeypatch.setattr(shutil, "copytree", slow)
-    assert run._copy(source, target, "dataset") == target
+    assert artifact.copy(source, target, "dataset") == target
     assert [path.name for path in target.parent.iterdir()] == ["dataset"]
 
 
@@ -208,6 +197,23 @@ def test_an_api_that_stays_away_ends_the_task(task: Task, api: StandIn, monkeypa
     assert task.run() == 1
     assert f"the TrainJob goes on: kubectl -n {NAMESPACE} delete trainjob {NAME} ends it" in task.err
     assert task.err.splitlines()[-1].startswith(f"dier: error: cannot get {NAME} in {NAMESPACE} (503)")
+
+
+def test_a_webhooks_no_is_not_taken_for_missing_rights(task: Task, api: StandIn) -> None:
+    api.runtimes = {}
+    assert task.run() == 1
+    webhook = "validator.trainjob.trainer.kubeflow.org"
+    assert f"dier: error: cannot create {NAME} in {NAMESPACE} (403): refused by the webhook {webhook}" in task.err
+    assert '"torch-distributed" not found: specified clusterTrainingRuntime must be created' in task.err
+    assert task.err.count("\n") == 1
+    assert "rights" not in task.err
+
+
+def test_a_run_without_an_id_makes_nothing(task: Task, api: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DIER_RUN_ID")
+    assert task.run() == 2
+    assert "'dier-' is no name of a TrainJob" in task.err
+    assert not api.calls
 
 
 @pytest.mark.parametrize("missing", ["get trainjobs", "create trainjobs"])
@@ -300,6 +306,7 @@ def test_inside_of_a_cluster_it_speaks_as_the_pods_account(
     monkeypatch.setattr(f"{inside}.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
     monkeypatch.setattr(f"{inside}.SERVICE_CERT_FILENAME", str(certificate[0]))
     monkeypatch.setattr(client, "NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # for the world outside: nobody there
     with standin.serve(certificate) as secure:
         host, port = secure.url.removeprefix("https://").split(":")
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
