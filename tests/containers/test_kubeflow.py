@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from components.common import artifact
+from pipeline.steps import BY_NAME
 from tests.standin.backend import Backend, body_of
 from tests.standin.containers import ContainerPods
 from tests.standin.dier import log, messages, ready, short, text
@@ -65,7 +66,7 @@ def states(run: dict[str, Any]) -> dict[str, str]:
 
 
 def test_run_twice_the_second_time_from_the_cache(kubeflow: Installation, first: dict[str, Any]) -> None:
-    for task, name in (("prepare", "dataset"), ("train", "model"), ("probe", "probe")):
+    for task, name in (("prepare", "dataset"), ("train", "model"), ("probe", BY_NAME["probe"].kubeflow_output)):
         found = kubeflow.artifact(first["run_id"], task, name)
         made = artifact.sha256(kubeflow.path(first["run_id"], task, name) / artifact.MANIFEST)
         assert found.properties["fingerprint"] == made

@@ -17,6 +17,7 @@ import pytest
 from pydantic import ValidationError
 
 from components.common.errors import SettingsError
+from pipeline.steps import BY_NAME
 from tests.standin.backend import Backend, body_of
 from tests.standin.clock import Clock, StoppedClock
 from tests.standin.dier import log, messages, ready, short, text
@@ -192,7 +193,8 @@ def test_row_6_after_a_refused_gate_the_registration_is_there(real: tuple[Backen
         given["register_min_accuracy"] = 1.0
     run = backend.run(compiled, given, timeout=600)
     assert backend.execution(run["run_id"], "probe").state == "CACHED"
-    assert backend.artifact(run["run_id"], "probe", "probe") is backend.artifact(first, "probe", "probe")
+    made = BY_NAME["probe"].kubeflow_output
+    assert backend.artifact(run["run_id"], "probe", made) is backend.artifact(first, "probe", made)
     assert run["state"] == "FAILED"
     registration = backend.path(run["run_id"], "register", "registration")
     assert "accuracy" in (registration / "registration.json").read_text()
