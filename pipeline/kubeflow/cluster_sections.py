@@ -137,7 +137,7 @@ class Secret(ForSteps):
 class CertificateAuthority(Section):
     """A private certificate authority for MLflow and storage."""
 
-    config_map: Name = Field(description="ConfigMap that holds it")
+    config_map: ClaimName = Field(description="ConfigMap that holds it; its volume has its name")
     key: str = Field("ca.crt", min_length=1, description="its key, a PEM bundle")
 
 
