@@ -19,7 +19,7 @@ from data.errors import DataError
 from data.format import Dataset, open_dataset
 from model.config import SIZES, ModelConfig
 from model.device import keep_freed_memory, pick_device
-from model.errors import TrainingError
+from model.errors import PermanentTrainingError
 from model.training.callback import Callback
 from model.training.compiling import choose_compile, training_work
 from model.training.curve import Point
@@ -177,7 +177,7 @@ def _exported(trainer: Trainer, keep: str) -> tuple[dict[str, Tensor], dict[str,
     if keep == "last":
         return trainer.ema_weights(), {}
     if trainer.best is None:
-        raise TrainingError(
+        raise PermanentTrainingError(  # a further try starts at the last step, where nothing is evaluated any more
             "train.keep best_probe: no evaluation of the embeddings succeeded, so there is no best step (the lines above say why); "
             "mend that and train again, or set train.keep to last"
         )

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from components.common import artifact
+from components.common.gates import check_verdict
 from components.common.settings import ValidateSettings
 from components.validation import data_docs, pictures
 from components.validation.expectations import EARLIER, Measures, checks, measure
-from components.validation.suite import Outcome, validate
-from data.errors import DataError
+from components.validation.suite import validate
 from data.format import open_dataset
 from data.quality import statistics
 
@@ -44,16 +44,10 @@ def run(validate_settings: ValidateSettings, dataset: Path, out: Path) -> None:
             pictures.montage(shown).save(folder / "pairs.png")
         (folder / "docs").mkdir()
         (folder / "docs" / "index.html").write_text(data_docs.page(images.info, measures, result, shown), "utf-8")
-    if errors:
-        raise DataError(f"{_blame(errors)}; see {out}/docs/index.html, then mend the data or, where one is named, raise the limit")
+    check_verdict(out)
 
 
 def _near_duplicates(measures: Measures) -> dict[str, dict[str, float]]:
     counts = {name: sum(pair.split == name for pair in measures.pairs) for name in EARLIER}
     sizes = measures.splits.set_index("split")["images"]
     return {name: {"count": count, "share": round(count / int(sizes[name]), 6)} for name, count in counts.items()}
-
-
-def _blame(errors: list[Outcome]) -> str:
-    each = [f"{outcome.name} is {outcome.observed}, allowed {outcome.limit} ({outcome.message})" for outcome in errors]
-    return f"validation failed: {'; '.join(each)}"

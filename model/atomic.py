@@ -104,9 +104,16 @@ def write_whole(file: Path, text: str) -> None:
 
 
 def seal(folder: Path, **content: Any) -> None:
-    """Write the manifest: `content`, and size and sha256 of every file in `folder`, each of which is on disk before."""
+    """Write the manifest: `content`, and size and sha256 of every file in `folder`, each of which is on disk before.
+
+    Each file gets the mode that the umask gives to the others: safetensors makes its own readable by their owner alone.
+    """
     files = {}
+    mode = folder.stat().st_mode & 0o666
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        if file.stat().st_mode & 0o666 != mode:
+            with contextlib.suppress(OSError):  # a file system without modes
+                file.chmod(mode)
         fsync(file)
         files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
     (folder / MANIFEST).write_text(canonical_json({"format": FORMAT, "files": files} | content), "utf-8")
@@ -140,6 +147,17 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             raise ValueError(f"{name} does not match its sha256 in {MANIFEST}: {file.stat().st_size} bytes instead of {size}")
         if sha256(file) != digest:
             raise ValueError(f"{name} does not match its sha256 in {MANIFEST}")
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder's files to a new one, with the modes that new files have here: who may read the source says nothing of it."""
+    target.mkdir(parents=True)
+    for path in sorted(source.rglob("*")):
+        beside = target / path.relative_to(source)
+        if path.is_dir():
+            beside.mkdir()
+        else:
+            shutil.copyfile(path, beside)
 
 
 def put_in_place(beside: Path, final: Path) -> None:

@@ -5,6 +5,10 @@ class TrainingError(Exception):
     """Training cannot go on (the command ends with exit code 1). The message names the cause and the cure."""
 
 
+class PermanentTrainingError(TrainingError):
+    """Training failed as the same data, settings and seed must fail again (the command ends with exit code 5)."""
+
+
 class ConfigError(Exception):
     """The model cannot be built from these settings (the command ends with exit code 2)."""
 

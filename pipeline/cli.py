@@ -1,4 +1,6 @@
-"""The `dier` command: the steps (pipeline/run_step.py, which also has the exit codes), and here what is around them.
+"""The `dier` command: the steps (pipeline/run_step.py, which also has the exit codes), and here what is around them on one machine.
+
+What is said to a cluster's API is in pipeline/commands/runs.py.
 
 Everything heavy is imported by the command that runs, never here.
 """
@@ -12,19 +14,11 @@ from typing import Any
 import click
 
 from pipeline import run_step
+from pipeline.commands import runs
+from pipeline.commands.options import ALLOW_TAG, CLUSTER, DEFAULTS, NO_CACHE, PARAM, PIPELINE
 from pipeline.run_step import OUT, PATH, SET, dier, options
 from pipeline.steps import INPUT_HELP, STATE
 
-CLUSTER = click.option("--cluster", type=PATH, default=Path("pipeline/cluster.yaml"), metavar="FILE", help="cluster settings")
-DEFAULTS = click.option("--params", type=PATH, default=Path("params.yaml"), metavar="FILE", help="settings, such as params.yaml")
-PIPELINE = click.option(
-    "--pipeline", type=PATH, default=Path("pipeline/compiled/dier.yaml"), metavar="FILE", help="compiled pipeline"
-)
-PARAM = click.option(
-    "--param", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="a setting other than compiled (repeatable)"
-)
-ALLOW_TAG = click.option("--allow-tag", is_flag=True, help="accept an image without @sha256: digest: caches may then lie")
-NO_CACHE = click.option("--no-cache", is_flag=True, help="run every step, whatever is cached")
 EXECUTOR_INPUT = click.option("--executor-input", required=True, metavar="JSON", help="what Kubeflow hands a task: {{$}}")
 
 
@@ -53,6 +47,19 @@ def models(name: str | None) -> None:
     from components.registry.promote import models
 
     print(models(name))
+
+
+@dier.command("serve-manifest")
+@click.argument("model", metavar="NAME[@ALIAS]")
+@click.option("--namespace", metavar="N", help="namespace of the InferenceService; without it that of kubectl")
+@click.option("--image", metavar="IMAGE", help="serving image that holds what the model needs; without it the runtime's own")
+@click.option("--service-account", metavar="N", help="account of its pods, with the object store's Secret")
+@click.option("--artifacts-destination", metavar="URI", help="object store behind an MLflow server that proxies artifacts")
+def serve_manifest(model: str, **options: Any) -> None:
+    """Print a registered version, by default the champion, as a KServe InferenceService, for kubectl apply."""
+    from components.registry.serving import serve_manifest
+
+    print(serve_manifest(model, **options), end="")
 
 
 @dier.command()
@@ -98,6 +105,17 @@ def clean(**options: Any) -> None:
     clean(**options)
 
 
+@dier.command()
+@click.option("--params", default="params.yaml", metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
+@SET
+@click.option("--root", type=PATH, default=Path(".work/trial"), metavar="DIR", help="where its artifacts go")
+def trial(**options: Any) -> int:
+    """Run prepare to probe in a row for a tuner, and print the validation metrics as name=value."""
+    from pipeline.trial import trial
+
+    return trial(**options)
+
+
 @dier.command("compile")
 @CLUSTER
 @DEFAULTS
@@ -110,43 +128,18 @@ def compile_pipeline(**options: Any) -> None:
     compile_to(**options)
 
 
-connection = options(
-    click.option("--host", envvar="KF_PIPELINES_ENDPOINT", show_envvar=True, metavar="URL", help="pipelines' API"),
-    click.option("--token-file", type=PATH, metavar="FILE", help="file with a bearer token"),
-    click.option("--ca", type=PATH, metavar="FILE", help="certificate of a private authority, PEM"),
-    click.option("--namespace", metavar="N", help="namespace, where the cluster has several users"),
-)
-"""Where the cluster's API is, and who asks: submit.Connection."""
-
-
-@dier.command()
-@PIPELINE
-@connection
-@click.option("--experiment", default="dier", metavar="E", help="experiment, made where there is none")
-@click.option("--run-name", metavar="R", help="name of the run; without it dier and the time")
+@dier.command("components")
 @CLUSTER
-@NO_CACHE
-@click.option("--wait", is_flag=True, help="wait for the end; exit 0 only when the run succeeded")
-@PARAM
+@click.option("--out", type=PATH, default=Path("pipeline/compiled/components"), metavar="DIR", help="where the files go")
 @ALLOW_TAG
-def submit(**options: Any) -> int:
-    """Start a run of the compiled pipeline on a cluster; of the cluster settings the service account counts."""
-    from pipeline.kubeflow.submit import submit
+def component_files(**options: Any) -> None:
+    """Write each step as a component file for pipelines of others, and a page on what it takes, gives and needs."""
+    from pipeline.kubeflow.component_files import write
 
-    return submit(**options)
+    write(**options)
 
 
-@dier.command()
-@PIPELINE
-@connection
-@click.option("--name", default="dier", metavar="P", help="name of the pipeline")
-@click.option("--version-name", metavar="V", help="name of the version; without it the file's digest")
-@ALLOW_TAG
-def upload(**options: Any) -> None:
-    """Store the compiled pipeline on a cluster, as a new version where it is known."""
-    from pipeline.kubeflow.submit import upload
-
-    upload(**options)
+runs.add_to(dier)
 
 
 def _pod_path(name: str, folder: str, what: str) -> Callable[..., Any]:
@@ -197,14 +190,21 @@ def run_local(mounts: Sequence[str], overrides: Sequence[str], no_cache: bool, *
 @click.option("--show", multiple=True, metavar="NAME=PATH", help="an output for the UI (repeatable)")
 @click.option("--expect", multiple=True, metavar="INPUT=FINGERPRINT", help="refuse an input that differs")
 @click.option("--list", "lists", multiple=True, metavar="INPUT", help="an input of many artifacts")
-@click.option("--permanent-failure", "failure_file", type=PATH, metavar="FILE", help="where a permanent failure is remembered")
+@click.option("--keep-in", type=PATH, metavar="DIR", help="copy the artifact to DIR/FINGERPRINT, for tasks that read it there")
+@click.option("--fingerprint-to", type=PATH, metavar="FILE", help="write the artifact's fingerprint, for those tasks")
+@click.option("--permanent-failures", "failures", type=PATH, metavar="DIR", help="where a permanent failure is remembered, by run")
+@click.option("--gated", metavar="TASK", help="the task that ends the run where the artifact, once whole, says no")
 @click.option("--processes", type=int, default=1, metavar="N", help="run the step in N processes")
 @click.option("--trainjob", metavar="JSON", help="run the step on many nodes: the manifest of a TrainJob")
 @click.option("--keep", type=click.Choice(["never", "failed", "always"]), default="failed", help="which TrainJobs stay")
 @click.argument("step", nargs=-1, metavar="-- STEP ...")
 def task(executor_input: str, step: Sequence[str], **options: Any) -> int:
     """Run one step inside a Kubeflow task by its own command line, and tell Kubeflow what it made."""
-    from pipeline.task.task import run_task
+    from pipeline.task import file_modes, threads
+
+    file_modes.set_umask(file_modes.IN_TASKS)
+    threads.set_threads(processes=options["processes"])
+    from pipeline.task.task import run_task  # only now: it brings NumPy
 
     return run_task(executor_input, step, **options)
 
@@ -212,12 +212,26 @@ def task(executor_input: str, step: Sequence[str], **options: Any) -> int:
 @dier.command()
 @EXECUTOR_INPUT
 @click.option("--status", required=True, metavar="JSON", help="how the steps ended, as Kubeflow says it")
+@click.option("--end-trainjob", is_flag=True, help="end the run's TrainJob, which a termination leaves running")
 @OUT
 def outcome(**options: Any) -> None:
-    """Record how a Kubeflow run ended."""
-    from pipeline.task.task import record_outcome
+    """Record how a Kubeflow run ended, and end what it left running."""
+    from pipeline.task.outcome import record_outcome
 
     record_outcome(**options)
+
+
+@dier.command()
+@click.option("--verdict", type=PATH, metavar="DIR", help=INPUT_HELP["verdict"])
+@click.option("--registration", type=PATH, metavar="DIR", help=INPUT_HELP["registration"])
+def gate(verdict: Path | None, registration: Path | None) -> None:
+    """Hold to a verdict or a registration: end as the step would have ended that wrote it (3, 4) where it says no."""
+    from components.common import gates
+
+    if verdict is not None:
+        gates.check_verdict(verdict, docs="the artifact data_docs of validate on the run's page")
+    if registration is not None:
+        gates.check_registration(registration)
 
 
 if __name__ == "__main__":

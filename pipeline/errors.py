@@ -8,6 +8,10 @@ class ClusterError(Exception):
     """Whether the same request may succeed later."""
 
 
+class FolderError(Exception):
+    """A folder that must be written cannot be: exit code 1, for the same command succeeds once its rights are mended."""
+
+
 class EngineError(Exception):
     """No container engine, no image, or a step that ran and left nothing whole."""
 

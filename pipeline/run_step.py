@@ -1,7 +1,7 @@
 """A command line to its exit code: the commands of the steps, one line for whatever goes wrong, how long a step took.
 
-Exit codes: 0 done, 2 bad settings or usage, 3 bad data or a damaged artifact, 4 the gate refused, 1 anything else;
-130 and 143 after SIGINT and SIGTERM.
+Exit codes: 0 done, 2 bad settings or usage, 3 bad data or a damaged artifact, 4 the gate refused, 5 a training that failed and that
+the same data and settings must fail again, 1 anything else; 130 and 143 after SIGINT and SIGTERM.
 
 `dier task` runs a step inside a Kubeflow task through this module; the commands around the steps are added in pipeline/cli.py.
 Everything heavy is imported by the step that runs, never here.
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import click
 
 from pipeline.steps import INPUT_HELP, STEPS, Step
-from pipeline.task import permanent_failure
+from pipeline.task import file_modes, permanent_failure, threads, work_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
 TIMINGS = "DIER_TIMINGS"
@@ -71,6 +71,7 @@ def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. An error is one line on stderr, after a traceback with --debug."""
     debug = "--debug" in argv
     try:
+        file_modes.set_umask()
         with dier.make_context("dier", list(argv)) as context:
             return int(dier.invoke(context) or 0)
     except click.exceptions.Exit as ended:  # after --help
@@ -109,9 +110,15 @@ def _place(argv: Sequence[str], flag: str) -> int:
 def _exit_code(error: Exception) -> int:
     from components.common.errors import GateRefused, SettingsError
     from data.errors import DataError
-    from model.errors import ConfigError
+    from model.errors import ConfigError, PermanentTrainingError
 
-    codes: dict[type[Exception], int] = {SettingsError: 2, ConfigError: 2, DataError: 3, GateRefused: 4}
+    codes: dict[type[Exception], int] = {
+        SettingsError: 2,
+        ConfigError: 2,
+        DataError: 3,
+        GateRefused: 4,
+        PermanentTrainingError: 5,
+    }
     return next((code for kind, code in codes.items() if isinstance(error, kind)), getattr(error, "exit_code", 1))
 
 
@@ -140,6 +147,9 @@ def _add(step: Step) -> None:
     """Add the command of a step, `--params FILE --INPUT DIR ... --out DIR`."""
 
     def command(params: str, overrides: tuple[str, ...], **paths: Path) -> None:
+        threads.set_threads(processes=int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+        if "work" in paths:
+            work_folder.check_writable(paths["work"])
         with _timed(step.name, os.environ.get(TIMINGS)):
             from components.common import settings
 

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import ArtifactError
-from components.common.formatting import points_with_interval, with_interval
+from components.common.formatting import METRIC_NAMES, measure, points_with_interval, with_interval
 
 COMPUTE = ("train", "embed", "probe")
+HOW = "t and C are chosen on val; test is read once; brackets are 95 % bootstrap intervals"
 
 
 def summary(artifacts: Path, timings: str | None) -> str:
     """The summary of the artifacts under `artifacts`. Raises ArtifactError where a step has not run."""
     metrics = _json(artifacts / "probe" / "metrics.json")
     registration = _json(artifacts / "registration" / "registration.json")
-    parts = [_headline(metrics), _curve(artifacts / "probe" / "curve.csv", metrics), _baselines(metrics)]
+    parts = [f"{headline(metrics)}\n({HOW})", _curve(artifacts / "probe" / "curve.csv", metrics), _baselines(metrics)]
     parts.append("\n".join([metrics["peak"]["sentence"], *metrics["conclusions"]]))
     parts.append(_registry(registration))
     if timings and Path(timings).is_file():
@@ -37,12 +38,10 @@ def _json(file: Path) -> Any:
         raise ArtifactError(f"cannot read {file}: run dvc repro first ({error})") from error
 
 
-def _headline(metrics: dict[str, Any]) -> str:
-    accuracy = metrics["test"]["accuracy"]
-    return (
-        f"{metrics['dataset']}: DiER at t = {metrics['t']} gives a linear-probe accuracy of {with_interval(accuracy)} on test\n"
-        "(t and C are chosen on val; test is read once; brackets are 95 % bootstrap intervals)"
-    )
+def headline(metrics: dict[str, Any], metric: str = "accuracy") -> str:
+    """What the probe found, in one line."""
+    found = measure(metrics["test"][metric], metric)
+    return f"{metrics['dataset']}: DiER at t = {metrics['t']} gives a linear-probe {METRIC_NAMES[metric]} of {found} on test"
 
 
 def _curve(file: Path, metrics: dict[str, Any]) -> str:

@@ -23,9 +23,19 @@ class Step:
     kfp_type: str = "Artifact"
     """The class in kfp.dsl of its artifact. A name, since kfp takes a second to import."""
     shown: Mapping[str, str] = field(default_factory=dict)
-    """What Kubeflow's pages show beside the artifact: name and class in kfp.dsl; pipeline/task/ui_metadata.py writes each."""
+    """What Kubeflow's pages show beside the artifact: name and class in kfp.dsl; pipeline/task/ui_outputs.py writes each. The page
+    of a run draws a box each, under these names and in their alphabetical order."""
+    box: str = ""
+    """What Kubeflow calls the artifact where the step has its name already: a task and its artifact are two boxes on one page."""
+    gate: str | None = None
+    """The task on Kubeflow that ends the run where the artifact says no, after the step itself ended well (`dier gate`)."""
     cached: bool = True
     """Whether Kubeflow may take the result of an earlier run: not where the step changes something outside, such as a registry."""
+
+    @property
+    def kubeflow_output(self) -> str:
+        """The artifact's name among the task's outputs on Kubeflow."""
+        return self.box or self.output
 
 
 STEPS = (
@@ -42,7 +52,8 @@ STEPS = (
         sections=("validate",),
         inputs=("dataset",),
         output="verdict",
-        shown={"page": "HTML"},
+        shown={"data_docs": "HTML"},
+        gate="data-gate",
     ),
     Step(
         name="train",
@@ -51,7 +62,7 @@ STEPS = (
         inputs=("dataset", "verdict", "work"),
         output="model",
         kfp_type="Model",
-        shown={"metrics": "Metrics"},
+        shown={"training_metrics": "Metrics"},
     ),
     Step(
         name="embed",
@@ -67,7 +78,13 @@ STEPS = (
         sections=("probe",),
         inputs=("dataset", "model", "embeddings"),
         output="probe",
-        shown={"metrics": "Metrics", "confusion": "ClassificationMetrics", "page": "HTML"},
+        box="probe_results",
+        shown={
+            "conclusions": "Markdown",
+            "confusion": "ClassificationMetrics",
+            "probe_metrics": "Metrics",
+            "timestep_curve": "HTML",
+        },
     ),
     Step(
         name="report",
@@ -75,7 +92,8 @@ STEPS = (
         sections=("data", "validate", "model", "train", "embed", "probe"),
         inputs=("dataset", "verdict", "model", "embeddings", "probe"),
         output="report",
-        shown={"page": "HTML"},
+        box="report_files",
+        shown={"report_page": "HTML"},
     ),
     Step(
         name="register",
@@ -83,6 +101,8 @@ STEPS = (
         sections=("register",),
         inputs=("verdict", "model", "probe", "report"),
         output="registration",
+        shown={"gate_verdict": "Markdown"},
+        gate="model-gate",
         cached=False,
     ),
 )
@@ -92,5 +112,7 @@ OUTPUT = {step.name: step.output for step in STEPS}
 INPUT_HELP = {step.output: f"{step.output} artifact, made by {step.name}" for step in STEPS}
 INPUT_HELP["work"] = "folder of running checkpoints, kept between runs"
 
+DATASETS = "/datasets"
+"""Where tasks on Kubeflow see the claim that keeps datasets, a folder each under its fingerprint."""
 STATE = "/state"
 """A container's own writable folder, the image's working folder: running checkpoints, MLflow's SQLite file, scratch."""

@@ -5,6 +5,7 @@ kind, the sha256 and size of every file, and the fingerprints of what it was mad
 absolute path: the same inputs give the same bytes, which is what lets DVC and Kubeflow compare runs.
 """
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -20,6 +21,7 @@ from model.atomic import (
     Manifest,
     canonical_json,
     check_files,
+    copy_folder,
     leftovers,
     put_in_place,
     read_manifest,
@@ -28,7 +30,7 @@ from model.atomic import (
     temporary,
 )
 
-__all__ = ["MANIFEST", "Artifact", "create", "digest", "read", "sha256", "write_json"]
+__all__ = ["MANIFEST", "Artifact", "copy", "create", "digest", "read", "sha256", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,26 @@ def read(path: Path, kind: str, *, check: bool = True) -> Artifact:
     if found != kind:
         raise ArtifactError(f"{path} is a {found} artifact where a {kind} artifact is needed; check the paths given")
     return Artifact(path, kind, made_from, manifest.digest)
+
+
+def copy(source: Path, target: Path, kind: str) -> Path:
+    """Copy a whole artifact, beside and renamed; one that was copied there before and is whole is left.
+
+    Raises ArtifactError for a damaged source. What is beside has a name of its own: pods on one claim share process ids, and a
+    retry may overlap with the try before it.
+    """
+    wanted = read(source, kind, check=False).fingerprint
+    with contextlib.suppress(ArtifactError):
+        if read(target, kind).fingerprint == wanted:
+            return target
+    beside = temporary(target)
+    try:
+        copy_folder(source, beside)
+        read(beside, kind)
+        put_in_place(beside, target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return target
 
 
 def _check(path: Path, manifest: Manifest) -> None:

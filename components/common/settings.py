@@ -6,7 +6,8 @@ A step is handed the sections that `pipeline/steps.py` names for it, and so cann
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, model_validator
@@ -225,6 +226,11 @@ class RegisterSettings(Section):
         description="test accuracy that a new version may lose to the champion: the 95 % interval of the paired difference has to lie above -margin",
     )
     experiment: str = Field("dier", min_length=1, description="MLflow experiment")
+    model_registry: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@?#]+$",
+        description="URL of Kubeflow's Model Registry, where what the gate lets pass is registered as well; null = in MLflow alone",
+    )
 
 
 class Settings(Section):
@@ -319,5 +325,21 @@ def override(raw: dict[str, Any], text: str, option: str = "--set") -> None:
     try:
         parsed = yaml.safe_load(value)
     except NOT_YAML as error:
-        raise SettingsError(f"{option} {text!r}: the value is not YAML; quote it") from error
+        if not _takes_text(section, name):
+            raise SettingsError(f"{option} {text!r}: the value is not YAML; quote it") from error
+        parsed = value.strip()
+    if not isinstance(parsed, str) and _takes_text(section, name, parsed):
+        parsed = value.strip()  # on, off, yes, 2024-01-01: what YAML takes for something else is meant as it stands
     raw.setdefault(section, {})[name] = parsed
+
+
+def _takes_text(section: str, name: str, instead: Any = "") -> bool:
+    """Whether the setting is text by its type, and does not allow `instead` (null, which some may be) as it is."""
+    fields = {field.alias or key: field.annotation for key, field in Settings.model_fields.items()}
+    known = getattr(fields.get(section), "model_fields", {})
+    annotation = known[name].annotation if name in known else None
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    if instead is None and NoneType in kinds:
+        return False
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    return str in kinds or any(isinstance(choice, str) for choice in choices)

@@ -27,6 +27,10 @@ T = TypeVar("T")
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "dier"
 KEY_TAG = "dier.training_key"
+KUBEFLOW_TAG = "dier.kubeflow_run"
+"""The run of Kubeflow that a training is part of: its exit handler closes the run by it."""
+KUBEFLOW_RUN = "DIER_RUN_ID"
+"""Environment variable with that run's id, on a cluster."""
 ABANDONED_S = 3600
 """A SQLite file that has been in the making for so long is nobody's any more."""
 
@@ -175,13 +179,20 @@ def training_run(client: "MlflowClient", training_key: str, experiment: str) -> 
         if info.lifecycle_stage != "active":
             raise TrackingError(f"MLFLOW_RUN_ID {joined} names a deleted run: restore it or unset the variable")
         client.set_tag(joined, KEY_TAG, training_key)
-        return Run(joined, info.experiment_id, True)
+        return _of_kubeflow(client, Run(joined, info.experiment_id, True))
     experiments = [e.experiment_id for e in every(client.search_experiments)]
     found = client.search_runs(
         experiments, f"tags.`{KEY_TAG}` = '{training_key}'", order_by=["attributes.start_time ASC"], max_results=1
     )
     info = found[0].info if found else _new_run(client, training_key, experiment)
-    return Run(info.run_id, info.experiment_id, False)
+    return _of_kubeflow(client, Run(info.run_id, info.experiment_id, False))
+
+
+def _of_kubeflow(client: "MlflowClient", run: Run) -> Run:
+    """The same run, with the tag that leads from Kubeflow's newest run to it where this is one."""
+    if os.environ.get(KUBEFLOW_RUN):
+        client.set_tag(run.id, KUBEFLOW_TAG, os.environ[KUBEFLOW_RUN])
+    return run
 
 
 def _joined(client: "MlflowClient", run_id: str) -> "RunInfo":

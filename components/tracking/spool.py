@@ -35,7 +35,7 @@ class Spool:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "live.jsonl"
         self._sent_file = folder / "live.sent"
-        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         self._unwritten = b""
         self._seen: dict[int, set[str]] = {}
         last = b"\n"

@@ -7,7 +7,7 @@ from torch import Tensor
 from components.common.peak_memory import peak_memory
 from components.common.progress import say, track
 from components.tracking.live import LiveLog
-from model.errors import TrainingError
+from model.errors import PermanentTrainingError
 from model.features import GAP_IMAGES, shuffled_gap
 from model.training.callback import Callback
 from model.training.curve import Point
@@ -64,13 +64,13 @@ class DeadEncoder(Callback):
         self._min_gap, self._measured = min_gap, 0
 
     def on_point(self, trainer: Trainer, point: Point, images_per_second: float) -> None:
-        """Measure the gap when the encoder's gradient faded. Raises TrainingError where v_t has no effect at any t."""
+        """Measure the gap when the encoder's gradient faded. Raises PermanentTrainingError where v_t has no effect at any t."""
         if trainer.step < 2 * self._measured or not encoder_faded(trainer.curve):
             return
         self._measured = trainer.step  # a healthy encoder's gradient falls as well, so this is done seldom, and on few images
         gap = gap_in_training(trainer, images=GAP_IMAGES // 2, every=2)
         if encoder_is_dead(row["ratio"] for row in gap) and (line := unused_encoder(gap, self._min_gap, trainer.curve)):
-            raise TrainingError(line)
+            raise PermanentTrainingError(line)
 
 
 def gap_in_training(

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
-from ..errors import TrainingError
+from ..errors import PermanentTrainingError
 
 Curve = Sequence[Mapping[str, float]]
 """Points of the curve, the oldest first."""
@@ -25,16 +25,16 @@ NO_EFFECT = 1.0003
 
 
 def check_finite(point: Mapping[str, float]) -> None:
-    """Check one point of the curve, or what there is of it before a checkpoint. Raises TrainingError on a non-finite loss."""
+    """Check one point of the curve, or what there is before a checkpoint. Raises PermanentTrainingError on a non-finite loss."""
     if not all(math.isfinite(point[name]) for name in ("loss", "grad_norm_encoder", "grad_norm_denoiser")):
-        raise TrainingError(
+        raise PermanentTrainingError(
             f"non-finite loss or gradient by step {point['step']:.0f} (train.lr {point['lr']:g}): the learning rate is too high "
             "for this model; lower train.lr, lengthen train.warmup_steps, or use train.precision float32"
         )
 
 
 def check_point(point: Mapping[str, float], steps_since_warmup: int, before: Curve = (), trivial: float = TRIVIAL_LOSS) -> None:
-    """Check one point of the curve and those before it. Raises TrainingError on a non-finite loss or on collapse.
+    """Check one point of the curve and those before it. Raises PermanentTrainingError on a non-finite loss or on collapse.
 
     `trivial` is the loss of a guess that does not look at the image.
     """
@@ -48,7 +48,7 @@ def check_point(point: Mapping[str, float], steps_since_warmup: int, before: Cur
     if not fell and steps_since_warmup < PATIENCE:
         return
     if all(past["grad_norm_encoder"] + past["grad_norm_denoiser"] < 1e-7 for past in recent):
-        raise TrainingError(
+        raise PermanentTrainingError(
             f"gradients collapsed by step {step}: norms {norms[0]:.1e} (encoder) and {norms[1]:.1e} (denoiser) at train.lr {lr:g}; "
             "lower train.lr (the paper saw this above 1e-4 on large sets)"
         )
@@ -56,7 +56,7 @@ def check_point(point: Mapping[str, float], steps_since_warmup: int, before: Cur
         return
     if all(past["loss"] > 0.9 * trivial for past in recent):
         guess = "no noise (1.0)" if trivial == TRIVIAL_LOSS else f"the same for every image ({trivial:.3f})"
-        raise TrainingError(
+        raise PermanentTrainingError(
             f"collapsed: by step {step} the loss {point['loss']:.3f} is {_how(fell)} that of predicting {guess}, the "
             f"encoder's gradient norm is {norms[0]:.1e}, at train.lr {lr:g}; lower train.lr or lengthen train.warmup_steps"
         )

@@ -44,7 +44,7 @@ class TrainConfig(Section):
     log_every: Int = Field(100, ge=1, description="steps between points of the training curve")
     checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
     checkpoint_minutes: Float = Field(
-        10.0, ge=0, description="and one whenever the last is this old, in minutes; 0 = by steps alone"
+        2.0, ge=0, description="and one whenever the last is this old, in minutes (later where saving is slow); 0 = by steps alone"
     )
     keep_checkpoints: Int = Field(2, ge=1, description="running checkpoints kept: the newest, and others to fall back to")
 

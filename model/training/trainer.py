@@ -30,6 +30,8 @@ from .run_configuration import RunConfiguration
 
 AGREE_STEPS, AGREE_S = 20, 2.0
 """Several processes agree on stopping once in so many steps, and more often where these take longer than so many seconds."""
+SAVING_SHARE = 0.02
+"""Of its time a training spends at most so much on checkpoints by the clock: large ones on a slow disk are further apart."""
 SAMPLE = 256
 """Images, evenly spaced over all, whose variance says what a trivial guess costs."""
 
@@ -77,6 +79,7 @@ class Trainer:
         self.trivial = self._trivial()
         self.step = self._agreed = self._agree_at = 0
         self._saved_at = self._agreed_at = time.monotonic()
+        self._saving_s = 0.0
         self.curve: list[Point] = []
         self.best: Best | None = None
         self.window = Window(self.device)
@@ -215,7 +218,7 @@ class Trainer:
         if self.processes.count > 1 and self.step < self._agree_at:
             return 0, False
         now, minutes = time.monotonic(), self.config.checkpoint_minutes
-        late = minutes > 0 and now - self._saved_at >= 60 * minutes
+        late = minutes > 0 and now - self._saved_at >= max(60 * minutes, self._saving_s / SAVING_SHARE)
         stop = max((callback.stop_requested() for callback in self.callbacks), default=0)
         done = self.step - self._agreed
         seconds = (now - self._agreed_at) / done  # a step
@@ -238,7 +241,9 @@ class Trainer:
         if self.best is not None:
             tensors[BEST] = self.best.weights
             state[BEST] = {"step": self.best.step, "score": self.best.score}
+        start = time.monotonic()
         save(self.work, RunningCheckpoint(self.step, tensors, state, self.run_configuration), self.config.keep_checkpoints)
+        self._saving_s = time.monotonic() - start
 
     def _resume(self) -> None:
         """Put everything as it was at the newest whole checkpoint; the logs are cut back to it. The first process reads first."""

@@ -7,171 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from components.common.errors import SettingsError
-from components.common.settings import Float, Int, OneOf, Section, first_problem, read_yaml
-from pipeline.steps import STEPS
+from components.common.settings import Int, Section, first_problem, read_yaml
+from pipeline.kubeflow import cluster_sections as sections
+from pipeline.kubeflow.cluster_sections import Name, Quantity, StepName
 
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
-STEP_NAMES = tuple(step.name for step in STEPS)
-
-StepName = Annotated[str, OneOf(STEP_NAMES)]
-Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|[kKMGTP]i?)?$")]
-Duration = Annotated[str, Field(pattern=r"^[0-9]+(s|m|h)$")]
-Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
-MountPath = Annotated[str, Field(pattern=r"^/[^:]+$")]
-
-
-class Resources(Section):
-    """Of one step. What is null is left to the cluster."""
-
-    cpu_request: Quantity | None = Field(None, description="cores, such as 500m or 4")
-    cpu_limit: Quantity | None = Field(None, description="cores at most")
-    memory_request: Quantity | None = Field(None, description="bytes, such as 8Gi")
-    memory_limit: Quantity | None = Field(None, description="bytes at most; the kernel ends a step that needs more")
-
-
-class ForSteps(Section):
-    """What some steps get, or all of them."""
-
-    steps: list[StepName] | None = Field(None, description="steps that get it; null = all")
-
-    def covers(self, step: str) -> bool:
-        """Whether `step` gets it."""
-        return self.steps is None or step in self.steps
-
-
-class Gpu(ForSteps):
-    """Accelerators."""
-
-    type: str = Field("nvidia.com/gpu", min_length=1, description="resource name, such as nvidia.com/gpu or amd.com/gpu")
-    count: Int = Field(0, ge=0, le=16, description="accelerators a step; 0 = none")
-    steps: list[StepName] = Field(["train", "embed", "probe"], description="steps that get them")
-
-
-class NodeSelector(ForSteps):
-    """Nodes that steps are kept to."""
-
-    labels: dict[str, str] = Field({}, description="labels that a node must have")
-
-    def of(self, step: str) -> dict[str, str]:
-        """The labels that the nodes of `step` must have."""
-        return self.labels if self.covers(step) else {}
-
-
-class Toleration(ForSteps):
-    """A taint that steps put up with."""
-
-    key: str | None = Field(None, description="taint's key; null = every key, with operator Exists")
-    operator: Literal["Equal", "Exists"] = Field("Equal", description="Equal compares the value, Exists does not")
-    value: str | None = Field(None, description="taint's value, for Equal")
-    effect: Literal["NoExecute", "NoSchedule", "PreferNoSchedule"] | None = Field(None, description="null = every effect")
-
-
-class Work(Section):
-    """The folder /state: running checkpoints, and scratch."""
-
-    claim: Name | None = Field(
-        None, description="PersistentVolumeClaim for train, so that a retried pod goes on from its checkpoint; null = scratch"
-    )
-    sub_path: str = Field("", description="folder inside the claim")
-    scratch: Quantity | None = Field(None, description="size limit of the scratch volume of the other steps; null = the node's")
-
-
-class Volume(ForSteps):
-    """An existing claim mounted into steps, for images too large to copy."""
-
-    claim: Name = Field(description="PersistentVolumeClaim; with access mode ReadOnlyMany it cannot be written by anyone")
-    mount_path: MountPath = Field(description="where steps see it")
-    sub_path: str = Field("", description="folder inside the claim")
-    steps: list[StepName] = Field(["prepare"], description="steps that get it")
-
-
-class Dataset(Section):
-    """Where the dataset artifact comes from."""
-
-    source: Literal["prepare", "importer", "volume"] = Field(
-        "prepare", description="prepare makes it; importer takes it by URI; volume finds it on a mounted claim, uncopied"
-    )
-    uri: str | None = Field(
-        None, pattern=r"^[a-z0-9+]+://.+", description="importer: URI of a dataset artifact, s3://... or gs://..."
-    )
-    path: MountPath | None = Field(None, description="volume: the artifact's folder as steps see it, below a volume's mount_path")
-    fingerprint: str | None = Field(
-        None, pattern=r"^[0-9a-f]{64}$", description="importer and volume: sha256 of its manifest.json; another one is refused"
-    )
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Dataset":
-        if self.source == "importer" and self.uri is None:
-            raise ValueError("dataset.source importer needs dataset.uri")
-        if self.source == "volume" and (self.path is None or self.fingerprint is None):
-            raise ValueError(
-                "dataset.source volume needs dataset.path and dataset.fingerprint: without it the cache could not see a change"
-            )
-        return self
-
-
-class Secret(ForSteps):
-    """Keys of a Kubernetes Secret as environment variables."""
-
-    name: Name = Field(description="the Secret")
-    env: dict[str, str] = Field(min_length=1, description="key in the Secret: environment variable")
-    optional: bool = Field(False, description="start without it where it is missing")
-
-
-class CertificateAuthority(Section):
-    """A private certificate authority for MLflow and storage."""
-
-    config_map: Name = Field(description="ConfigMap that holds it")
-    key: str = Field("ca.crt", min_length=1, description="its key, a PEM bundle")
-
-
-class Security(Section):
-    """Who the containers run as. Capabilities are dropped by Kubeflow itself."""
-
-    run_as_user: Int = Field(10001, ge=1, description="numeric user, not root")
-    run_as_group: Int = Field(10001, ge=1, description="numeric group")
-
-
-class Pods(Section):
-    """What every pod of a run carries, for whoever schedules, counts or charges it."""
-
-    labels: dict[str, str] = Field({}, description="labels, such as a team's or Kueue's")
-    annotations: dict[str, str] = Field({}, description="annotations")
-    priority_class: Name | None = Field(None, description="PriorityClass; null = the cluster's default")
-
-
-class Retry(Section):
-    """Of train alone: a lost node or a preempted pod. A permanent failure (exit 2, 3, 4) is not tried again."""
-
-    count: Int = Field(3, ge=0, le=20, description="tries after the first; 0 = none")
-    wait: Duration = Field("60s", description="before the first retry")
-    factor: Float = Field(2.0, ge=1, description="each further wait is this many times longer")
-    longest: Duration = Field("1h", description="longest wait")
-
-
-class TrainJob(Section):
-    """Training on several nodes, by Kubeflow Trainer 2.2 or newer. Each node runs as many processes as it has GPUs."""
-
-    nodes: Int = Field(1, ge=1, le=1000, description="nodes of train; above 1 the step makes a TrainJob and waits for it")
-    runtime: Name = Field("torch-distributed", description="the Trainer's runtime: it must set up PyTorch (PET_ variables)")
-    runtime_kind: Literal["ClusterTrainingRuntime", "TrainingRuntime"] = Field(
-        "ClusterTrainingRuntime", description="of the whole cluster, or TrainingRuntime: of the namespace"
-    )
-    service_account: Name | None = Field(None, description="of its pods, which need no rights; null = the namespace's default")
-    labels: dict[str, str] = Field(
-        {"sidecar.istio.io/inject": "false"},
-        description="labels of the TrainJob and its pods: no mesh between the ranks; for Kueue its queue's name",
-    )
-    keep: Literal["never", "failed", "always"] = Field(
-        "failed", description="which TrainJobs stay after their end, to be looked at"
-    )
-
-
-class Embed(Section):
-    """embed as one task a timestep, for sets that keep one task busy for too long."""
-
-    fan_out: bool = Field(False, description="one task a timestep of embed.timesteps, and one that joins what they made")
-    parallelism: Int = Field(4, ge=1, le=1000, description="of these tasks at a time")
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+NO_PROXY = ("localhost", "127.0.0.1", ".svc", ".cluster.local", ".kubeflow", "metadata-grpc-service", "$(KUBERNETES_SERVICE_HOST)")
+"""What no proxy serves: Kubeflow's launcher shares a task's environment, and asks metadata server, store, pipelines' API and
+Kubernetes (whose address Kubernetes itself fills in)."""
 
 
 class Cluster(Section):
@@ -182,24 +26,26 @@ class Cluster(Section):
     )
     image_pull_secrets: list[Name] = Field([], description="Secrets of a private registry")
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = Field("IfNotPresent", description="when the node pulls")
-    resources: dict[StepName, Resources] = Field({}, description="requests and limits by step")
-    gpu: Gpu = Gpu()
-    node_selector: NodeSelector = NodeSelector()
-    tolerations: list[Toleration] = Field([], description="taints that steps put up with")
+    resources: dict[StepName, sections.Resources] = Field({}, description="requests and limits by step")
+    gpu: sections.Gpu = sections.Gpu()
+    node_selector: sections.NodeSelector = sections.NodeSelector()
+    tolerations: list[sections.Toleration] = Field([], description="taints that steps put up with")
     shared_memory: Quantity | None = Field("2Gi", description="size of /dev/shm in train and embed; null = the engine's 64 MiB")
-    work: Work = Work()
-    volumes: list[Volume] = Field([], description="claims mounted into steps")
-    dataset: Dataset = Dataset()
-    secrets: list[Secret] = Field([], description="Secrets as environment: MLFLOW_TRACKING_URI, tokens, S3 keys")
+    work: sections.Work = sections.Work()
+    volumes: list[sections.Volume] = Field([], description="claims mounted into steps")
+    dataset: sections.Dataset = sections.Dataset()
+    secrets: list[sections.Secret] = Field([], description="Secrets as environment: MLFLOW_TRACKING_URI, tokens, S3 keys")
     env: dict[str, str] = Field({}, description="plain environment of every step; nothing secret")
-    certificate_authority: CertificateAuthority | None = Field(None, description="a private one; null = the public ones")
-    security: Security = Security()
-    pods: Pods = Pods()
+    certificate_authority: sections.CertificateAuthority | None = Field(None, description="a private one; null = the public ones")
+    security: sections.Security = sections.Security()
+    pods: sections.Pods = sections.Pods()
+    run: sections.RunSettings = sections.RunSettings()
     service_account: Name | None = Field(None, description="of the run: dier submit hands it over; null = the cluster's default")
     time_limits: dict[StepName, Annotated[Int, Field(ge=1)]] = Field({}, description="seconds after which a step is ended")
-    retry: Retry = Retry()
-    trainjob: TrainJob = TrainJob()
-    embed: Embed = Embed()
+    retry: sections.Retry = sections.Retry()
+    trainjob: sections.TrainJob = sections.TrainJob()
+    embed: sections.Embed = sections.Embed()
+    outcome: sections.Outcome = sections.Outcome()
 
     @model_validator(mode="after")
     def _consistent(self) -> "Cluster":
@@ -207,6 +53,11 @@ class Cluster(Section):
         if self.dataset.source == "volume" and not any(self.holds_dataset(mount) for mount in mounts):
             there = ", ".join(mounts) or "none"
             raise ValueError(f"dataset.path {self.dataset.path} is below no mount_path of volumes ({there})")
+        claims = [claim for claim in (self.work.claim, self.dataset.claim, *(one.claim for one in self.volumes)) if claim]
+        if twice := next((claim for claim in claims if claims.count(claim) > 1), None):
+            raise ValueError(
+                f"the claim {twice} is mounted twice (work.claim, dataset.claim, volumes), which no pod takes: give each its own"
+            )
         if self.trainjob.nodes > 1 and self.work.claim is None:
             raise ValueError(
                 f"trainjob.nodes {self.trainjob.nodes} needs work.claim: the nodes meet in it (access mode ReadWriteMany)"
@@ -222,6 +73,22 @@ class Cluster(Section):
     def many_nodes(self) -> bool:
         """Whether train runs as a TrainJob beside the pipeline's own tasks."""
         return self.trainjob.nodes > 1
+
+    @property
+    def has_outcome(self) -> bool:
+        """Whether a task follows every run, whatever happened."""
+        wanted = self.outcome.task
+        return wanted == "always" or (wanted == "auto" and (self.many_nodes or self.outcome.webhook is not None))
+
+    def environment(self) -> dict[str, str]:
+        """`env`, and with a proxy in it the cluster's own names as not to be asked through it."""
+        proxied = [name for name in self.env if name.lower() in PROXIES]
+        if not proxied:
+            return dict(self.env)
+        given = next((value for name, value in self.env.items() if name.lower() == "no_proxy"), "")
+        hosts = [host.strip() for host in given.split(",") if host.strip()]
+        whole = ",".join(dict.fromkeys([*hosts, *NO_PROXY]))
+        return {**self.env, "NO_PROXY": whole, "no_proxy": whole}  # some libraries read the one, some the other
 
     def holds_dataset(self, mount_path: str) -> bool:
         """Whether the dataset that every step reads lies on the volume mounted at `mount_path`."""

@@ -1,6 +1,5 @@
 """A compiled pipeline, read: its documents, images, steps and default settings. Talks to no cluster and no engine."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import yaml
 
 from components.common.errors import SettingsError
-from components.common.settings import NOT_YAML, SECTIONS, override, parse, why_not_yaml
+from components.common.settings import NOT_YAML, Settings, override, parse, why_not_yaml
+from pipeline.kubeflow import parameters
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Package:
     """The images that its containers run, each once."""
     steps: tuple[str, ...]
     """Names of the tasks that run a container."""
-    defaults: dict[str, dict[str, Any]]
-    """Settings by section, as compiled."""
+    defaults: dict[str, Any]
+    """Its parameters, as compiled."""
 
 
 def read(path: Path) -> Package:
@@ -37,33 +37,32 @@ def read(path: Path) -> Package:
     _check(path, spec, platform)
     try:
         executors = spec["deploymentSpec"]["executors"].values()
-        parameters = spec["root"]["inputDefinitions"]["parameters"]
+        known = spec["root"]["inputDefinitions"]["parameters"]
         found = Package(
             path=path,
             name=spec["pipelineInfo"]["name"],
             spec=spec,
             platform=platform,
             images=tuple(sorted({executor["container"]["image"] for executor in executors if "container" in executor})),
-            steps=tuple(_steps(spec)),
-            defaults={name: parameters[name]["defaultValue"] for name in SECTIONS},
+            steps=tuple(steps(spec)),
+            defaults={name: known[name]["defaultValue"] for name in parameters.defaults(Settings())},
         )
     except KeyError as error:
         raise SettingsError(f"{path} is no compiled pipeline of dier: it lacks {error}; make it with dier compile") from error
     return found
 
 
-def arguments(package: Package, overrides: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The sections that `section.key=value` overrides touch, complete, as JSON values: what a run is given beside the defaults.
+def arguments(package: Package, overrides: Sequence[str]) -> dict[str, Any]:
+    """The parameters that `section.key=value` overrides touch, as JSON values: what a run is given beside the defaults.
 
-    A Kubeflow parameter is replaced as a whole, never merged. Raises SettingsError naming the key.
+    Raises SettingsError naming the key.
     """
-    parse(package.defaults, str(package.path))
-    raw = copy.deepcopy(package.defaults)
+    raw = parameters.whole(package.defaults)
+    parse(raw, str(package.path))
     for text in overrides:
         override(raw, text, "--param")
-    settings = parse(raw, "--param")
-    touched = {text.partition(".")[0].strip() for text in overrides}
-    return {name: settings.section(name).model_dump(mode="json", exclude_none=True) for name in SECTIONS if name in touched}
+    keys = [text.partition("=")[0].strip() for text in overrides]
+    return parameters.changed(parse(raw, "--param"), keys)
 
 
 def dags(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -101,7 +100,8 @@ def _check(path: Path, spec: dict[str, Any], platform: dict[str, Any]) -> None:
         raise SettingsError(f"{path} is no compiled pipeline: {why}; make it with dier compile") from error
 
 
-def _steps(spec: dict[str, Any]) -> list[str]:
+def steps(spec: dict[str, Any]) -> list[str]:
+    """Names of the tasks that run a container."""
     components = spec["components"]
     tasks = [task for dag in dags(spec) for task in dag.items()]
     return [name for name, task in tasks if "executorLabel" in components[task["componentRef"]["name"]]]

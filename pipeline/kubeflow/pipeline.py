@@ -1,8 +1,10 @@
 """The pipeline for Kubeflow, and `dier compile`: a task a step, each running the very command line that DVC runs.
 
-A component is a container specification and no code: `dier task ... -- STEP --params ... --out ...`, where what stands after
-`--` is the step's command. `dier task` runs it and tells Kubeflow what it made (pipeline/task/task.py). What the cluster is asked
-for beside that (GPUs, volumes, secrets) is added in pipeline/kubeflow/placement.py.
+prepare ─▶ validate ─▶ data-gate ─▶ train ─▶ embed ─▶ probe ─▶ report ─▶ register ─▶ model-gate
+
+The components are in pipeline/kubeflow/containers.py; what the cluster is asked for beside them (GPUs, volumes, secrets) is added
+in pipeline/kubeflow/placement.py. A failed task keeps nothing but its log on Kubeflow, so validate and register end well once
+their artifact is whole, and a gate, a task of its own, ends the run.
 
 With `embed.fan_out` in the cluster file embed is a task a timestep, for sets that keep one task busy for too long:
 
@@ -14,11 +16,8 @@ join are a pipeline of their own: Kubeflow's local runner loops over a pipeline'
 """
 
 import contextlib
-import inspect
 import io
-import json
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,22 +26,19 @@ from kfp.dsl.base_component import BaseComponent
 
 from components.common import settings as step_settings
 from components.common.progress import say
-from components.common.settings import SECTIONS, Settings
+from components.common.settings import Settings
 from model.atomic import write_whole
 from pipeline.kubeflow import cluster as cluster_settings
+from pipeline.kubeflow import containers, parameters
+from pipeline.kubeflow.argument_limits import check_arguments
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.kubeflow.placement import place
-from pipeline.steps import BY_NAME, STATE, STEPS, Step
-from pipeline.trainjob import manifest
+from pipeline.kubeflow.containers import FINGERPRINT, JOIN, SPLIT, inputs, keeps_dataset, signed
+from pipeline.kubeflow.placement import OUTCOME, place
+from pipeline.steps import BY_NAME, STEPS
 
 DESCRIPTION = "Unlabelled images to versioned, evaluated diffusion embeddings"
 HEAD = "# Made by: dier compile. Change params.yaml, the cluster file or pipeline/kubeflow/pipeline.py, and compile again.\n"
-WORK = f"{STATE}/train"
-"""Running checkpoints, on a volume (pipeline/kubeflow/placement.py)."""
-PERMANENT_FAILURE = f"{STATE}/permanent-failure/" + dsl.PIPELINE_JOB_ID_PLACEHOLDER
-"""Where train remembers a failure that no retry can cure."""
-KFP_TYPE = {step.output: getattr(dsl, step.kfp_type) for step in STEPS}
-SPLIT, LOOP, JOIN = "embed-split", "embed-by-timestep", "embed-join"
+LOOP = "embed-by-timestep"
 
 
 def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> None:
@@ -50,9 +46,9 @@ def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> No
     wanted, defaults = cluster_settings.load(cluster), step_settings.load(params)
     wanted.check_image(allow_tag)
     wanted.check_tracking()
+    if wanted.embed.fan_out:
+        check_arguments(len(defaults.embed.timesteps))
     write_whole(out, compiled(defaults, wanted))
-    if lost := manifest.not_carried(wanted):
-        say(lost)
     say(f"compiled {out} (image {wanted.image})")
 
 
@@ -67,173 +63,87 @@ def compiled(defaults: Settings, wanted: Cluster) -> str:
 
 
 def build(settings: Settings, cluster: Cluster) -> BaseComponent:
-    """The whole pipeline; `settings` are the defaults of its parameters, one JSON object a section."""
-    # Kubeflow takes no null inside a JSON parameter; every setting that may be null has null as its default, so it is left out
-    defaults = {name: settings.section(name).model_dump(mode="json", exclude_none=True) for name in SECTIONS}
-    parts = {step.name: component(step, cluster) for step in STEPS}
+    """The whole pipeline; `settings` are the defaults of its parameters (pipeline/kubeflow/parameters.py)."""
+    defaults = parameters.defaults(settings)
+    parts = {step.name: containers.step_component(step, cluster) for step in STEPS}
+    parts |= {step.gate: containers.gate_component(step, cluster) for step in STEPS if step.gate}
     if cluster.embed.fan_out:
-        parts |= {SPLIT: _split_component(cluster), LOOP: _loop(parts["embed"], cluster)}
+        parts |= {SPLIT: containers.split_component(cluster), LOOP: _loop(parts["embed"], cluster)}
 
-    def dier(*sections: Any) -> None:
-        recorded = outcome_component(cluster)()
+    def dier(*given: Any) -> None:
+        values = dict(zip(defaults, given, strict=True))
+        if not cluster.has_outcome:  # the steps are then the first picture that a person sees of the run
+            _tasks(parts, values, cluster)
+            return
+        recorded = containers.outcome_component(cluster)()
         recorded.set_caching_options(False)
-        place(recorded, None, cluster)
+        place(recorded, OUTCOME, cluster)
         with dsl.ExitHandler(recorded, name="steps"):
-            _tasks(parts, dict(zip(SECTIONS, sections, strict=True)), cluster)
+            _tasks(parts, values, cluster)
 
-    signed = _signed(dier, dict.fromkeys(SECTIONS, dict), defaults=defaults)
-    return dsl.pipeline(name="dier", description=DESCRIPTION)(signed)
-
-
-def component(step: Step, cluster: Cluster) -> BaseComponent:
-    """The container component of a step: its parameters are `SECTION_settings`, then come its artifacts and what the UI shows."""
-    annotations: dict[str, Any] = {f"{section}_settings": dict for section in step.sections}
-    annotations |= _inputs(step, cluster)
-    annotations |= {step.output: dsl.Output[KFP_TYPE[step.output]]}
-    annotations |= {name: dsl.Output[getattr(dsl, kind)] for name, kind in step.shown.items()}
-
-    def specification(*given: Any) -> dsl.ContainerSpec:
-        values = dict(zip(annotations, given, strict=True))
-        return dsl.ContainerSpec(
-            image=cluster.image, command=_task(step, cluster, values), args=_command_line(step, cluster, values)
-        )
-
-    specification.__name__, specification.__doc__ = step.name, step.help
-    return dsl.container_component(_signed(specification, annotations))
+    dier.__doc__ = _documented()
+    config = dsl.PipelineConfig(ttl_seconds_after_finished=cluster.run.keep, active_deadline_seconds=cluster.run.deadline)
+    wanted = dsl.pipeline(name="dier", pipeline_config=config)
+    return wanted(signed(dier, {name: type(value) for name, value in defaults.items()}, defaults=defaults))
 
 
-def outcome_component(cluster: Cluster) -> BaseComponent:
-    """The component that records how the steps ended, whether or not they succeeded."""
-
-    @dsl.container_component  # type: ignore[untyped-decorator]
-    def outcome(status: dsl.PipelineTaskFinalStatus, outcome: dsl.Output[dsl.Artifact]) -> dsl.ContainerSpec:
-        """Record how the run ended."""
-        command = ["dier", "outcome", "--executor-input", "{{$}}"]
-        return dsl.ContainerSpec(image=cluster.image, command=command, args=["--status", status, "--out", outcome.path])
-
-    return outcome
+def _documented() -> str:
+    """What kfp takes the parameters' descriptions from: a docstring."""
+    said = "\n".join(f"    {name}: {text}" for name, text in parameters.descriptions().items())
+    return f"{DESCRIPTION}\n\nArgs:\n{said}\n"
 
 
-def _signed(
-    function: Callable[..., Any],
-    annotations: Mapping[str, Any],
-    defaults: Mapping[str, Any] | None = None,
-    returns: Any = inspect.Signature.empty,
-) -> Callable[..., Any]:
-    """`function(*values)` with the signature that kfp reads, which comes from the table of steps and cannot be written by hand."""
-    kind, none = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
-    parameters = [
-        inspect.Parameter(name, kind, annotation=annotation, default=(defaults or {}).get(name, none))
-        for name, annotation in annotations.items()
-    ]
-    function.__annotations__ = dict(annotations) | ({} if returns is none else {"return": returns})
-    function.__signature__ = inspect.Signature(parameters, return_annotation=returns)  # type: ignore[attr-defined]
-    return function
-
-
-def _inputs(step: Step, cluster: Cluster) -> dict[str, Any]:
-    """The inputs that are Kubeflow's artifacts, by parameter: not the work folder, nor a dataset that is mounted."""
-    mounted = {"work"} | ({"dataset"} if cluster.dataset.source == "volume" else set())
-    return {f"{name}_in": dsl.Input[KFP_TYPE[name]] for name in step.inputs if name not in mounted}
-
-
-def _task(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
-    """`dier task` up to and including `--`."""
-    command = ["dier", "task", "--executor-input", "{{$}}"]
-    for name in step.shown:
-        command += ["--show", f"{name}={values[name].path}"]
-    if step.name == "train":
-        command += _train_task(cluster)
-    if "dataset" in step.inputs and cluster.dataset.fingerprint:
-        command += ["--expect", f"dataset={cluster.dataset.fingerprint}"]
-    return [*command, "--"]
-
-
-def _train_task(cluster: Cluster) -> list[str]:
-    """How the task runs train: in this pod, in several processes, or as a TrainJob on many nodes."""
-    remembered = ["--permanent-failure", PERMANENT_FAILURE] if cluster.retry.count or cluster.many_nodes else []
-    if cluster.many_nodes:
-        job = json.dumps(manifest.manifest(cluster), separators=(",", ":"))
-        return [*remembered, "--trainjob", job, "--keep", cluster.trainjob.keep]
-    return [*remembered, "--processes", str(cluster.train_processes)] if cluster.train_processes > 1 else remembered
-
-
-def _command_line(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
-    """The step's own command line, flag by flag as in dvc.yaml; settings come as JSON text instead of a file."""
-    settings = ", ".join(f'"{section}": {values[section + "_settings"]}' for section in step.sections)
-    arguments = [step.name, "--params", f"{{{settings}}}"]
-    for name in step.inputs:
-        path = {"work": WORK, "dataset": cluster.dataset.path}.get(name)
-        arguments += [f"--{name}", str(values[f"{name}_in"].path if f"{name}_in" in values else path)]
-    return [*arguments, "--out", values[step.output].path]
-
-
-def _tasks(parts: dict[str, BaseComponent], sections: dict[str, Any], cluster: Cluster) -> None:
+def _tasks(parts: dict[str, BaseComponent], values: dict[str, Any], cluster: Cluster) -> None:
     """Add a task a step to the pipeline that is being built."""
     made: dict[str, Any] = {}
+    gates: dict[str, Any] = {}
     if cluster.dataset.source == "importer":
-        imported = dsl.importer(artifact_uri=str(cluster.dataset.uri), artifact_class=dsl.Dataset, reimport=False)
-        imported.set_display_name("dataset")
-        made["dataset"] = imported.output
+        # no display name: an importer would publish itself under that, and its consumers not find it (kubeflow/pipelines #11173)
+        made["dataset"] = dsl.importer(artifact_uri=str(cluster.dataset.uri), artifact_class=dsl.Dataset, reimport=False).output
     for step in STEPS:
         if step.name == "prepare" and cluster.dataset.source != "prepare":
             continue
-        settings = {f"{section}_settings": sections[section] for section in step.sections}
-        inputs = {parameter: made[parameter.removesuffix("_in")] for parameter in _inputs(step, cluster)}
+        given = {parameter: values[source] for parameter, source in parameters.of_task(step.sections).items()}
+        artifacts = {parameter: made[parameter.removesuffix("_in")] for parameter in inputs(step, cluster)}
         if step.name == "embed" and cluster.embed.fan_out:
-            made[step.output] = _embeddings(parts, sections["embed"], inputs, cluster)
+            made[step.output] = _embeddings(parts, given, artifacts, cluster)
             continue
-        task = parts[step.name](**settings, **inputs)
+        task = parts[step.name](**given, **artifacts)
         if not step.cached:
             task.set_caching_options(False)
+        for passed in (gates.pop(name) for name in step.inputs if name in gates):
+            task.after(passed)  # the first step that reads it: those behind wait for that one
         place(task, step.name, cluster)
-        made[step.output] = task.outputs[step.output]
+        made[step.output] = task.outputs[FINGERPRINT if keeps_dataset(step, cluster) else step.kubeflow_output]
+        if step.gate:
+            gates[step.output] = parts[step.gate](**{f"{step.output}_in": made[step.output]})
+            gates[step.output].set_caching_options(step.cached)
+            place(gates[step.output], step.gate, cluster)
 
 
-def _embeddings(parts: dict[str, BaseComponent], settings: Any, inputs: dict[str, Any], cluster: Cluster) -> Any:
+def _embeddings(parts: dict[str, BaseComponent], given: dict[str, Any], artifacts: dict[str, Any], cluster: Cluster) -> Any:
     """embed as a task a timestep; gives the joined artifact."""
-    sections = parts[SPLIT](embed_settings=settings)
-    place(sections, None, cluster)
-    return parts[LOOP](embed_settings=settings, sections=sections.outputs["sections"], **inputs).output
+    sections = parts[SPLIT](**given)
+    place(sections, SPLIT, cluster)
+    return parts[LOOP](**given, sections=sections.outputs["sections"], **artifacts).output
 
 
 def _loop(embed: BaseComponent, cluster: Cluster) -> BaseComponent:
     """The loop over timesteps and the join, as a pipeline of their own."""
-    inputs, join = _inputs(BY_NAME["embed"], cluster), _join_component(cluster)
+    section = parameters.OF_TASK.format("embed")
+    settings = parameters.types(list(parameters.of_task(["embed"])))
+    artifacts, join = inputs(BY_NAME["embed"], cluster), containers.join_component(cluster)
 
-    def by_timestep(settings: Any, sections: Any, *artifacts: Any) -> Any:
-        with dsl.ParallelFor(sections, name="timesteps", parallelism=cluster.embed.parallelism) as section:
-            task = embed(embed_settings=section, **dict(zip(inputs, artifacts, strict=True)))
+    def by_timestep(*given: Any) -> Any:
+        values = dict(zip(annotations, given, strict=True))
+        whole = {name: values[name] for name in settings}
+        with dsl.ParallelFor(values["sections"], name="timesteps", parallelism=cluster.embed.parallelism) as part:
+            task = embed(**whole | {section: part}, **{name: values[name] for name in artifacts})
             place(task, "embed", cluster)
-        whole = join(embed_settings=settings, parts=dsl.Collected(task.outputs["embeddings"]))
-        place(whole, None, cluster)
-        return whole.outputs["embeddings"]
+        joined = join(**whole, parts=dsl.Collected(task.outputs["embeddings"]))
+        place(joined, JOIN, cluster)
+        return joined.outputs["embeddings"]
 
-    annotations = {"embed_settings": dict, "sections": list[dict], **inputs}  # type: ignore[type-arg]
-    signed = _signed(by_timestep, annotations, returns=dsl.Dataset)
-    return dsl.pipeline(name=LOOP, description="embed, a task a timestep")(signed)
-
-
-def _split_component(cluster: Cluster) -> BaseComponent:
-    @dsl.container_component  # type: ignore[untyped-decorator]
-    def embed_split(embed_settings: dict, sections: dsl.OutputPath(list[dict])) -> dsl.ContainerSpec:  # type: ignore[type-arg,valid-type]
-        """The settings of embed, once for each timestep."""
-        arguments = ["--params", f'{{"embed": {embed_settings}}}', "--out", sections]
-        return dsl.ContainerSpec(image=cluster.image, command=["dier", SPLIT], args=arguments)
-
-    return embed_split
-
-
-def _join_component(cluster: Cluster) -> BaseComponent:
-    @dsl.container_component  # type: ignore[untyped-decorator]
-    def embed_join(
-        embed_settings: dict,  # type: ignore[type-arg]
-        parts: dsl.Input[list[dsl.Dataset]],
-        embeddings: dsl.Output[dsl.Dataset],
-    ) -> dsl.ContainerSpec:
-        """Make one artifact of the embeddings of every timestep."""
-        command = ["dier", "task", "--executor-input", "{{$}}", "--list", "parts", "--"]
-        arguments = [JOIN, "--params", f'{{"embed": {embed_settings}}}', "--out", embeddings.path]
-        return dsl.ContainerSpec(image=cluster.image, command=command, args=arguments)
-
-    return embed_join
+    annotations: dict[str, Any] = {**settings, "sections": list[dict], **artifacts}  # type: ignore[type-arg]
+    loop = dsl.pipeline(name=LOOP, description="embed, a task a timestep")
+    return loop(signed(by_timestep, annotations, returns=dsl.Dataset))

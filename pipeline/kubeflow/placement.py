@@ -3,21 +3,40 @@
 from kfp import dsl, kubernetes
 
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.steps import STATE, STEPS
+from pipeline.kubeflow.retries import window_s
+from pipeline.steps import BY_NAME, DATASETS, STATE, STEPS
+from pipeline.task import outcome, run_id, threads
 
 READ_DATASET = [step.name for step in STEPS if "dataset" in step.inputs]
+OUTCOME = "outcome"
 SHARED_MEMORY_STEPS = ("train", "embed")
 CA_FOLDER = "/etc/dier/ca"
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
 
 
-def place(task: dsl.PipelineTask, step: str | None, cluster: Cluster) -> None:
-    """Ask for what `step` needs; None is a task around the steps, which needs nothing beside its image."""
-    _pod(task, cluster)
-    if step is None:
+def place(task: dsl.PipelineTask, name: str, cluster: Cluster) -> None:
+    """Ask for what the task `name` needs: a step, or one of those around the steps, which need little."""
+    _pod(task, name, cluster)
+    if name not in BY_NAME:
+        task.set_cpu_request("100m").set_memory_request("512Mi")
+        kubernetes.empty_dir_mount(task, "work", STATE)
+        if name == OUTCOME:
+            _told(task, "train", cluster)  # it closes the run that train opened in MLflow
+            if cluster.outcome.webhook:
+                webhook = cluster.outcome.webhook
+                kubernetes.use_secret_as_env(task, webhook.secret, {webhook.key: outcome.WEBHOOK})
         return
-    _resources(task, step, cluster)
-    _volumes(task, step, cluster)
+    _resources(task, name, cluster)
+    _volumes(task, name, cluster)
+    _told(task, name, cluster)
+    if name in cluster.time_limits and not _only_waits(name, cluster):
+        kubernetes.set_timeout(task, cluster.time_limits[name])
+    if name == "train" and cluster.retry.count:
+        _retry(task, cluster)
+
+
+def _told(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
+    """The secrets of `step` and a private certificate authority: what a task needs to speak to servers."""
     for secret in cluster.secrets:
         if secret.covers(step):
             kubernetes.use_secret_as_env(task, secret.name, secret.env, optional=secret.optional)
@@ -25,11 +44,13 @@ def place(task: dsl.PipelineTask, step: str | None, cluster: Cluster) -> None:
         kubernetes.use_config_map_as_volume(task, cluster.certificate_authority.config_map, CA_FOLDER)
         for variable in CA_VARIABLES:
             task.set_env_variable(variable, f"{CA_FOLDER}/{cluster.certificate_authority.key}")
-    if step in cluster.time_limits and not _only_waits(step, cluster):
-        kubernetes.set_timeout(task, cluster.time_limits[step])
-    if step == "train" and cluster.retry.count:
-        retry = cluster.retry
-        task.set_retry(retry.count, backoff_duration=retry.wait, backoff_factor=retry.factor, backoff_max_duration=retry.longest)
+
+
+def _retry(task: dsl.PipelineTask, cluster: Cluster) -> None:
+    """Argo's longest backoff is the time from the first start on: every try has to fit in it, or a long one is never repeated."""
+    retry = cluster.retry
+    window = window_s(cluster.time_limits.get("train"), retry.count, retry.wait_s, retry.factor)
+    task.set_retry(retry.count, backoff_duration=retry.wait, backoff_factor=float(retry.factor), backoff_max_duration=f"{window}s")
 
 
 def _only_waits(step: str, cluster: Cluster) -> bool:
@@ -37,15 +58,28 @@ def _only_waits(step: str, cluster: Cluster) -> bool:
     return step == "train" and cluster.many_nodes
 
 
-def _pod(task: dsl.PipelineTask, cluster: Cluster) -> None:
+def _pod(task: dsl.PipelineTask, name: str, cluster: Cluster) -> None:
     """What every pod of the run has."""
     kubernetes.set_image_pull_policy(task, cluster.image_pull_policy)
     if cluster.image_pull_secrets:
         kubernetes.set_image_pull_secrets(task, cluster.image_pull_secrets)
-    security = cluster.security
-    kubernetes.set_security_context(task, security.run_as_user, security.run_as_group, run_as_non_root=True)
-    for name, value in cluster.env.items():
-        task.set_env_variable(name, value)
+    who = {"run_as_user": cluster.security.run_as_user, "run_as_group": cluster.security.run_as_group}
+    kubernetes.set_security_context(task, run_as_non_root=True, **{key: value for key, value in who.items() if value is not None})
+    kubernetes.use_field_path_as_env(task, run_id.VARIABLE, f"metadata.labels['{run_id.LABEL}']")
+    for variable, value in cluster.environment().items():
+        task.set_env_variable(variable, value)
+    if name in BY_NAME and not cluster.pods.covers(name):
+        return
+    for label, value in cluster.pods.labels.items():
+        kubernetes.add_pod_label(task, label, value)
+    for annotation, value in cluster.pods.annotations.items():
+        kubernetes.add_pod_annotation(task, annotation, value)
+    if cluster.pods.node_affinity:
+        conditions = [
+            {"key": one.key, "operator": one.operator} | ({"values": one.values} if one.values else {})
+            for one in cluster.pods.node_affinity
+        ]
+        kubernetes.add_node_affinity(task, match_expressions=conditions)
 
 
 def _resources(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
@@ -62,6 +96,8 @@ def _resources(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
         ):
             if value is not None:
                 ask(value)
+        if wanted.cpu_request:
+            task.set_env_variable(threads.REQUEST, wanted.cpu_request)  # where no limit says how many threads are in place
     for toleration in cluster.tolerations:
         if toleration.covers(step):
             kubernetes.add_toleration(task, toleration.key, toleration.operator, toleration.value, toleration.effect)
@@ -75,10 +111,15 @@ def _volumes(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
     """/state, /dev/shm and the claims that hold images."""
     if step == "train" and cluster.work.claim:
         kubernetes.mount_pvc(task, cluster.work.claim, STATE, sub_path=cluster.work.sub_path)
+    elif cluster.work.storage_class:
+        size, storage = str(cluster.work.scratch), cluster.work.storage_class
+        kubernetes.add_ephemeral_volume(task, "work", STATE, ["ReadWriteOnce"], size, storage_class_name=storage)
     else:
         kubernetes.empty_dir_mount(task, "work", STATE, size_limit=cluster.work.scratch)
     if cluster.shared_memory and step in SHARED_MEMORY_STEPS and not _only_waits(step, cluster):
         kubernetes.empty_dir_mount(task, "shared-memory", "/dev/shm", medium="Memory", size_limit=cluster.shared_memory)  # noqa: S108
+    if cluster.dataset.claim and step in ("prepare", *READ_DATASET):
+        kubernetes.mount_pvc(task, cluster.dataset.claim, DATASETS)
     for volume in cluster.volumes:
         if volume.covers(step) or (step in READ_DATASET and cluster.holds_dataset(volume.mount_path)):
             kubernetes.mount_pvc(task, volume.claim, volume.mount_path, sub_path=volume.sub_path)

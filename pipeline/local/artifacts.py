@@ -5,7 +5,7 @@ from pathlib import Path
 
 from components.common import artifact
 from components.common.errors import ArtifactError
-from pipeline.steps import STEPS
+from pipeline.steps import BY_NAME, STEPS
 
 MADE_BY = {step.output: step.name for step in STEPS}
 """Artifact: the step that makes it."""
@@ -20,8 +20,8 @@ def gather(runs: Path, run: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     wanted: dict[str, str] = {}
     for name, step in reversed(MADE_BY.items()):
-        left = [run / folder / name for folder in _folders(step) if (run / folder).is_dir()]
-        places = left or _earlier(runs, step, name, wanted.get(name))
+        left = [run / place for place in _places(step) if (run / place).parent.is_dir()]
+        places = left or _earlier(runs, step, wanted.get(name))
         for place in places:
             try:
                 checked = artifact.read(place, name)
@@ -33,22 +33,14 @@ def gather(runs: Path, run: Path) -> dict[str, Path]:
     return {name: found[name] for name in MADE_BY if name in found}
 
 
-def outcome(run: Path) -> str | None:
-    """How `run` ended by its own record, such as SUCCEEDED; None where it left none."""
-    try:
-        return str(artifact.read(run / "outcome" / "outcome", "outcome").json("outcome.json")["state"])
-    except ArtifactError:
-        return None
-
-
-def _earlier(runs: Path, step: str, name: str, fingerprint: str | None) -> list[Path]:
-    places = sorted((place for folder in _folders(step) for place in runs.glob(f"*/{folder}/{name}")), reverse=True)
+def _earlier(runs: Path, step: str, fingerprint: str | None) -> list[Path]:
+    places = sorted((found for place in _places(step) for found in runs.glob(f"*/{place}")), reverse=True)
     return [place for place in places if fingerprint and _fingerprint(place) == fingerprint]
 
 
-def _folders(step: str) -> tuple[str, ...]:
+def _places(step: str) -> list[str]:
     """Where in a run a step's artifact may lie: embed may have run in parts, which another task joined (kubeflow/pipeline.py)."""
-    return (step, "embed-join") if step == "embed" else (step,)
+    return [f"{task}/{BY_NAME[step].kubeflow_output}" for task in ((step, "embed-join") if step == "embed" else (step,))]
 
 
 def _fingerprint(place: Path) -> str | None:

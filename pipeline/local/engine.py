@@ -10,16 +10,16 @@ from pipeline import run_step
 from pipeline.errors import EngineError
 from pipeline.kubeflow.compiled_file import Package, dags
 from pipeline.steps import STATE
-from pipeline.task import permanent_failure
+from pipeline.task import permanent_failure, run_id, threads
 
 USER = 10001
 TIMINGS = "timings.jsonl"
 """Seconds a step of the latest run, in the work folder."""
-FAILURE = "permanent-failure"
+FAILURE = "exit-code.json"
 """The exit code of the step that failed in the latest run, in the work folder, where it is one of permanent_failure.CODES."""
 LABEL = "dier.run-local"
 """Names the command that a container belongs to, by its process id."""
-PASSED_ON = ("MLFLOW_", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+PASSED_ON = ("MLFLOW_", threads.OPENMP, *threads.ALSO, threads.WAIT_POLICY)
 """Environment that the containers share with the command: where MLflow is, and how many threads compute."""
 
 
@@ -60,7 +60,7 @@ def with_image(compiled: Package, image: str | None, client: Any) -> dict[str, A
     return spec
 
 
-def runner(root: Path, mounts: list[str], network: str) -> Any:
+def runner(root: Path, run: str, mounts: list[str], network: str) -> Any:
     """kfp's runner with what every container gets. `mounts` are HOST:CONTAINER; raises SettingsError for one that is not."""
     from docker.types import Mount
     from kfp.local import DockerRunner
@@ -72,8 +72,11 @@ def runner(root: Path, mounts: list[str], network: str) -> Any:
             raise SettingsError(f"--mount {pair!r} is not HOST:CONTAINER, something that exists and an absolute path for it inside")
         bound.append(Mount(inside, str(Path(host).absolute()), "bind", read_only=True))
     environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
+    if threads.set_threads(environment) is None:  # containers see neither this command's quota nor the cluster it was compiled for,
+        environment.setdefault(threads.OPENMP, str(threads.cores()))  # and equal bytes need as many threads as dvc repro has
     environment[run_step.TIMINGS] = f"{STATE}/{TIMINGS}"
     environment[permanent_failure.VARIABLE] = f"{STATE}/{FAILURE}"
+    environment[run_id.VARIABLE] = run
     return DockerRunner(
         user=f"{os.getuid() or USER}:{os.getgid() or USER}",
         read_only=True,

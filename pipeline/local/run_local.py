@@ -42,13 +42,14 @@ def run_local(
     spec = engine.with_image(compiled, image, client)
     root = root.absolute()
     _folders(root)
-    log = root / "logs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    run = f"local-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    log = root / "logs" / f"{run}.log"
     say(f"run-local: {pipeline} in containers, log {log}")
     start, before = time.monotonic(), set((root / "runs").glob("dier-*"))
     failure = None
     with log.open("w", encoding="utf-8", buffering=1) as file, _tee(file), _stopping(client):
         try:
-            _run(spec, arguments, root, engine.runner(root, mounts, network), cache)
+            _run(spec, arguments, root, engine.runner(root, run, mounts, network), cache)
         except (RuntimeError, ValueError, docker.errors.DockerException) as error:
             # kfp's words for a failed task, and for one that an engine calls a success but that left nothing to go on with
             failure = " ".join(re.sub(r"\x1b\[\d+m", "", str(error)).split())
@@ -56,11 +57,11 @@ def run_local(
     found = artifacts.gather(root / "runs", made[-1]) if made else {}
     artifacts.link(found, root / "artifacts")
     missing = [name for name in artifacts.MADE_BY if name not in found]
-    missing += [] if made and artifacts.outcome(made[-1]) else ["outcome"]
-    if failure or missing:
+    # a gate leaves no artifact: that it said no stands in its exit code, which it leaves where an engine hides it
+    code = permanent_failure.recall(root / "work" / engine.FAILURE)
+    if failure or missing or code:
         blame = f"no whole artifact of: {', '.join(missing) or 'none'}; {failure or 'the engine reports success'}"
-        code = permanent_failure.recall(root / "work" / engine.FAILURE) or 1
-        raise EngineError(f"the run failed: {blame}; see {log}, mend it, and run the same command again", code)
+        raise EngineError(f"the run failed: {blame}; see {log}, mend it, and run the same command again", code or 1)
     say(f"run-local: done in {time.monotonic() - start:.0f} s; artifacts in {root / 'artifacts'}, open report/report.html there")
     return found
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from model.atomic import write_whole
 
-CODES = (2, 3, 4)
-"""Bad settings, bad data, a gate's no: the next try would end in the same way."""
+CODES = (2, 3, 4, 5)
+"""Bad settings, bad data, a gate's no, a training that went wrong by itself: the next try would end in the same way."""
 VARIABLE = "DIER_PERMANENT_FAILURE"
 """Environment variable with the file, for a step whose exit code nobody can read: the launcher of many nodes turns all into 1."""
 

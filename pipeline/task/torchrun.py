@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from components.common.progress import say
-from pipeline.task import permanent_failure
+from pipeline.task import permanent_failure, threads
 
 SHUTDOWN = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 """PyTorch's environment variable: seconds between the signal and SIGKILL."""
@@ -19,14 +19,16 @@ SHUTDOWN_S = "25"
 def run_processes(argv: Sequence[str], count: int) -> int:
     """Run the step `argv` as `count` ranks of one job and return the exit code that the step itself would have had.
 
-    Where ranks end differently, a permanent failure (settings, data, a gate) counts before those of ranks that missed their peer.
+    Where ranks end differently, a permanent failure (settings, data, a loss that is NaN) counts before those of ranks that missed
+    their peer.
     """
+    if threads.set_threads(processes=count) is None:
+        os.environ.setdefault(threads.OPENMP, str(max(1, threads.cores() // count)))
+    os.environ.setdefault(SHUTDOWN, SHUTDOWN_S)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    os.environ.setdefault(SHUTDOWN, SHUTDOWN_S)
     say(f"{argv[0]}: {count} processes")
     line = ["--standalone", "--nproc-per-node", str(count), "-m", "pipeline.cli", *argv]
     try:

@@ -1,10 +1,12 @@
-"""What Kubeflow's pages show of each step: metadata of its artifact, numbers, and HTML. Read off the artifact that was made."""
+"""Metadata of each artifact on Kubeflow's pages: a few plain values that people search and compare by, read off the artifact.
 
-import csv
+The page of an artifact lists them by name in alphabetical order; a structure is shown there as JSON, a bool as 0 or 1, so each
+value is a number, a short text, or a list of sentences.
+"""
+
 import json
-import shutil
-from collections.abc import Callable, Mapping
-from html import escape
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,108 +14,111 @@ Metadata = dict[str, Any]
 
 
 def describe(step: str, artifact: Path) -> Metadata:
-    """Metadata of the artifact of `step`: a few plain values that people search and compare by."""
+    """Metadata of the artifact of `step`."""
     return _DESCRIBED[step](artifact) if step in _DESCRIBED else {}
 
 
-def show(step: str, name: str, artifact: Path, place: Path) -> Metadata:
-    """Write the output `name` of `step` to `place` (a page; a metric has an empty file there) and give its metadata."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.touch()
-    return _SHOWN[step, name](artifact, place)
+def storable(metadata: Mapping[str, Any]) -> Metadata:
+    """The same without what Kubeflow's launcher refuses, however deep: a refusal fails a task that has done its work.
+
+    It takes no null (kubeflow/pipelines 2.17.0, backend/src/v2/metadata/converter.go:130-163), and reads JSON as protobuf does: no
+    NaN, no infinity, no number beyond a double's range, no half of a surrogate pair in a text.
+    """
+    return {_text(key): _storable(value) for key, value in metadata.items() if _has_value(value)}
 
 
-def _json(file: Path) -> Any:
+def _storable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return storable(value)
+    if isinstance(value, list | tuple):
+        return [_storable(inner) for inner in value if _has_value(inner)]
+    return _text(value) if isinstance(value, str) else value
+
+
+def _has_value(value: Any) -> bool:
+    try:
+        return value is not None and (not isinstance(value, int | float) or math.isfinite(value))
+    except OverflowError:  # a whole number that no double holds
+        return False
+
+
+def _text(value: str) -> str:
+    return value.encode("utf-8", "replace").decode("utf-8")
+
+
+def read(file: Path) -> Any:
+    """A JSON file of an artifact."""
     return json.loads(file.read_text("utf-8"))
 
 
+def _listed(values: Sequence[Any]) -> str:
+    return ", ".join(map(str, values)) or "none"
+
+
+def _counts(counts: Mapping[str, int]) -> Metadata:
+    return {f"images_{split}": count for split, count in counts.items()}
+
+
 def _dataset(artifact: Path) -> Metadata:
-    facts = _json(artifact / "dataset.json")
-    return {key: facts[key] for key in ("name", "source", "licence", "task", "image_shape", "counts")}
+    facts = read(artifact / "dataset.json")
+    return {
+        **{key: facts[key] for key in ("name", "source", "licence", "task")},
+        "classes": len(facts["class_names"]),
+        "image_shape": " x ".join(map(str, facts["image_shape"])),
+        **_counts(facts["counts"]),
+    }
 
 
 def _verdict(artifact: Path) -> Metadata:
-    verdict = _json(artifact / "verdict.json")
-    failed = [check["name"] for check in verdict["expectations"] if not check["passed"]]
-    return {"passed": verdict["passed"], "warnings": verdict["warnings"], "failed": failed}
+    verdict = read(artifact / "verdict.json")
+    failed = [check for check in verdict["expectations"] if not check["passed"]]
+    names = {severity: [check["name"] for check in failed if check["severity"] == severity] for severity in ("error", "warning")}
+    return {
+        "verdict": "passed" if verdict["passed"] else "failed",
+        "expectations": len(verdict["expectations"]),
+        "failed": _listed(names["error"]),
+        "warnings": _listed(names["warning"]),
+    }
 
 
 def _model(artifact: Path) -> Metadata:
-    summary = _json(artifact / "summary.json")
-    return {"framework": "pytorch", **{key: summary[key] for key in ("steps", "parameters", "training_key")}}
+    summary = read(artifact / "summary.json")
+    return {
+        "framework": "pytorch",
+        "steps": summary["steps"],
+        **{f"parameters_{network}": count for network, count in summary["parameters"].items()},
+        "training_key": summary["training_key"],
+        "warnings": list(summary["warnings"]) or "none",
+    }
 
 
 def _embeddings(artifact: Path) -> Metadata:
-    facts = _json(artifact / "embeddings.json")
-    return {key: facts[key] for key in ("timesteps", "splits", "dtype", "embed_dim", "counts")}
+    facts = read(artifact / "embeddings.json")
+    return {
+        "timesteps": _listed(facts["timesteps"]),
+        **{key: facts[key] for key in ("dtype", "embed_dim")},
+        **_counts({split: facts["counts"][split] for split in facts["splits"]}),
+    }
 
 
 def _probe(artifact: Path) -> Metadata:
-    metrics = _json(artifact / "metrics.json")
-    return {key: metrics[key] for key in ("dataset", "t", "c", "conclusions")}
+    metrics = read(artifact / "metrics.json")
+    found = [metrics["peak"]["sentence"], *metrics["conclusions"]]
+    return {**{key: metrics[key] for key in ("dataset", "t", "c", "chosen_by")}, "conclusions": found}
+
+
+def _report(artifact: Path) -> Metadata:
+    return {"files": _listed(sorted(read(artifact / "manifest.json")["files"]))}
 
 
 def _registration(artifact: Path) -> Metadata:
-    made = _json(artifact / "registration.json")
-    return {key: made[key] for key in ("name", "version", "run_id", "gate", "aliases")}
-
-
-def _training_metrics(artifact: Path, _: Path) -> Metadata:
-    """The last logged losses and gradient norms, and how much shuffling v_t costs."""
-    with (artifact / "curve.csv").open(encoding="utf-8", newline="") as file:
-        last = list(csv.DictReader(file))[-1]
-    gap = max(_json(artifact / "summary.json")["gap"], key=lambda row: row["ratio"])
-    numbers = {key: float(value) for key, value in last.items() if value}
-    return {**numbers, "largest_gap": gap["ratio"], "largest_gap_t": gap["t"]}
-
-
-def _probe_metrics(artifact: Path, _: Path) -> Metadata:
-    """DiER at the t chosen on val, and each baseline at its best, on test."""
-    metrics = _json(artifact / "metrics.json")
-    shown: Metadata = {"t": metrics["t"], "log_snr": metrics["log_snr"], "val_accuracy": metrics["val"]["accuracy"]["value"]}
-    for name, found in metrics["test"].items():
-        shown |= {f"test_{name}": found["value"], f"test_{name}_low": found["low"], f"test_{name}_high": found["high"]}
-    return shown | {f"test_accuracy_{name}": found["test"]["accuracy"]["value"] for name, found in metrics["baselines"].items()}
-
-
-def _confusion(artifact: Path, _: Path) -> Metadata:
-    """The confusion matrix on test; for multi-label sets there is none."""
-    from kfp import dsl
-
-    from components.reporting.accuracy import confusion_counts
-
-    names = [str(name) for name in _json(artifact / "metrics.json")["class_names"]]
-    counts = confusion_counts(artifact, len(names))
-    if counts is None:
-        return {}
-    matrix = dsl.ClassificationMetrics(name="confusion", uri="", metadata={})
-    matrix.log_confusion_matrix(names, counts.tolist())
-    return dict(matrix.metadata)
-
-
-def _curve_page(artifact: Path, place: Path) -> Metadata:
-    """Accuracy over t and log-SNR with the baselines, as the report draws it."""
-    import pandas as pd
-
-    from components.reporting.accuracy import over_t
-
-    metrics = _json(artifact / "metrics.json")
-    picture = over_t(pd.read_csv(artifact / "curve.csv"), metrics)
-    said = "".join(f"<li>{escape(sentence)}</li>" for sentence in metrics["conclusions"])
-    place.write_text(
-        f'<!doctype html><meta charset="utf-8"><title>Linear probes</title><body style="font-family: sans-serif; margin: 1em">'
-        f'<img style="max-width: 100%" src="{picture.src}" alt="{escape(picture.alt)}"><ul>{said}</ul></body>\n',
-        "utf-8",
-    )
-    return {}
-
-
-def _copied(name: str) -> Callable[[Path, Path], Metadata]:
-    def copy(artifact: Path, place: Path) -> Metadata:
-        shutil.copyfile(artifact / name, place)
-        return {}
-
-    return copy
+    made = read(artifact / "registration.json")
+    return {
+        **{key: made[key] for key in ("name", "version", "run_id")},
+        "verdict": made["gate"]["verdict"],
+        "reasons": made["gate"]["reasons"],
+        "aliases": _listed(made["aliases"]),
+    }
 
 
 _DESCRIBED: Mapping[str, Callable[[Path], Metadata]] = {
@@ -123,13 +128,6 @@ _DESCRIBED: Mapping[str, Callable[[Path], Metadata]] = {
     "embed": _embeddings,
     "embed-join": _embeddings,
     "probe": _probe,
+    "report": _report,
     "register": _registration,
-}
-_SHOWN: Mapping[tuple[str, str], Callable[[Path, Path], Metadata]] = {
-    ("validate", "page"): _copied("docs/index.html"),
-    ("train", "metrics"): _training_metrics,
-    ("probe", "metrics"): _probe_metrics,
-    ("probe", "confusion"): _confusion,
-    ("probe", "page"): _curve_page,
-    ("report", "page"): _copied("report.html"),
 }

@@ -26,7 +26,7 @@ from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster import load as load_cluster
 from pipeline.kubeflow.placement import CA_FOLDER, CA_VARIABLES
 from pipeline.steps import STATE
-from pipeline.task import permanent_failure, torchrun
+from pipeline.task import file_modes, permanent_failure, threads, torchrun
 from pipeline.trainjob.rules import check
 
 GROUP, VERSION, PLURAL = "trainer.kubeflow.org", "v1alpha1", "trainjobs"
@@ -89,16 +89,6 @@ def name_of(run_id: str) -> str:
     return f"dier-{run_id}"
 
 
-def not_carried(cluster: Cluster) -> str | None:
-    """One line on what the cluster file asks of pods and a TrainJob cannot ask; None where there is nothing."""
-    if cluster.many_nodes and cluster.pods.priority_class:
-        return (
-            f"pods.priority_class {cluster.pods.priority_class} does not reach the TrainJob's pods, which take their runtime's: "
-            f"set it in {cluster.trainjob.runtime_kind} {cluster.trainjob.runtime}, or Kueue's label in trainjob.labels"
-        )
-    return None
-
-
 def write(
     file: Path | None, cluster: Path, params: Path, overrides: Sequence[str], name: str, paths: dict[str, Path], *, allow_tag: bool
 ) -> None:
@@ -114,8 +104,6 @@ def write(
             f"{cluster} has no work.claim: the pods of a TrainJob find data and checkpoints there, and leave the model"
         )
     made = text(wanted, load_settings(params, list(overrides)), name, paths)
-    if lost := not_carried(wanted):
-        say(lost)
     if file is None:
         print(made, end="")
         return
@@ -153,9 +141,12 @@ def _resources(cluster: Cluster) -> dict[str, Any]:
 
 
 def _environment(cluster: Cluster) -> list[dict[str, Any]]:
-    values = {torchrun.SHUTDOWN: torchrun.SHUTDOWN_S} | cluster.env
+    values = {torchrun.SHUTDOWN: torchrun.SHUTDOWN_S, file_modes.VARIABLE: file_modes.IN_TASKS} | cluster.environment()
     if cluster.certificate_authority:
         values |= dict.fromkeys(CA_VARIABLES, f"{CA_FOLDER}/{cluster.certificate_authority.key}")
+    wanted = cluster.resources.get("train")
+    if wanted and wanted.cpu_request:
+        values.setdefault(threads.REQUEST, wanted.cpu_request)
     entries: list[dict[str, Any]] = [{"name": name, "value": value} for name, value in values.items()]
     for secret in cluster.secrets:
         if secret.covers("train"):

@@ -12,7 +12,6 @@ from typing import Any
 
 from components.common import artifact
 from components.common.progress import say
-from model.atomic import put_in_place, temporary
 from pipeline.errors import ClusterError
 from pipeline.kubeflow import retry
 from pipeline.kubeflow.retry import retrying
@@ -48,7 +47,7 @@ def run_trainjob(manifest: str, argv: list[str], run_id: str, failure_file: Path
         raise
     code = permanent_failure.recall(failure_file) if failure_file and failure else None
     if failure is None:
-        _copy(folder / "model", Path(flag_value(argv, "out")), "model")
+        artifact.copy(folder / "model", Path(flag_value(argv, "out")), "model")
     over = failure is None or code is not None  # a permanent failure would only be repeated
     if over:
         shutil.rmtree(folder, ignore_errors=True)
@@ -95,23 +94,5 @@ def _shared(argv: list[str], folder: Path, mounted: list[str]) -> list[str]:
     for flag in COPIED:
         source = Path(flag_value(argv, flag))
         if not any(source.is_relative_to(path) for path in mounted):
-            argv = with_flag_value(argv, flag, str(_copy(source, folder / flag, flag)))
+            argv = with_flag_value(argv, flag, str(artifact.copy(source, folder / flag, flag)))
     return with_flag_value(argv, "out", str(folder / "model"))
-
-
-def _copy(source: Path, target: Path, kind: str) -> Path:
-    """Copy a whole artifact, beside and renamed; one that an earlier try copied is left. Raises ArtifactError for a damaged one.
-
-    What is beside has a name of its own: pods on one claim share process ids, and a retry may overlap with the try before it.
-    """
-    wanted = artifact.read(source, kind, check=False).fingerprint
-    if (target / artifact.MANIFEST).is_file() and artifact.read(target, kind).fingerprint == wanted:
-        return target
-    beside = temporary(target)
-    try:
-        shutil.copytree(source, beside)
-        artifact.read(beside, kind)
-        put_in_place(beside, target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-    return target

@@ -22,7 +22,7 @@ from components.training import callbacks, online_probe
 from data.errors import DataError
 from data.format import open_dataset
 from model import features
-from model.errors import CheckpointError, ConfigError, TrainingError
+from model.errors import CheckpointError, ConfigError, PermanentTrainingError
 from model.schedule import log_snr
 from model.training.run_configuration import code_digest
 from model.training.trainer import Trainer
@@ -167,7 +167,7 @@ def test_evaluations_that_all_fail_leave_nothing_to_keep(run: Path, tmp_path: Pa
         raise RuntimeError("no room")
 
     monkeypatch.setattr("components.training.online_probe.shuffled_gap", fails)
-    with pytest.raises(TrainingError, match=r"train\.keep best_probe: no evaluation .* set train\.keep to last"):
+    with pytest.raises(PermanentTrainingError, match=r"train\.keep best_probe: no evaluation .* set train\.keep to last"):
         train.run(MODEL, BEST, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 

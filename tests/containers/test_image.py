@@ -53,6 +53,20 @@ def test_a_step_works_on_a_read_only_root_without_capabilities_for_any_user(run:
     assert made.json("dataset.json")["name"] == "digits"
 
 
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"nano_cpus": 10**9}, "1 1"),
+        ({"environment": {"DIER_CPU_REQUEST": "500m"}}, "1 1"),
+        ({"nano_cpus": 10**9, "environment": {"OMP_NUM_THREADS": "2"}}, "None 2"),
+    ],
+    ids=["a quota", "a request", "set by a person"],
+)
+def test_pytorch_has_as_many_threads_as_the_container_has_cores(run: Run, limits: dict[str, Any], expected: str) -> None:
+    script = "from pipeline.task.threads import set_threads; n = set_threads(); import torch; print(n, torch.get_num_threads())"
+    assert run(script, entrypoint=["python", "-c"], **limits) == (0, expected + "\n")
+
+
 def test_nothing_outside_the_mounts_can_be_written(run: Run) -> None:
     code, output = run("prepare", "--params", "{}", "--out", "/opt/dier/dataset")
     assert code == 1

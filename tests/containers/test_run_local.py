@@ -73,12 +73,15 @@ def test_containers_make_the_artifacts_of_dvc_repro(whole: tuple[Path, float], r
         print(f"  {row['step']:10}{row['seconds']:8.1f}{there.get(row['step'], float('nan')):8.1f}")
 
 
-def test_every_step_left_a_whole_artifact_and_the_outcome_says_so(whole: tuple[Path, float]) -> None:
+def test_every_step_left_a_whole_artifact_and_both_gates_were_passed(whole: tuple[Path, float]) -> None:
     root, _ = whole
     for name in MADE_BY:
         assert artifact.read(root / "artifacts" / name, name).kind == name
-    run = max((root / "runs").glob("dier-*"))
-    assert artifact.read(run / "outcome" / "outcome", "outcome").json("outcome.json")["state"] == "SUCCEEDED"
+    said = "".join(file.read_text() for file in (root / "logs").glob("*.log"))
+    assert {gate for gate in ("data-gate", "model-gate") if f"'{gate}' finished with status SUCCESS" in said} == {
+        "data-gate",
+        "model-gate",
+    }
     assert list((root / "logs").glob("*.log"))
     assert artifact.read(root / "artifacts" / "registration", "registration").json("registration.json")["gate"]["passed"]
 
@@ -87,19 +90,25 @@ def test_a_changed_probe_setting_leaves_train_cached(whole: tuple[Path, float], 
     root, _ = whole
     before = fingerprints(root / "artifacts")
     run_local(root, image, "--param", "probe.c_grid=[0.1]", "--param", "register.min_accuracy=0.5")
-    assert ran(root) == {"probe", "report", "register", "outcome"}
+    assert ran(root) == {"probe", "report", "register"}  # and the gate of the model, which leaves nothing
     after = fingerprints(root / "artifacts")
     assert {name for name in COMPARED if before[name] != after[name]} == {"probe"}
 
 
 def test_a_failing_step_fails_the_run_and_nothing_follows(image: str, tmp_path: Path) -> None:
-    said = run_local(tmp_path / "root", image, "--param", "validate.max_constant_share=0", "--param", "data.limit=1", code=3)
+    said = run_local(tmp_path / "root", image, "--param", "data.limit=1", code=3)
     assert "dier: error: the run failed" in said
-    assert "outcome" not in said.rsplit("no whole artifact of:", 1)[1].split(";")[0], said
     assert "train" not in ran(tmp_path / "root")
-    run = max((tmp_path / "root" / "runs").glob("dier-*"))
-    record = artifact.read(run / "outcome" / "outcome", "outcome").json("outcome.json")
-    assert record["state"] == "FAILED"
+
+
+def test_a_refused_dataset_ends_the_run_at_its_gate_and_its_verdict_is_kept(image: str, tmp_path: Path) -> None:
+    strict = ("near_duplicate_distance=0.9", "warn_near_duplicate_share=0", "max_near_duplicate_share=0")
+    said = run_local(tmp_path / "root", image, *[word for one in strict for word in ("--param", f"validate.{one}")], code=3)
+    assert "dier: error: validation failed: near_duplicates" in said
+    assert "train" not in ran(tmp_path / "root")
+    verdict = artifact.read(tmp_path / "root" / "artifacts" / "verdict", "verdict")
+    assert not verdict.json("verdict.json")["passed"]
+    assert (verdict.path / "docs" / "index.html").is_file()
 
 
 def test_success_without_an_artifact_is_a_failure(engine: Any, image: str, tmp_path: Path) -> None:

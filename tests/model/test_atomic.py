@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.atomic import LEFTOVER, MANIFEST, leftovers, put_in_place, read_manifest, temporary, write_whole
+from model.atomic import LEFTOVER, MANIFEST, copy_folder, leftovers, put_in_place, read_manifest, seal, temporary, write_whole
 
 
 def write_often(file: Path, letter: str) -> None:
@@ -79,3 +79,25 @@ def test_what_is_no_manifest_is_said_to_be_none(tmp_path: Path, text: str) -> No
     (tmp_path / MANIFEST).write_text(text)
     with pytest.raises(ValueError, match=r"its manifest\.json is no manifest"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("umask", [0o007, 0o022, 0o077])
+def test_what_is_sealed_or_copied_has_the_modes_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
+    """Whatever a library, or the place that it was copied from, thinks of who may read it."""
+    before = os.umask(umask)
+    try:
+        source = tmp_path / "source"
+        (source / "inner").mkdir(parents=True)
+        for name, mode in (("weights", 0o600), ("inner/open", 0o666)):
+            (source / name).touch()
+            (source / name).chmod(mode)
+        copy_folder(source, tmp_path / "new" / "copy")
+        seal(source, kind="x")
+        digest = read_manifest(source).digest
+        seal(tmp_path / "new" / "copy", kind="x")
+    finally:
+        os.umask(before)
+    assert read_manifest(tmp_path / "new" / "copy").digest == digest  # modes are in no manifest
+    for folder in (source, tmp_path / "new" / "copy"):
+        assert {path.stat().st_mode & 0o777 for path in folder.rglob("*") if path.is_file()} == {0o666 & ~umask}
+        assert {path.stat().st_mode & 0o777 for path in [folder, folder / "inner"]} == {0o777 & ~umask}

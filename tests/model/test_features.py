@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from model.dier import DiER
-from model.errors import ConfigError, TrainingError
+from model.errors import ConfigError, PermanentTrainingError
 from model.features import denoise, denoiser_layers, embed, shuffled_gap
 from model.training.divergence import check_point, unused_encoder
 from model.weights import load_model, save_model
@@ -79,7 +79,7 @@ def test_a_model_survives_the_disk(model: DiER, tmp_path) -> None:
     ],
 )
 def test_each_way_of_going_wrong_has_its_name(changes: dict, named: str) -> None:
-    with pytest.raises(TrainingError, match=named):
+    with pytest.raises(PermanentTrainingError, match=named):
         check_point(HEALTHY | changes, 5000)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from model.config import PREDICTIONS, SCHEDULES, ModelConfig
 from model.dier import DiER
-from model.errors import ConfigError, TrainingError
+from model.errors import ConfigError, PermanentTrainingError
 from model.features import denoise, shuffled_gap
 from model.images import to_images, to_tensor
 from model.objective import clean, loss_weight, target, trivial_loss
@@ -112,7 +112,7 @@ def test_a_network_that_says_the_same_for_every_image_is_a_collapse_and_a_traine
     words = r"no noise \(1\.0\)" if prediction == "eps" else rf"the same for every image \({trainer.trivial:.3f}\)"
     if prediction != "eps":
         check_point(point | {"loss": loss}, 2000, (), trainer.trivial)  # time is given to fall
-    with pytest.raises(TrainingError, match=f"that of predicting {words}"):
+    with pytest.raises(PermanentTrainingError, match=f"that of predicting {words}"):
         check_point(point | {"loss": loss}, 4000, (), trainer.trivial)
     check_point(point | {"loss": 0.8 * loss}, 4000, (), trainer.trivial)
 

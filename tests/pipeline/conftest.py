@@ -56,7 +56,7 @@ def quick_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Short waits, and no cluster from whoever runs the tests."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(retry, "POLL_S", 0.01)
-    monkeypatch.setattr(retry, "TIMEOUT_S", (5.0, 0.5))
+    monkeypatch.setattr(retry, "TIMEOUT_S", (5.0, 0.8))
     for name in ("KF_PIPELINES_ENDPOINT", "KF_PIPELINES_UI_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
 
@@ -68,7 +68,8 @@ class Command:
         self.capsys, self.file = capsys, file
 
     def __call__(self, name: str, *options: object) -> "Command":
-        pipeline = () if "--pipeline" in options else ("--pipeline", self.file)
+        compiled = name in ("upload", "submit") or (name == "schedule" and "--cron" in options)
+        pipeline = ("--pipeline", self.file) if compiled and "--pipeline" not in options else ()
         self.code = main([name, *map(str, (*pipeline, *options))])
         self.out, self.err = self.capsys.readouterr()
         assert TOKEN not in self.out + self.err

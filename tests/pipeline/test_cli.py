@@ -8,7 +8,7 @@ import pytest
 
 from components.common.errors import ArtifactError, GateRefused, SettingsError
 from data.errors import DataError
-from model.errors import ConfigError, TrainingError
+from model.errors import CheckpointError, ConfigError, PermanentTrainingError, TrainingError
 from pipeline.cli import main
 from pipeline.run_step import _exit_code, _message, dier, one_line
 
@@ -52,7 +52,9 @@ def test_help_answers_at_once() -> None:
         (DataError("x"), 3),
         (ArtifactError("x"), 3),
         (GateRefused("x"), 4),
+        (PermanentTrainingError("x"), 5),
         (TrainingError("x"), 1),
+        (CheckpointError("x"), 1),  # a full disk: room can be made
         (ValueError("x"), 1),
     ],
 )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.common.errors import SettingsError
-from components.common.settings import SECTIONS, Settings, load, parse
+from components.common.settings import SECTIONS, Settings, load, override, parse
 from data.sources import SOURCES
 from model.config import POOLS, PREDICTIONS, SCHEDULES, SIZES
 
@@ -97,6 +97,56 @@ def test_off_is_a_word_though_yaml_reads_it_as_a_truth_value(tmp_path: Path) -> 
     (tmp_path / "p.yaml").write_text("train: {views: off}\n")
     assert load(tmp_path / "p.yaml").train.views == "off"
     assert load(tmp_path / "p.yaml", ["train.views=crop"]).train.views == "crop"
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("train.compile=on", "on"),
+        ("train.compile=off", "off"),
+        ("train.views=off", "off"),
+        ("data.name=yes", "yes"),
+        ("data.name=null", "null"),
+        ("data.name=007", "007"),
+        ("data.name='quoted'", "quoted"),
+        ("data.licence=2024-01-01", "2024-01-01"),
+        ("data.licence=[CC BY", "[CC BY"),
+        ("data.group=null", None),
+        ("data.group=on", "on"),
+        ("data.image_size=null", None),
+        ("data.channels=3", 3),
+        ("train.steps=500", 500),
+        ("train.deterministic=on", True),
+        ("embed.timesteps=[0, 5]", [0, 5]),
+    ],
+)
+def test_the_type_of_a_setting_says_how_a_value_is_read(tmp_path: Path, override: str, value: object) -> None:
+    """Not YAML, for which on, off, yes and null are no text."""
+    (tmp_path / "p.yaml").write_text("{}\n")
+    section, _, name = override.partition("=")[0].partition(".")
+    assert getattr(load(tmp_path / "p.yaml", [override]).section(section), name) == value
+
+
+@given(
+    st.sampled_from(["data.name", "data.path", "data.licence", "data.group"]),
+    st.text(st.characters(codec="ascii", exclude_categories=["C"])),
+)
+def test_a_setting_that_is_text_takes_every_text(key: str, text: str) -> None:
+    """As it stands, but for the spaces around it, and for what YAML reads as text as well: quotes, comments."""
+    raw: dict = {}
+    override(raw, f"{key}={text}")
+    section, _, name = key.partition(".")
+    value = raw[section][name]
+    assert isinstance(value, str) or (value is None and key == "data.group")
+    if text and all(char.isalnum() for char in text) and value is not None:
+        assert value == text
+
+
+@pytest.mark.parametrize("choice", ["auto", "on", "off"])
+def test_every_choice_can_be_given_as_it_is_listed(choice: str) -> None:
+    raw: dict = {}
+    override(raw, f"train.compile={choice}", "--param")
+    assert parse(raw, "--param").train.compile == choice
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import pytest
 from components.common.errors import SettingsError
 from components.registry.promote import models
 from components.tracking import client
-from components.tracking.client import KEY_TAG, TrackingError, connect, one_line_errors, redact, training_run
+from components.tracking.client import KEY_TAG, KUBEFLOW_TAG, TrackingError, connect, one_line_errors, redact, training_run
 from components.tracking.metrics import Point, Points, log_settings
 
 SECRET = "hunter2"
@@ -79,6 +79,20 @@ def test_mlflow_run_id_is_joined_and_no_other_run_is_made(store: str, monkeypatc
     assert (run.id, run.experiment_id, run.joined) == (other.run_id, other.experiment_id, True)
     assert client.get_run(run.id).data.tags[KEY_TAG] == "k1"
     assert len(client.search_runs([other.experiment_id, "0"])) == 1
+
+
+def test_the_run_names_the_kubeflow_run_that_it_is_part_of(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = connect()
+    run = training_run(client, "k1", "one")
+    assert KUBEFLOW_TAG not in client.get_run(run.id).data.tags  # on a desk
+    for kubeflow in ("7e5a", "90cc"):  # the second went on from the first one's checkpoint
+        monkeypatch.setenv("DIER_RUN_ID", kubeflow)
+        assert training_run(client, "k1", "one") == run
+        assert client.get_run(run.id).data.tags[KUBEFLOW_TAG] == kubeflow
+    monkeypatch.setenv("MLFLOW_RUN_ID", run.id)
+    monkeypatch.setenv("DIER_RUN_ID", "joined")
+    assert training_run(client, "k1", "one").joined
+    assert client.get_run(run.id).data.tags[KUBEFLOW_TAG] == "joined"
 
 
 def test_a_deleted_run_or_experiment_is_named(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from components.training.online_probe import COLUMNS, TIMESTEPS, OnlineProbe, sp
 from data.errors import DataError
 from data.format import open_dataset
 from model.dier import DiER
-from model.errors import TrainingError
+from model.errors import PermanentTrainingError
 from model.features import GAP_IMAGES, shuffled_gap
 from model.training.trainer import Trainer
 from tests.components.test_train_embed_probe import differing, unlabelled, verdict_of
@@ -186,7 +186,7 @@ def test_an_encoder_killed_by_the_learning_rate_is_named_long_before_the_end(
     settings = TrainSettings(
         steps=20_000, warmup_steps=100, batch_size=16, log_every=20, lr=0.1, lr_decay="constant", probe_every=100
     )
-    with pytest.raises(TrainingError, match=r"dead encoder.*lower train\.lr"):
+    with pytest.raises(PermanentTrainingError, match=r"dead encoder.*lower train\.lr"):
         do(data, tmp_path, settings)
     assert int(rows(next((tmp_path / "work").iterdir()))[-1]["step"]) < 2000
     assert "so far the encoder is dead" in capsys.readouterr().err

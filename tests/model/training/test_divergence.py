@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from model.errors import TrainingError
+from model.errors import PermanentTrainingError
 from model.features import shuffled_gap
 from model.training.divergence import check_point, encoder_faded, encoder_is_dead, unused_encoder
 from tests.model.conftest import make_trainer
@@ -42,24 +42,24 @@ def test_what_heals_is_no_collapse(losses: list[float]) -> None:
 def test_a_loss_that_goes_back_to_predicting_nothing_is_a_collapse_even_while_warming_up() -> None:
     points = curve([0.6, 0.2, 0.9, 1.0, 1.0, 0.999], [0.03, 0.02, 1e-8, 1e-8, 1e-8, 5e-9])
     check(points[:-1], warmup=5000)
-    with pytest.raises(TrainingError, match=r"step 600 .* back from 0\.200 \(step 200\) .* 5\.0e-09.*lower train\.lr"):
+    with pytest.raises(PermanentTrainingError, match=r"step 600 .* back from 0\.200 \(step 200\) .* 5\.0e-09.*lower train\.lr"):
         check(points, warmup=5000)
 
 
 def test_a_loss_that_never_fell_is_a_collapse_once_warm_up_is_long_over() -> None:
     check(curve([1.0] * 50), warmup=4800)
-    with pytest.raises(TrainingError, match=r"still that of predicting no noise"):
+    with pytest.raises(PermanentTrainingError, match=r"still that of predicting no noise"):
         check(curve([1.0] * 51), warmup=4800)
 
 
 def test_gradients_that_vanish_are_a_collapse_whatever_the_loss() -> None:
     points = [point | {"grad_norm_denoiser": 0.0} for point in curve([0.3] * 4, [1e-9] * 4)]
-    with pytest.raises(TrainingError, match=r"gradients collapsed by step 400: norms 1\.0e-09"):
+    with pytest.raises(PermanentTrainingError, match=r"gradients collapsed by step 400: norms 1\.0e-09"):
         check(points)
 
 
 def test_sparse_points_stand_for_the_steps_between_them() -> None:
-    with pytest.raises(TrainingError, match="step 2000"):
+    with pytest.raises(PermanentTrainingError, match="step 2000"):
         check(curve([0.2, 0.95], every=1000))
 
 
@@ -67,7 +67,7 @@ def test_sparse_points_stand_for_the_steps_between_them() -> None:
 def test_too_high_a_learning_rate_loses_the_loss_again(images: np.ndarray, tmp_path) -> None:
     """For real: the loss falls while the rate warms up, and goes back to 1 and beyond as the rate gets higher."""
     trainer = make_trainer(images, tmp_path, lr=1.0, steps=1500, warmup_steps=300, log_every=20, checkpoint_every=10**6)
-    with pytest.raises(TrainingError, match=r"back from 0\.\d+ \(step \d+\).*lower train\.lr"):
+    with pytest.raises(PermanentTrainingError, match=r"back from 0\.\d+ \(step \d+\).*lower train\.lr"):
         trainer.run()
 
 

@@ -1,11 +1,14 @@
 import math
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from model.errors import CheckpointError, Stopped, TrainingError
+from model.errors import CheckpointError, PermanentTrainingError, Stopped
+from model.training import checkpoint
+from model.training import trainer as trainer_module
 from model.training.options import ema_decay, learning_rate
 from model.training.trainer import Trainer
 from tests.model.conftest import Hooks, make_trainer, train_config
@@ -67,10 +70,26 @@ def test_a_stopped_run_ends_where_an_unstopped_one_does(images: np.ndarray, tmp_
     ids=["two", "one", "four", "each is late", "none is late"],
 )
 def test_checkpoints_come_by_steps_or_minutes_and_the_newest_are_kept(
-    images: np.ndarray, tmp_path, changes: dict, steps: list[int]
+    images: np.ndarray, tmp_path, changes: dict, steps: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(trainer_module, "SAVING_SHARE", math.inf)
     make_trainer(images, tmp_path, steps=20, **changes).run()
     assert checkpoints(tmp_path) == [f"step-{step:09d}" for step in steps]
+
+
+def test_checkpoints_by_the_clock_are_further_apart_where_saving_is_slow(
+    images: np.ndarray, tmp_path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of 2 s that came each minute, say, would cost 3 % of the time."""
+    slow = checkpoint.save
+
+    def save(*arguments) -> None:
+        slow(*arguments)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(trainer_module, "save", save)
+    make_trainer(images, tmp_path, steps=20, checkpoint_every=1000, checkpoint_minutes=1e-9, keep_checkpoints=9).run()
+    assert checkpoints(tmp_path) == ["step-000000001", "step-000000020"]  # the next one is due after 10 s
 
 
 @pytest.mark.parametrize(
@@ -219,7 +238,7 @@ def test_bf16_trains_too(images: np.ndarray, tmp_path) -> None:
 
 
 def test_an_absurd_learning_rate_ends_with_cause_and_cure(images: np.ndarray, tmp_path) -> None:
-    with pytest.raises(TrainingError, match=r"lower train\.lr"):
+    with pytest.raises(PermanentTrainingError, match=r"lower train\.lr"):
         make_trainer(images, tmp_path, lr=1.0, steps=400, warmup_steps=0, log_every=20).run()
 
 
@@ -228,7 +247,7 @@ def test_a_non_finite_loss_ends_before_a_checkpoint_can_hold_it(images: np.ndarr
     trainer = make_trainer(images, tmp_path, log_every=log_every)
     with torch.no_grad():
         trainer.parameters[0].fill_(float("nan"))
-    with pytest.raises(TrainingError, match="non-finite"):
+    with pytest.raises(PermanentTrainingError, match="non-finite"):
         trainer.run()
     assert checkpoints(tmp_path) == []
 

@@ -17,19 +17,19 @@ from tests.pipeline.kubeflow.kfp_standin import DROP, HANG, HTML, Reply, StandIn
     [
         (
             refusal(401, 16, f"who is {TOKEN}?"),
-            "not logged in (401): the token in --token-file is wrong or expired; it says: who is [token]?",
+            "not logged in (401): the token in --token-file is wrong, expired or for another audience; it says: who is [token]?",
         ),
         (
             refusal(403, 7, "no access"),
-            "not allowed (403): check --namespace, and the rights of the token's account there; it says: no access",
+            "not allowed (403): check --namespace, and the rights of the account that asks; it says: no access",
         ),
         (Reply(404, "<html>"), "not found (404): is --host the API's base"),
         (refusal(400, 3, "bad\nrequest"), "refused (400 Bad Request); it says: bad request"),
         (refusal(500, 13, "no database"), "the server failed (500): see its log"),
         (Reply(302, "", {"Location": f"https://login/{TOKEN}?state=1"}), "is redirected to https://login/[token]: a login page?"),
-        (HTML, "was answered with something other than JSON, such as a login page"),
+        (HTML, "was answered with no JSON, such as a login page"),
         (DROP, "the connection broke (Remote end closed connection without response)"),
-        (HANG, "no answer within 0.5 s"),
+        (HANG, "no answer within 0.8 s"),
     ],
 )
 @pytest.mark.parametrize("call", ["GET /healthz", "POST /runs"])

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from components.common.errors import SettingsError
-from pipeline.kubeflow.cluster import STEP_NAMES, Cluster, load
+from pipeline.kubeflow.cluster import Cluster, load
+from pipeline.kubeflow.cluster_sections import STEP_NAMES
 from pipeline.steps import STEPS
 
 ROOT = Path(__file__).parents[3]
@@ -33,12 +34,24 @@ def test_the_shipped_file_is_read() -> None:
         ({"resources": {"train": {"memory_limit": "lots"}}}, "memory_limit = 'lots'"),
         ({"resources": {"trian": {}}}, "resources.trian"),
         ({"security": {"run_as_user": 0}}, "run_as_user = 0"),
+        ({"security": {"run_as_group": -1}}, "run_as_group = -1"),
         ({"retry": {"wait": "soon"}}, "retry.wait = 'soon'"),
+        ({"retry": {"factor": 1.5}}, "retry.factor = 1.5"),
+        ({"work": {"claim": "dier.work"}}, "work.claim = 'dier.work'"),
+        ({"work": {"claim": "a" * 64}}, "work.claim"),
+        ({"work": {"storage_class": "fast"}}, "needs work.scratch"),
+        ({"volumes": [{"claim": "my.images", "mount_path": "/images"}]}, "volumes.0.claim = 'my.images'"),
+        ({"pods": {"node_affinity": [{"key": "zone", "operator": "Near"}]}}, "operator = 'Near'"),
         ({"time_limits": {"train": "3d"}}, "time_limits.train"),
         ({"image": "two words"}, "image = 'two words'"),
         ({"dataset": {"source": "importer"}}, "needs dataset.uri"),
         ({"dataset": {"source": "volume", "path": "/sets/x"}}, "dataset.fingerprint"),
         ({"dataset": {"source": "volume", "path": "/sets/x", "fingerprint": "a" * 64}}, "below no mount_path of volumes (none)"),
+        (
+            {"dataset": {"source": "importer", "uri": "s3://b/d", "claim": "sets"}},
+            "importer there is no prepare",
+        ),
+        ({"dataset": {"claim": "dier"}, "work": {"claim": "dier"}}, "the claim dier is mounted twice"),
         ({"secrets": [{"name": "Not A Name", "env": {"k": "V"}}]}, "secrets.0.name"),
         ("- a\n- b\n", "must map names to settings"),
         ("a: [", "is not YAML"),

@@ -32,7 +32,8 @@ def kubernetes(platform: dict[str, Any], step: str) -> dict[str, Any]:
 
 
 def tasks(spec: dict[str, Any]) -> dict[str, Any]:
-    return spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    inside = spec["components"].get("comp-exit-handler-1", spec["root"])
+    return inside["dag"]["tasks"]
 
 
 @pytest.mark.slow
@@ -86,21 +87,57 @@ def test_it_holds_command_lines_and_no_code() -> None:
         assert executor["container"]["command"][0] == "dier"
 
 
-def test_register_and_the_outcome_are_never_cached_and_the_others_are() -> None:
-    spec, _ = compile_with()
+ALWAYS = {"outcome": {"task": "always"}}
+LOST = {"register", "model-gate"}
+"""What asks a registry each time."""
+
+
+def test_what_asks_a_registry_and_the_outcome_are_never_cached_and_the_others_are() -> None:
+    spec, _ = compile_with(**ALWAYS)
     cached = {name: task["cachingOptions"].get("enableCache", False) for name, task in tasks(spec).items()}
-    assert cached == {name: name != "register" for name in cached}
+    assert cached == {name: name not in LOST for name in cached}
     assert not spec["root"]["dag"]["tasks"]["outcome"]["cachingOptions"].get("enableCache", False)
 
 
 def test_only_train_is_tried_again() -> None:
-    spec, _ = compile_with(retry={"count": 2, "wait": "10s", "factor": 3, "longest": "5m"})
+    spec, _ = compile_with(retry={"count": 2, "wait": "10s", "factor": 3}, time_limits={"train": 600})
     retried = {name: task["retryPolicy"] for name, task in tasks(spec).items() if "retryPolicy" in task}
-    assert retried == {"train": {"maxRetryCount": 2, "backoffDuration": "10s", "backoffFactor": 3.0, "backoffMaxDuration": "300s"}}
+    assert set(retried) == {"train"}
+    assert (retried["train"]["maxRetryCount"], retried["train"]["backoffDuration"]) == (2, "10s")
+    assert retried["train"]["backoffFactor"] == 3.0
+
+
+def test_the_window_of_retries_holds_every_try_whole() -> None:
+    """Argo counts it from the first start on: an hour of it would end the retries of a training of days."""
+    spec, _ = compile_with(retry={"count": 2, "wait": "10s", "factor": 3}, time_limits={"train": 600})
+    assert int(tasks(spec)["train"]["retryPolicy"]["backoffMaxDuration"].rstrip("s")) >= 3 * 600 + 10 + 30
+    spec, _ = compile_with(retry={"count": 2})  # without a limit of time; none at all would be Kubeflow's 0, an end at once
+    assert int(tasks(spec)["train"]["retryPolicy"]["backoffMaxDuration"].rstrip("s")) >= 365 * 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("settings", "there"),
+    [
+        ({}, False),
+        ({"trainjob": {"nodes": 2}, "work": {"claim": "shared"}}, True),
+        ({"outcome": {"webhook": {"secret": "chat"}}}, True),
+        (ALWAYS, True),
+        ({"outcome": {"task": "never", "webhook": {"secret": "chat"}}}, False),
+    ],
+)
+def test_a_task_follows_every_run_only_where_something_has_to_be_done_at_its_end(settings: dict[str, Any], there: bool) -> None:
+    """Without it the steps are the first picture that a person sees of a run, not two boxes around them."""
+    spec, platform = compile_with(**settings)
+    strict(yaml.safe_dump_all([spec, platform]))
+    root = set(spec["root"]["dag"]["tasks"])
+    assert root == ({"outcome", "exit-handler-1"} if there else set(tasks(spec)))
+    if "webhook" in settings.get("outcome", {}) and there:
+        [secret] = kubernetes(platform, "outcome")["secretAsEnv"]
+        assert secret["keyToEnv"] == [{"secretKey": "url", "envVar": "DIER_OUTCOME_WEBHOOK"}]
 
 
 def test_the_outcome_is_recorded_whether_or_not_the_steps_succeed() -> None:
-    spec, _ = compile_with()
+    spec, _ = compile_with(**ALWAYS)
     task = spec["root"]["dag"]["tasks"]["outcome"]
     assert task["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
     assert task["inputs"]["parameters"]["status"]["taskFinalStatus"]["producerTask"] == "exit-handler-1"
@@ -124,6 +161,13 @@ def test_every_setting_of_the_cluster_file_reaches_the_pipeline() -> None:
         "certificate_authority": {"config_map": "our-ca", "key": "ca.pem"},
         "security": {"run_as_user": 4321, "run_as_group": 99},
         "time_limits": {"train": 600},
+        "pods": {
+            "labels": {"team": "eyes"},
+            "annotations": {"cost": "42"},
+            "node_affinity": [{"key": "zone", "values": ["a", "b"]}, {"key": "spot", "operator": "DoesNotExist"}],
+        },
+        "run": {"deadline": 7200, "keep": 3600},
+        "outcome": {"task": "always"},
     }
     spec, platform = compile_with(**settings)
     strict(yaml.safe_dump_all([spec, platform]))
@@ -152,8 +196,17 @@ def test_every_setting_of_the_cluster_file_reaches_the_pipeline() -> None:
     environment = {entry["name"]: entry["value"] for entry in executor["env"]}
     assert environment["HTTPS_PROXY"] == "http://proxy.example:3128"
     assert environment["SSL_CERT_FILE"] == "/etc/dier/ca/ca.pem"
-    for name in ("prepare", "validate", "train", "embed", "probe", "report", "register", "outcome"):
+    assert environment["NO_PROXY"] == environment["no_proxy"]
+    assert {".svc", ".cluster.local", "$(KUBERNETES_SERVICE_HOST)"} <= set(environment["NO_PROXY"].split(","))
+    config = platform["platforms"]["kubernetes"]["pipelineConfig"]
+    assert config == {"resourceTtlOnCompletion": 3600, "activeDeadlineSeconds": 7200}
+    for name in ("prepare", "validate", "data-gate", "train", "embed", "probe", "report", "register", "model-gate", "outcome"):
         pod = kubernetes(platform, name)
+        assert pod["podMetadata"] == {"labels": {"team": "eyes"}, "annotations": {"cost": "42"}}
+        [affinity] = pod["nodeAffinity"]
+        assert affinity["matchExpressions"][0] == {"key": "zone", "operator": "In", "values": ["a", "b"]}
+        assert affinity["matchExpressions"][1] == {"key": "spot", "operator": "DoesNotExist"}
+        assert {"name": "DIER_RUN_ID", "fieldPath": "metadata.labels['pipeline/runid']"} in pod["fieldPathAsEnv"]
         assert pod["securityContext"] == {"runAsUser": "4321", "runAsGroup": "99", "runAsNonRoot": True}
         assert pod["imagePullPolicy"] == "Always"
         assert [secret["secretName"] for secret in pod["imagePullSecret"]] == ["registry-login"]
@@ -168,6 +221,49 @@ def test_a_dataset_by_uri_is_imported_and_prepare_is_left_out() -> None:
     assert importer["artifactUri"]["constant"] == "s3://sets/blood/dataset"
     assert tasks(spec)["train"]["inputs"]["artifacts"]["dataset_in"]["taskOutputArtifact"]["producerTask"] == "importer"
     assert f"dataset={'b' * 64}" in spec["deploymentSpec"]["executors"]["exec-train"]["container"]["command"]
+
+
+def test_no_task_is_named_otherwise_than_it_is() -> None:
+    """An importer publishes itself under the name that is displayed, and its consumers look for the other one."""
+    for settings in (
+        {},
+        {"dataset": {"source": "importer", "uri": "s3://sets/blood/dataset"}},
+        {"embed": {"fan_out": True}},
+        ALWAYS,
+    ):
+        spec, _ = compile_with(**settings)
+        for holder in [spec["root"], *spec["components"].values()]:
+            for name, task in holder.get("dag", {}).get("tasks", {}).items():
+                if "parameterIterator" not in task and not name.startswith("exit-handler"):
+                    assert task["taskInfo"]["name"] == name
+
+
+@pytest.mark.parametrize(
+    ("security", "context"),
+    [
+        ({"run_as_group": 0}, {"runAsUser": "10001", "runAsGroup": "0"}),
+        ({"run_as_user": None}, {"runAsGroup": "10001"}),
+        ({"run_as_user": None, "run_as_group": None}, {}),
+    ],
+)
+def test_who_runs_may_be_left_to_the_cluster(security: dict[str, Any], context: dict[str, Any]) -> None:
+    _, platform = compile_with(security=security)
+    assert kubernetes(platform, "train")["securityContext"] == {**context, "runAsNonRoot": True}
+
+
+def test_scratch_may_be_a_volume_that_comes_and_goes_with_the_pod() -> None:
+    spec, platform = compile_with(work={"storage_class": "fast", "scratch": "50Gi"})
+    strict(yaml.safe_dump_all([spec, platform]))
+    [volume] = kubernetes(platform, "embed")["genericEphemeralVolume"]
+    assert (volume["mountPath"], volume["size"], volume["storageClassName"]) == ("/state", "50Gi", "fast")
+
+
+def test_a_proxys_exceptions_keep_those_that_are_given() -> None:
+    given = {"https_proxy": "http://proxy.example:3128", "no_proxy": "intra.example, .svc"}
+    found = Cluster(env=given).environment()
+    assert found["NO_PROXY"] == found["no_proxy"]
+    assert found["no_proxy"].split(",")[:2] == ["intra.example", ".svc"]
+    assert Cluster(env={"A": "b"}).environment() == {"A": "b"}
 
 
 def test_a_dataset_on_a_volume_is_mounted_into_every_step_that_reads_it_and_copied_by_none() -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from components.common import artifact
 from pipeline import cli
-from pipeline.kubeflow.cluster import STEP_NAMES
+from pipeline.kubeflow.cluster_sections import STEP_NAMES
 from pipeline.local.artifacts import gather
 from pipeline.task.task import _listed, run_task
 from tests.pipeline.kubeflow.test_compile import COMPILED, compile_with, documents, kubernetes, strict, tasks
@@ -41,7 +41,7 @@ def the_loop(spec: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_it_is_off_unless_asked_for(plain: dict[str, Any]) -> None:
-    assert set(tasks(plain)) == set(STEP_NAMES)
+    assert set(tasks(plain)) == {*STEP_NAMES, "data-gate", "model-gate"}
     assert "parameterIterator" not in COMPILED.read_text()
 
 
@@ -59,7 +59,8 @@ def test_it_loops_over_the_sections_that_a_first_task_gives(compiled: tuple[dict
     assert spec["components"][loop["componentRef"]["name"]]["inputDefinitions"]["parameters"][item] == {"parameterType": "STRUCT"}
     given = tasks(spec)["embed-by-timestep"]["inputs"]["parameters"]
     assert given["sections"]["taskOutputParameter"] == {"producerTask": "embed-split", "outputParameterKey": "sections"}
-    assert given["embed_settings"] == {"componentInputParameter": "pipelinechannel--embed"}
+    assert given["embed_settings"] == {"componentInputParameter": "embed"}
+    assert given["embed_timesteps"] == {"componentInputParameter": "embed_timesteps"}
 
 
 def test_each_embed_is_the_very_command_line_of_the_pipeline_without(
@@ -81,8 +82,8 @@ def test_embed_gets_in_the_loop_what_it_is_given_outside(compiled: tuple[dict[st
     assert container(spec, "embed") == container(alone, "embed")
     assert kubernetes(platform, "embed") == kubernetes(alone_platform, "embed")
     for light in ("embed-split", "embed-join"):
-        assert "resources" not in container(spec, light)
-        assert kubernetes(platform, light) == kubernetes(platform, "outcome")
+        assert container(spec, light)["resources"]["resourceMemoryRequest"] == "512Mi"
+        assert kubernetes(platform, light) == kubernetes(platform, "data-gate")
 
 
 def test_probe_and_report_take_what_the_join_makes(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:

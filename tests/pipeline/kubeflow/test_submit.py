@@ -12,7 +12,7 @@ from components.common.settings import Settings
 from pipeline.kubeflow import compiled_file
 from tests.pipeline.conftest import IMAGE, TOKEN, Command
 from tests.pipeline.kubeflow import kfp_standin as standin
-from tests.pipeline.kubeflow.kfp_standin import DROP, StandIn
+from tests.pipeline.kubeflow.kfp_standin import DROP, RUN_1, StandIn
 
 
 def test_a_run_is_what_was_compiled_and_asked_for(
@@ -22,18 +22,22 @@ def test_a_run_is_what_was_compiled_and_asked_for(
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text("service_account: runner\n")
     options = ["--token-file", token, "--namespace", "team", "--experiment", "E", "--run-name", "first", "--cluster", cluster]
-    dier("submit", "--host", server.url + "/", *options, "--param", "train.steps=500", "--param", "train.lr=1e-3")
+    settings = [word for one in ("train.steps=500", "train.lr=1e-3", "probe.seed=7") for word in ("--param", one)]
+    dier("submit", "--host", server.url + "/", *options, *settings)
+    probe = Settings().probe.model_dump(mode="json", exclude_none=True) | {"seed": 7}
     assert dier.code == 0
-    assert dier.out == f"run run-1 (first)\n{server.url}/#/runs/details/run-1\n"
-    assert server.calls() == ["GET /experiments", "POST /experiments", "POST /runs"]
+    [version] = server.versions
+    assert dier.out == f"run {RUN_1} (first) of version {version['display_name']}\n{server.url}/#/runs/details/{RUN_1}\n"
+    before = ["GET /healthz", "GET /pipelines", "POST /pipelines", *["GET /pipelines/pipeline-1/versions"] * 2]
+    assert server.calls() == [*before, "POST /pipelines/upload_version", "GET /experiments", "POST /experiments", "POST /runs"]
     assert {request.headers["authorization"] for request in server.requests} == {f"Bearer {TOKEN}"}
     assert server.only("POST /experiments").json == {"display_name": "E", "namespace": "team"}
 
     run = server.only("POST /runs").json
-    spec, platform = yaml.safe_load_all(compiled_file.read_text())
-    assert run.pop("pipeline_spec") == {"pipeline_spec": spec, "platform_spec": platform}
-    train = Settings().train.model_dump(mode="json", exclude_none=True) | {"steps": 500, "lr": 1e-3}
-    assert run.pop("runtime_config") == {"parameters": {"train": train}}
+    reference = {"pipeline_id": "pipeline-1", "pipeline_version_id": "pipeline_version-1"}
+    assert run.pop("pipeline_version_reference") == reference  # so the list of runs shows the version, not [View pipeline]
+    assert compiled_file.read_bytes() in server.only("POST /pipelines/upload_version").body
+    assert run.pop("runtime_config") == {"parameters": {"train_steps": 500, "train_lr": 1e-3, "probe": probe}}
     assert run == {"display_name": "first", "experiment_id": "experiment-1", "service_account": "runner"}
 
 
@@ -48,30 +52,71 @@ def test_an_experiment_is_made_once(dier: Command, server: StandIn) -> None:
     assert "service_account" not in first
 
 
-def test_without_the_cache_no_task_is_cached_wherever_it_stands(dier: Command, server: StandIn) -> None:
-    dier("submit", "--host", server.url, "--no-cache")
-    spec = server.only("POST /runs").json["pipeline_spec"]["pipeline_spec"]
-    tasks = [task for dag in compiled_file.dags(spec) for task in dag.items()]
-    assert {"train", "outcome"} <= {name for name, _ in tasks}
-    assert all(task["cachingOptions"] == {} for _, task in tasks)
+def cached(server: StandIn, version: int) -> set[str]:
+    """The tasks of a stored version that may take a cached result."""
+    document = server.versions[version]["pipeline_spec"]
+    tasks = [task for dag in compiled_file.dags(document.get("pipeline_spec", document)) for task in dag.items()]
+    return {name for name, task in tasks if task.get("cachingOptions")}
+
+
+def test_without_the_cache_a_run_is_of_a_version_in_which_no_task_is_cached(dier: Command, server: StandIn) -> None:
+    for options in ([], ["--no-cache"], ["--no-cache"], []):
+        assert dier("submit", "--host", server.url, *options).code == 0
+    assert [version["display_name"].partition("-no-cache")[1] for version in server.versions] == ["", "-no-cache"]
+    assert "train" in cached(server, 0)
+    assert cached(server, 1) == set()
+    used = [request.json["pipeline_version_reference"] for request in server.requests if request.call == "POST /runs"]
+    assert [one["pipeline_version_id"][-1] for one in used] == ["1", "2", "2", "1"]
+
+
+def test_the_version_is_found_whatever_it_is_called(dier: Command, server: StandIn) -> None:
+    dier("upload", "--host", server.url, "--version-name", "spring", "--description", "new data")
+    dier("submit", "--host", server.url)
+    [version] = server.versions
+    assert "of version spring" in dier.out
+    assert version["description"].startswith("new data [sha256:")
+    assert dier("upload", "--host", server.url, "--version-name", "spring").out.startswith("already there: version spring")
+
+
+def test_a_versions_name_is_of_one_file(dier: Command, server: StandIn, compiled_file: Path, tmp_path: Path) -> None:
+    dier("upload", "--host", server.url, "--version-name", "spring")
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(compiled_file.read_text() + "\n")
+    assert dier("upload", "--host", server.url, "--version-name", "spring", "--pipeline", changed).code == 1
+    assert "version spring is there already, of another file" in dier.error
+    assert dier("upload", "--host", server.url, "--version-name", "x" * 127).code == 2
+
+
+def test_somebody_else_who_stores_the_same_version_meanwhile_is_no_trouble(dier: Command, server: StandIn) -> None:
+    answer = server.answer
+
+    def first_somebody_else(request: standin.Request) -> standin.Reply:
+        reply = answer(request)
+        return answer(request) if request.call == "POST /pipelines/upload_version" else reply
+
+    server.answer = first_somebody_else  # type: ignore[method-assign]
+    assert dier("submit", "--host", server.url).code == 0
+    assert len(server.versions) == len(server.runs) == 1
 
 
 @pytest.mark.slow
 def test_the_requests_are_those_of_kfps_own_client(dier: Command, server: StandIn, compiled_file: Path) -> None:
     """In a process of its own: importing and making kfp.Client changes warnings and logging."""
     dier("submit", "--host", server.url, "--namespace", "n", "--run-name", "r", "--param", "probe.max_iter=7")
-    dier("upload", "--host", server.url, "--namespace", "n", "--version-name", "v")
+    name, about = server.versions[0]["display_name"], server.versions[0]["description"]
     ours, parameters = list(server.requests), server.only("POST /runs").json["runtime_config"]["parameters"]
     with standin.serve() as other:
         code = (
             "import kfp\n"
             f"client = kfp.Client(host={other.url!r}, namespace='n')\n"
+            f"client.upload_pipeline_version({str(compiled_file)!r}, {name!r}, pipeline_id='pipeline-1', description={about!r})\n"
             "experiment = client.create_experiment('dier', namespace='n')\n"
-            f"client.run_pipeline(experiment.experiment_id, 'r', {str(compiled_file)!r}, params={parameters!r})\n"
-            f"client.upload_pipeline_version({str(compiled_file)!r}, 'v', pipeline_id='pipeline-1')\n"
+            "version = dict(pipeline_id='pipeline-1', version_id='pipeline_version-1')\n"
+            f"client.run_pipeline(experiment.experiment_id, 'r', params={parameters!r}, **version)\n"
         )
+        other.pipelines.append({"pipeline_id": "pipeline-1", "display_name": "dier"})
         subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True)
-        assert other.calls() == ["GET /experiments", "POST /experiments", "POST /runs", "POST /pipelines/upload_version"]
+        assert other.calls() == ["POST /pipelines/upload_version", "GET /experiments", "POST /experiments", "POST /runs"]
         for theirs in other.requests:
             [same] = [request for request in ours if request.call == theirs.call]
             assert same.query == theirs.query
@@ -97,6 +142,9 @@ def test_the_requests_are_those_of_kfps_own_client(dier: Command, server: StandI
         (["--host", "URL", "--pipeline", "none.yaml"], "cannot read the compiled pipeline none.yaml"),
         (["--host", "URL", "--pipeline", "params.yaml"], "params.yaml is no compiled pipeline"),
         (["--host", "URL", "--pipeline", "Makefile"], "Makefile is not YAML"),
+        (["--host", "URL", "--param", "train.compile=yes"], "train.compile = 'yes'"),
+        (["--host", "URL", "--token-file", "none", "--cookie-file", "none"], "give one of them"),
+        (["--host", "URL", "--cookie-file", "none"], "cannot read the cookie file none: No such file"),
         (["--host", "URL", "--token-file", "none"], "cannot read the token file none: No such file"),
         (["--host", "URL", "--ca", "none.pem"], "--ca none.pem cannot be used: No such file"),
         (["--host", "URL", "--ca", "README.md"], "--ca README.md cannot be used"),

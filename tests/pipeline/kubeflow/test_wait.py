@@ -13,7 +13,8 @@ import pytest
 from pipeline.kubeflow import retry
 from tests.pipeline.conftest import ROOT, TOKEN, Command
 from tests.pipeline.kubeflow import kfp_standin as standin
-from tests.pipeline.kubeflow.kfp_standin import DROP, HANG, HTML, Reply, StandIn, refusal
+from tests.pipeline.kubeflow.argo_manifest import Tried
+from tests.pipeline.kubeflow.kfp_standin import DROP, HANG, HTML, RUN_1, Reply, StandIn, refusal
 
 
 def steps(**states: str) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def test_waiting_shows_the_steps_and_ends_with_success(dier: Command, server: St
         {"state": "SUCCEEDED", **steps(prepare="SUCCEEDED", train="SUCCEEDED")},
     ]
     assert dier("submit", "--host", server.url, "--wait").code == 0
-    assert dier.err.splitlines()[1:] == [
+    assert dier.err.splitlines()[2:] == [
         "run: PENDING",
         "run: RUNNING  prepare: RUNNING",
         "prepare: SUCCEEDED  train: RUNNING",
@@ -46,20 +47,35 @@ def test_any_other_end_is_an_error_that_names_the_failed_steps(dier: Command, se
     details["run_details"]["task_details"][-1]["error"] = {"code": 2, "message": "main: Error\n(exit code 3)"}
     server.polls = [{"state": "RUNNING"}, {"state": state, **details}]
     assert dier("submit", "--host", server.url, "--wait").code == 1
-    assert (
-        f"the run ended {state} after 0 min: validate (main: Error (exit code 3)); open {server.url}/#/runs/details/run-1"
-        in dier.error
-    )
+    assert f"the run ended {state} after 0 min: validate; dier logs {RUN_1}, or {server.url}/#/runs/details/{RUN_1}" in dier.error
 
 
 def test_a_failure_that_is_no_steps_is_named_too(dier: Command, server: StandIn) -> None:
     driver = {"run_details": {"task_details": [{"display_name": "train-driver", "state": "FAILED"}]}}
     server.polls = [{"state": "FAILED", **driver}]
     dier("submit", "--host", server.url, "--wait")
-    assert ": train-driver; open" in dier.error
+    assert ": train-driver; dier logs" in dier.error
     server.polls = [{"state": "FAILED", "error": {"code": 2, "message": "quota"}}]
     dier("submit", "--host", server.url, "--wait")
-    assert "(quota); open" in dier.error
+    assert "after 0 min: quota; dier logs" in dier.error
+
+
+def test_waiting_ends_with_the_failed_steps_own_last_line(dier: Command, server: StandIn) -> None:
+    log = "checking\ndier: error: validation failed: leaks is 0.15, allowed 0.001\nF1128 00:10:00.1 1 main.go:57] exit status 3\n"
+    server.tried[RUN_1] = [Tried("prepare"), Tried("validate", "Failed", log, "main: Error (exit code 1)")]
+    server.polls = [{"state": "RUNNING"}, {"state": "FAILED", **steps(prepare="SUCCEEDED", validate="FAILED")}]
+    add = server.add_run
+    server.add_run = lambda state, *tried, **more: add(state, *server.tried[RUN_1], **more)  # type: ignore[method-assign]
+    assert dier("submit", "--host", server.url, "--wait").code == 1
+    assert "the run ended FAILED after 0 min: validate: validation failed: leaks is 0.15, allowed 0.001; dier logs" in dier.error
+
+
+def test_a_run_that_was_terminated_ended_so(dier: Command, server: StandIn) -> None:
+    """The API calls it FAILED."""
+    history = [{"state": state} for state in ("PENDING", "RUNNING", "CANCELING", "FAILED")]
+    server.polls = [{"state": "FAILED", "state_history": history}]
+    dier("submit", "--host", server.url, "--wait")
+    assert "the run ended CANCELED" in dier.error
 
 
 def test_an_api_that_is_away_for_a_while_is_waited_for(dier: Command, server: StandIn) -> None:
@@ -82,8 +98,8 @@ def test_waiting_ends_when_it_is_no_use(
     monkeypatch.setattr(retry, "MAX_RETRIES", 3)
     server.polls = [reply]
     assert dier("submit", "--host", server.url, "--wait").code == 1
-    assert server.calls().count("GET /runs/run-1") == polls
-    assert f"no longer waiting, but the run goes on: {server.url}/#/runs/details/run-1" in dier.err
+    assert server.calls().count(f"GET /runs/{RUN_1}") == polls
+    assert f"no longer waiting, but the run goes on: {server.url}/#/runs/details/{RUN_1}" in dier.err
     assert str(reply.status) in dier.error or reply == HTML
 
 
@@ -135,8 +151,9 @@ def wait_until(server: StandIn, call: str) -> None:
 def test_exit_codes_and_output_of_the_real_command(server: StandIn, compiled_file: Path, tmp_path: Path) -> None:
     done = run(server, compiled_file, tmp_path, "--run-name", "first", "--wait")
     out, err = done.communicate(timeout=30)
-    assert (done.returncode, out) == (0, f"run run-1 (first)\n{server.url}/#/runs/details/run-1\n")
-    assert err.splitlines() == ["new experiment dier", "run: SUCCEEDED", "the run succeeded after 0 min"]
+    name = server.versions[0]["display_name"]
+    assert (done.returncode, out) == (0, f"run {RUN_1} (first) of version {name}\n{server.url}/#/runs/details/{RUN_1}\n")
+    assert err.splitlines() == ["new pipeline dier", "new experiment dier", "run: SUCCEEDED", "the run succeeded after 0 min"]
     server.polls = [{"state": "FAILED", **steps(train="FAILED")}]
     done = run(server, compiled_file, tmp_path, "--wait")
     assert "dier: error: the run ended FAILED" in done.communicate(timeout=30)[1]
@@ -147,7 +164,10 @@ def test_exit_codes_and_output_of_the_real_command(server: StandIn, compiled_fil
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("call", "message"),
-    [("GET /runs/run-1", "no longer waiting, but the run goes on: "), ("POST /runs", "it is unknown whether the run was created")],
+    [
+        (f"GET /runs/{RUN_1}", "no longer waiting, but the run goes on: "),
+        ("POST /runs", "it is unknown whether the run was created"),
+    ],
 )
 def test_ctrl_c_says_what_becomes_of_the_run(server: StandIn, compiled_file: Path, tmp_path: Path, call: str, message: str) -> None:
     server.on(call, HANG)

@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline.kubeflow import compiled_file
-from pipeline.local.engine import with_image
+from pipeline.local.engine import runner, with_image
+from pipeline.task import threads
 
 COMPILED = Path(__file__).parents[3] / "pipeline" / "compiled" / "dier.yaml"
 
@@ -31,3 +34,16 @@ def test_only_the_image_changes_and_retries_are_left_out() -> None:
     assert "retryPolicy" in str(compiled.spec)
     assert "retryPolicy" not in str(spec)
     assert without(spec, "image") == without(compiled.spec, "image", "retryPolicy")
+
+
+@pytest.mark.parametrize(("set_", "quota", "expected"), [(None, None, "6"), ("3", 2.0, "3"), (None, 2.0, "2")])
+def test_containers_compute_on_as_many_threads_as_a_step_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, set_: str | None, quota: float | None, expected: str
+) -> None:
+    """The compiled pipeline names what its pods ask for on a cluster: by that the bytes would be others than those of dvc repro."""
+    monkeypatch.setattr(threads, "quota", lambda: quota)
+    monkeypatch.setattr(threads, "cores", lambda: 6)
+    monkeypatch.delenv(threads.OPENMP, raising=False)
+    if set_:
+        monkeypatch.setenv(threads.OPENMP, set_)
+    assert runner(tmp_path, "run-1", [], "none").container_run_args["environment"][threads.OPENMP] == expected

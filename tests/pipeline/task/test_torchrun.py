@@ -42,10 +42,11 @@ def task(folder: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_failure_of_the_step_keeps_its_exit_code_and_is_permanent(tmp_path: Path) -> None:
-    failure_file = tmp_path / "permanent-failure" / "run"
+def test_a_failure_of_the_step_keeps_its_exit_code_and_is_permanent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failure_file = tmp_path / "permanent-failure" / "run-1"
+    monkeypatch.setenv("DIER_RUN_ID", "run-1")
     done = subprocess.run(
-        task(tmp_path, "--permanent-failure", str(failure_file)), cwd=ROOT, capture_output=True, text=True, check=False
+        task(tmp_path, "--permanent-failures", str(failure_file.parent)), cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 3, done.stderr
     assert "dier: error: no dataset artifact" in done.stderr
@@ -53,7 +54,7 @@ def test_a_failure_of_the_step_keeps_its_exit_code_and_is_permanent(tmp_path: Pa
     assert json.loads(failure_file.read_text()) == {"code": 3}
     start = time.monotonic()
     again = subprocess.run(
-        task(tmp_path, "--permanent-failure", str(failure_file)), cwd=ROOT, capture_output=True, text=True, check=False
+        task(tmp_path, "--permanent-failures", str(failure_file.parent)), cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert again.returncode == 3
     assert "a retry cannot cure" in again.stderr
@@ -121,6 +122,7 @@ def test_ranks_have_less_than_a_pods_30_seconds_to_end(monkeypatch: pytest.Monke
 
 def test_whose_end_is_the_jobs() -> None:
     assert blamed({0: 1, 1: 3}, first=0) == (1, 3)  # bad data counts before a peer that was missed
+    assert blamed({0: 5, 1: 1}, first=1) == (0, 5)  # the first rank, which alone looks at the loss, found it NaN
     assert blamed({0: 1, 1: -9}, first=1) == (1, 137)
     assert blamed({0: 1, 1: -15}, first=0) == (0, 1)
 

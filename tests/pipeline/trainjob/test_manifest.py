@@ -12,7 +12,8 @@ import yaml
 
 from components.common.errors import SettingsError
 from pipeline import cli
-from pipeline.kubeflow.cluster import Cluster, Security, load
+from pipeline.kubeflow.cluster import Cluster, load
+from pipeline.kubeflow.cluster_sections import Security
 from pipeline.trainjob.manifest import LONGEST, manifest, name_of, named
 from tests.pipeline.kubeflow.test_compile import DIGEST, compile_with, kubernetes, strict
 from tests.pipeline.trainjob.trainjob_schema import check
@@ -42,7 +43,7 @@ EVERYTHING: dict[str, Any] = {
     "env": {"HTTPS_PROXY": "http://proxy.example:3128"},
     "certificate_authority": {"config_map": "our-ca", "key": "ca.pem"},
     "security": {"run_as_user": 4321, "run_as_group": 99},
-    "pods": {"labels": {"team": "vision"}, "annotations": {"cost/centre": "7: images"}, "priority_class": "high"},
+    "pods": {"labels": {"team": "vision"}, "annotations": {"cost/centre": "7: images"}},
     "service_account": "dier-run",
     "time_limits": {"train": 600},
     "trainjob": {
@@ -146,9 +147,11 @@ def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
     environment = {entry["name"]: entry.get("value") or entry["valueFrom"]["secretKeyRef"] for entry in trainer["env"]}
     ca = dict.fromkeys(("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE"), "/etc/dier/ca/ca.pem")
     assert environment == {
-        "HTTPS_PROXY": "http://proxy.example:3128",
+        **Cluster.model_validate(EVERYTHING).environment(),
         **ca,
         "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "25",
+        "DIER_UMASK": "007",
+        "DIER_CPU_REQUEST": "4",
         "DIER_PERMANENT_FAILURE": "/state/permanent-failure/1",
         "MLFLOW_TRACKING_URI": {"name": "mlflow", "key": "uri", "optional": True},
     }
@@ -183,10 +186,8 @@ def test_who_it_runs_as_may_be_left_to_the_cluster(user: Any, group: Any, expect
     assert pod_of(job)["spec"]["securityContext"] == expected | {"runAsNonRoot": True}
 
 
-def test_a_claim_may_hold_dots_since_volumes_have_names_of_their_own() -> None:
-    claims = {"work": {"claim": "dier.work"}, "volumes": [{"claim": "our.sets", "mount_path": "/sets", "steps": ["train"]}]}
-    pod = pod_of(made(**SMALLEST | claims))["spec"]
-    assert [volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"][::2]] == ["dier.work", "our.sets"]
+def test_volumes_have_names_of_their_own() -> None:
+    pod = pod_of(made(**EVERYTHING))["spec"]
     assert all(re.fullmatch("dier-[-a-z0-9]+", volume["name"]) for volume in pod["volumes"])
 
 
@@ -211,7 +212,7 @@ def test_the_longest_name_still_makes_names_of_pods() -> None:
         ({"secrets": [{"name": "s", "env": {"a": "T"}}, {"name": "r", "env": {"a": "T"}}]}, "the variable T comes twice"),
         ({"volumes": [{"claim": "a", "mount_path": "/dev/shm", "steps": ["train"]}]}, "the mount_path /dev/shm comes twice"),
         ({"image_pull_secrets": ["a", "a"]}, "image_pull_secrets: the name a comes twice"),
-        ({"env": {f"V{number}": "" for number in range(128)}}, "env and secrets: 129, but a TrainJob takes 128 at most"),
+        ({"env": {f"V{number}": "" for number in range(128)}}, "env and secrets: 130, but a TrainJob takes 128 at most"),
         ({"image": "i" * 501}, "image: 501 characters, but a TrainJob takes 500 at most"),
         ({"trainjob": {"nodes": 2, "labels": {"a b": "c"}}}, "labels: 'a b' is no key that Kubernetes takes"),
         ({"pods": {"labels": {"a": "c d"}}}, "labels: a: 'c d' is no label's value"),
@@ -223,13 +224,6 @@ def test_what_a_cluster_would_refuse_is_refused_when_compiling(settings: dict[st
         compile_with(**SMALLEST | settings)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_priority_class_that_no_patch_can_carry_is_said(tmp_path: Path, capsys: Any) -> None:
-    file = tmp_path / "c.yaml"
-    file.write_text(yaml.safe_dump(EVERYTHING))
-    assert run(file) == 0
-    assert "pods.priority_class high does not reach the TrainJob's pods" in capsys.readouterr().err
 
 
 def test_without_gpus_there_is_one_process_a_node() -> None:
@@ -325,14 +319,13 @@ def test_several_nodes_are_a_trainjob_that_a_small_task_waits_for() -> None:
     spec, platform = compile_with(**{**EVERYTHING, "retry": {"count": 0}})
     strict(yaml.safe_dump_all([spec, platform]))
     words = task_words(spec)
-    run_id = "{{$.pipeline_job_uuid}}"
     job = json.loads(words[words.index("--trainjob") + 1])
     assert job == manifest(Cluster.model_validate(EVERYTHING))
     assert "name" not in job["metadata"], "a name is the run's, and no placeholder is resolved inside of a command"
     assert "{{" not in json.dumps(job)
     assert "DIER_PERMANENT_FAILURE" not in json.dumps(job)
     check(named(job, name_of("9b2f0f2e-8f4e-4f0c-9e55-0d7a8b1c2d3e")))
-    assert words[words.index("--permanent-failure") + 1] == f"/state/permanent-failure/{run_id}"
+    assert words[words.index("--permanent-failures") + 1] == "/state/permanent-failure"
     assert words[words.index("--keep") + 1] == "failed"
     assert "--processes" not in words
     executor, task = spec["deploymentSpec"]["executors"]["exec-train"]["container"], kubernetes(platform, "train")

@@ -30,7 +30,7 @@ class Task:
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.folder, self.capsys = folder, capsys
-        self.failure_file, self.shared = folder / "permanent-failure" / "run-1", folder / "trainjob" / NAME
+        self.failure_file, self.shared = folder / "permanent-failure" / RUN_ID, folder / "trainjob" / NAME
         self.out = folder / "train" / "model"
         for step, name in (("prepare", "dataset"), ("validate", "verdict")):
             with artifact.create(folder / step / name, name, {}) as place:
@@ -39,7 +39,7 @@ class Task:
     def run(self, *more: str, keep: str = "failed", **settings: Any) -> int:
         wanted = Cluster.model_validate({"work": {"claim": "c"}, "trainjob": {"nodes": 2}, **settings})
         job = manifest(wanted)
-        line = ["--permanent-failure", str(self.failure_file), "--trainjob", json.dumps(job), "--keep", keep, *more]
+        line = ["--permanent-failures", str(self.failure_file.parent), "--trainjob", json.dumps(job), "--keep", keep, *more]
         given = json.dumps(executor_input(self.folder, "train"))
         code = cli.main(["task", "--executor-input", given, *line, "--", *words(self.folder, "train")])
         self.err = self.capsys.readouterr().err
@@ -139,11 +139,11 @@ def test_two_pods_of_one_process_id_copy_beside_each_other(task: Task, tmp_path:
         copied(*arguments)
         if not inside:
             inside.append(arguments[1])
-            run._copy(source, target, "dataset")  # the retry, from begin to end
+            artifact.copy(source, target, "dataset")  # the retry, from begin to end
             assert arguments[1].is_dir(), "the retry removed the other's copy"
 
     monkeypatch.setattr(shutil, "copytree", slow)
-    assert run._copy(source, target, "dataset") == target
+    assert artifact.copy(source, target, "dataset") == target
     assert [path.name for path in target.parent.iterdir()] == ["dataset"]
 
 

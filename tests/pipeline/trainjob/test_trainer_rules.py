@@ -132,7 +132,7 @@ def dotted_name(made: dict[str, Any]) -> None:
         ),
         (other_kind, 403, "unsupported runtime: Deployment.trainer.kubeflow.org"),
         (uppercase_domain, 403, 'spec.runtimePatches.manager: Invalid value: "Dier.dev": a lowercase RFC 1123 subdomain'),
-        (twice, 422, r'spec.trainer.env\[2\]: Duplicate value: {"name":"TORCH_ELASTIC_SHUTDOWN_TIMEOUT"}'),
+        (twice, 422, r'spec.trainer.env\[\d\]: Duplicate value: {"name":"TORCH_ELASTIC_SHUTDOWN_TIMEOUT"}'),
         (volume_twice, 422, r'volumes\[2\]: Duplicate value: {"name":"dier-work"}'),
         (mounted_twice, 422, r'volumeMounts\[2\]: Duplicate value: {"name":"dier-work"}'),
         (no_processes, 422, "numProcPerNode must be greater than or equal to 1"),

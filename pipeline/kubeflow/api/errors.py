@@ -9,28 +9,31 @@ import urllib3.exceptions as broken
 from kfp_server_api import ApiException
 
 from pipeline.errors import ClusterError
+from pipeline.kubeflow.api.login import Login
 
 
 class CallFailed(ClusterError):
     """A request that failed. `passing`: a later one may succeed. `unknown`: the server may have done what was asked."""
 
-    def __init__(self, message: str, *, passing: bool, unknown: bool) -> None:
+    def __init__(self, message: str, *, passing: bool, unknown: bool, status: int = 0) -> None:
         super().__init__(message)
-        self.passing, self.unknown = passing, unknown
+        self.passing, self.unknown, self.status = passing, unknown, status
+        """`status`: HTTP's, 0 where there was no answer."""
 
 
-def refused(error: ApiException, method: str, url: str, token: str | None) -> CallFailed:
+def refused(error: ApiException, method: str, url: str, login: Login) -> CallFailed:
     """An answer other than yes."""
     what, status = f"{method} {url}", int(error.status)
-    said, place = _said(error.body), str((error.headers or {}).get("Location", "nowhere")).partition("?")[0]
-    if token:  # a server may echo what it got
-        said, place = said.replace(token, "[token]"), place.replace(token, "[token]")
+    said, place = login.hide(_said(error.body)), str((error.headers or {}).get("Location", "nowhere")).partition("?")[0]
+    place = login.hide(place)
     if 300 <= status < 400:
-        text = f"{what} is redirected to {place}: a login page? {_about(token)}, or give the address behind it with --host"
+        text = f"{what} is redirected to {place}: a login page? {login.advice}, or give the address behind it with --host"
     elif status == 401:
-        text = f"{what}: not logged in (401): {_about(token)}"
+        text = f"{what}: not logged in (401): {login.advice}"
     elif status == 403:
-        text = f"{what}: not allowed (403): check --namespace, and the rights of the token's account there"
+        text = f"{what}: not allowed (403): check --namespace, and the rights of the account that asks"
+    elif status == 404 and said not in ("", "Not Found"):  # the API's own words about a thing: the address is right
+        text = f"{what}: not found (404)"
     elif status == 404:
         text = f"{what}: not found (404): is --host the API's base, such as http://localhost:8888 or https://HOST/pipeline?"
     elif status >= 500:
@@ -38,12 +41,12 @@ def refused(error: ApiException, method: str, url: str, token: str | None) -> Ca
     else:
         text = f"{what}: refused ({status} {error.reason})"
     text += f"; it says: {said}" if said else ""
-    return CallFailed(text, passing=status >= 500 or status == 429, unknown=status >= 500)
+    return CallFailed(text, passing=status >= 500 or status == 429, unknown=status >= 500, status=status)
 
 
-def no_json(method: str, url: str, token: str | None) -> CallFailed:
+def no_json(method: str, url: str, login: Login) -> CallFailed:
     """An answer that is no JSON object: somebody other than the API."""
-    text = f"{method} {url} was answered with something other than JSON, such as a login page: {_about(token)}"
+    text = f"{method} {url} was answered with no JSON, such as a login page: {login.advice}"
     return CallFailed(text, passing=False, unknown=True)
 
 
@@ -77,10 +80,6 @@ def unanswered(error: broken.HTTPError, method: str, url: str, timeout_s: tuple[
 def is_object(body: Any) -> bool:
     """Whether an answer's body is a JSON object."""
     return isinstance(_json(body), dict)
-
-
-def _about(token: str | None) -> str:
-    return "the token in --token-file is wrong or expired" if token else "give a token with --token-file"
 
 
 def _why(error: Exception) -> str:

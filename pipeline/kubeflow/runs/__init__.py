@@ -1,0 +1,1 @@
+"""Versions and runs on a cluster: stored, started, scheduled, watched, listed, retried, ended."""
