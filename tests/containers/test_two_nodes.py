@@ -266,13 +266,13 @@ class TrainTask:
         (self.account / "token").write_text("of-the-pod")
         (self.account / "namespace").write_text(NAMESPACE)
         shutil.copy(authority, self.account / "ca.crt")
-        self.nodes = Containers(engine, {"dier.work": self.claim})
+        self.nodes = Containers(engine, {"dier-work": self.claim})
         api.runner, api.backoff_s = self.nodes, 1.0
         self.log = ""
 
     def words(self) -> list[str]:
         """The compiled command with what Kubeflow resolves of it: its inputs, its outputs and the executor input, nothing else."""
-        wanted = {"image": self.image, "work": {"claim": "dier.work"}, "trainjob": {"nodes": 2}, "shared_memory": None}
+        wanted = {"image": self.image, "work": {"claim": "dier-work"}, "trainjob": {"nodes": 2}, "shared_memory": None}
         spec = next(yaml.safe_load_all(compiled(parse({}, "test"), Cluster.model_validate(wanted))))
         container = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
         values = {f"inputs.parameters['{name}_settings']": json.dumps(SETTINGS[name]) for name in SETTINGS}
