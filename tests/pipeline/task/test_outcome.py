@@ -79,7 +79,7 @@ def test_the_pipelines_api_says_how_the_run_ended(
     monkeypatch.undo()
     monkeypatch.setattr(outcome, "PATIENCE_S", 0.0)
     with standin.serve() as server:
-        run = server.add_run(known, *tries)
+        run, server.polls = server.add_run(known, *tries), [{"state": known}]
         monkeypatch.setenv("DIER_RUN_ID", run)
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
         found = record(tmp_path, {"state": told})
