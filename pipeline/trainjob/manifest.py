@@ -24,6 +24,7 @@ from components.common.settings import load as load_settings
 from model.atomic import write_whole
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster import load as load_cluster
+from pipeline.kubeflow.cluster_sections import Pods
 from pipeline.kubeflow.placement import CA_FOLDER, CA_VARIABLES
 from pipeline.steps import STATE
 from pipeline.task import file_modes, permanent_failure, threads, torchrun
@@ -55,7 +56,8 @@ def manifest(cluster: Cluster, words: Sequence[str] = ()) -> dict[str, Any]:
         "resourcesPerNode": _resources(cluster),
         "env": _environment(cluster),
     }
-    metadata = _without_empty({"labels": cluster.pods.labels | wanted.labels, "annotations": dict(cluster.pods.annotations)})
+    pods = _pods(cluster)
+    metadata = _without_empty({"labels": pods.labels | wanted.labels, "annotations": dict(pods.annotations)})
     pod = _without_empty({"metadata": copy.deepcopy(metadata), "spec": _pod(cluster)})
     patch = {"template": {"spec": {"replicatedJobs": [{"name": NODE, "template": {"spec": {"template": pod}}}]}}}
     spec: dict[str, Any] = {
@@ -172,12 +174,27 @@ def _pod(cluster: Cluster) -> dict[str, Any]:
         "serviceAccountName": cluster.trainjob.service_account,
         "imagePullSecrets": [{"name": name} for name in cluster.image_pull_secrets],
         "nodeSelector": cluster.node_selector.of("train"),
+        "affinity": _affinity(_pods(cluster)),
         "tolerations": tolerations,
         "securityContext": _security(cluster),
         "volumes": volumes,
         "containers": [container],
     }
     return _without_empty(pod)
+
+
+def _pods(cluster: Cluster) -> Pods:
+    """What every pod of train carries."""
+    return cluster.pods if cluster.pods.covers("train") else Pods()
+
+
+def _affinity(pods: Pods) -> dict[str, Any]:
+    """Conditions that a node must meet, all of them."""
+    if not pods.node_affinity:
+        return {}
+    conditions = [_without_empty({"key": one.key, "operator": one.operator, "values": one.values}) for one in pods.node_affinity]
+    terms = {"nodeSelectorTerms": [{"matchExpressions": conditions}]}
+    return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
 
 
 def _security(cluster: Cluster) -> dict[str, Any]:

@@ -266,13 +266,13 @@ class TrainTask:
         (self.account / "token").write_text("of-the-pod")
         (self.account / "namespace").write_text(NAMESPACE)
         shutil.copy(authority, self.account / "ca.crt")
-        self.nodes = Containers(engine, {"dier.work": self.claim})
+        self.nodes = Containers(engine, {"dier-work": self.claim})
         api.runner, api.backoff_s = self.nodes, 1.0
         self.log = ""
 
     def words(self) -> list[str]:
         """The compiled command with what Kubeflow resolves of it: its inputs, its outputs and the executor input, nothing else."""
-        wanted = {"image": self.image, "work": {"claim": "dier.work"}, "trainjob": {"nodes": 2}, "shared_memory": None}
+        wanted = {"image": self.image, "work": {"claim": "dier-work"}, "trainjob": {"nodes": 2}, "shared_memory": None}
         spec = next(yaml.safe_load_all(compiled(parse({}, "test"), Cluster.model_validate(wanted))))
         container = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
         values = {f"inputs.parameters['{name}_settings']": json.dumps(SETTINGS[name]) for name in SETTINGS}
@@ -356,7 +356,8 @@ def test_the_whole_train_task_trains_on_two_nodes(train_task: TrainTask, prepare
 def test_a_pod_that_is_deleted_comes_back_and_both_go_on_from_their_checkpoint(
     train_task: TrainTask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(SETTINGS["train"], "steps", 1500)
+    monkeypatch.setitem(SETTINGS["train"], "steps", 600)
+    train_task.api.backoff_s = 20  # its peer must have noticed: a new node that finds the old peer waits for it in vain
     codes: list[int] = []
     task = threading.Thread(target=lambda: codes.append(train_task.run()))
     task.start()
@@ -369,5 +370,5 @@ def test_a_pod_that_is_deleted_comes_back_and_both_go_on_from_their_checkpoint(
     task.join(timeout=400)
     assert codes == [0], train_task.log
     assert len(train_task.nodes.started) >= 4  # both started again
-    assert artifact.read(train_task.folder / "train" / "model", "model").json("summary.json")["steps"] == 1500
+    assert artifact.read(train_task.folder / "train" / "model", "model").json("summary.json")["steps"] == 600
     assert any("going on from the checkpoint of step" in log for pod in life.pods.values() for log in pod.logs)

@@ -117,6 +117,7 @@ class Life:
             if pod.deleted:
                 self.gone.append(pod)
                 pod = self._new_pod(rank)
+                self._over.wait(self.backoff_s)  # another node has to be found, volumes mounted
             running = self.runner(self._node(pod, rank))
             pod.running, pod.phase, pod.code = running, "Running", None
             if self._over.is_set():

@@ -64,7 +64,7 @@ class StandIn:
         self.runner: Runner | None = None
         """Starts a node's container; with it TrainJobs really run, and `conditions`, `pods` and `logs` are not looked at."""
         self.backoff_s = 0.0
-        """Seconds before a container that failed starts again: the kubelet waits 10 and more."""
+        """Seconds before a container that failed starts again (the kubelet waits 10 and more), and before a new pod runs."""
         self.secrets: dict[str, dict[str, str]] = {}
         self.lives: dict[str, Life] = {}
         self._lock = threading.Lock()

@@ -72,8 +72,9 @@ def test_nodes_are_told_of_each_other_and_succeed_together(api: StandIn) -> None
 
 def test_a_node_that_fails_starts_again_in_its_pod(api: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mark = tmp_path / "mark"
-    script = f"import pathlib, sys; mark = pathlib.Path({str(mark)!r}); first = not mark.exists(); mark.touch(); sys.exit(first)"
-    jobs = create(api, lambda node: script if node.rank else "import time; time.sleep(0.5)")
+    script = f"import pathlib, sys, time; mark = pathlib.Path({str(mark)!r}); first = not mark.exists(); mark.touch()\n"
+    script += "first or time.sleep(0.5); sys.exit(first)"  # the second time long enough to be looked at
+    jobs = create(api, lambda node: script if node.rank else "")
     assert watch(jobs, NAME, lambda: False) is None
     assert [pod.status.container_statuses[0].restart_count for pod in jobs.pods(NAME)] == [0, 1]
     assert "ended with exit code 1 (Error); its last lines:" in capsys.readouterr().err

@@ -43,7 +43,11 @@ EVERYTHING: dict[str, Any] = {
     "env": {"HTTPS_PROXY": "http://proxy.example:3128"},
     "certificate_authority": {"config_map": "our-ca", "key": "ca.pem"},
     "security": {"run_as_user": 4321, "run_as_group": 99},
-    "pods": {"labels": {"team": "vision"}, "annotations": {"cost/centre": "7: images"}},
+    "pods": {
+        "labels": {"team": "vision"},
+        "annotations": {"cost/centre": "7: images"},
+        "node_affinity": [{"key": "zone", "values": ["a", "b"]}, {"key": "spot", "operator": "DoesNotExist"}],
+    },
     "service_account": "dier-run",
     "time_limits": {"train": 600},
     "trainjob": {
@@ -160,6 +164,9 @@ def test_every_setting_of_the_cluster_file_reaches_the_trainjob() -> None:
     pod = pod["spec"]
     assert pod["serviceAccountName"] == "dier-node"
     assert pod["imagePullSecrets"] == [{"name": "registry-login"}]
+    conditions = [{"key": "zone", "operator": "In", "values": ["a", "b"]}, {"key": "spot", "operator": "DoesNotExist"}]
+    terms = {"nodeSelectorTerms": [{"matchExpressions": conditions}]}
+    assert pod["affinity"] == {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
     assert pod["nodeSelector"] == {"gpu": "a100"}
     assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
     who = {"runAsUser": 4321, "runAsGroup": 99, "runAsNonRoot": True}
@@ -336,3 +343,9 @@ def test_several_nodes_are_a_trainjob_that_a_small_task_waits_for() -> None:
     one, _ = compile_with(**{**EVERYTHING, "trainjob": {"nodes": 1}})
     assert "--trainjob" not in task_words(one)
     assert executor["args"] == one["deploymentSpec"]["executors"]["exec-train"]["container"]["args"]
+
+
+def test_what_other_steps_pods_carry_is_not_trains() -> None:
+    job = made(**SMALLEST, pods={"labels": {"a": "b"}, "node_affinity": [{"key": "zone", "values": ["a"]}], "steps": ["probe"]})
+    assert "a" not in job["metadata"]["labels"] | pod_of(job)["metadata"]["labels"]
+    assert "affinity" not in pod_of(job)["spec"]
