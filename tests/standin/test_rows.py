@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from components.common.errors import SettingsError
 from pipeline.steps import BY_NAME
+from tests.pipeline.kubeflow import kfp_standin
 from tests.standin.backend import Backend, body_of
 from tests.standin.clock import Clock, StoppedClock
 from tests.standin.dier import log, messages, ready, short, text
@@ -283,8 +284,7 @@ def test_row_11_what_a_termination_costs_is_bounded_by_a_checkpoint_every_few_mi
     run = backend.wait(run_id)
     assert [one["state"] for one in run["state_history"]][-2:] == ["CANCELING", "FAILED"]
     assert set(backend.execution(run_id, "train").output_artifacts) == set()
-    words = pods.one("train").command
-    given = json.loads(words[words.index("--params") + 1])["train"]
+    given = pods.one("train").executor_input["inputs"]["parameterValues"]["train_settings"]
     assert given["checkpoint_minutes"] <= 2
 
 
@@ -306,20 +306,32 @@ def test_row_12_the_outcome_names_state_task_line_and_run(played: Played) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ended", ["well", "terminated"])
-def test_row_12_its_words_are_the_apis(played: Played, ended: str) -> None:
+@pytest.mark.parametrize(
+    ("script", "recorded"),
+    [
+        (None, ("SUCCEEDED", "", "")),
+        (wait_for_stop, ("CANCELED", "", "")),
+        (lambda pod: Ended(3, log="dier: error: no such images\n"), ("FAILED", "train", "no such images")),
+    ],
+    ids=["well", "terminated", "failed"],
+)
+def test_row_12_its_words_are_the_apis(played: Played, script: Script | None, recorded: tuple[str, str, str]) -> None:
+    """Which it asks: what Kubeflow tells the task stays RUNNING after a termination, and has no reason."""
     scripts: dict[str, Script] = {"outcome": ProcessPods(as_user=False)}
-    backend, pods = played(scripts | ({} if ended == "well" else {"train": wait_for_stop}), clock=Clock())
+    backend, pods = played(scripts | ({"train": script} if script else {}), clock=Clock())
     backend.cluster.claim(CLAIM)
-    run_id = backend.create_run(body_of(text(work={"claim": CLAIM}, trainjob={"nodes": 2})))["run_id"]
-    if ended == "terminated":
-        while not pods.of("train"):
-            backend._threads[run_id].join(0.02)
-        backend.terminate_run(run_id)
-    backend.wait(run_id, 120)
-    found = json.loads((backend.path(run_id, "outcome", "outcome") / "outcome.json").read_text())
-    assert found["state"] == {"well": "SUCCEEDED", "terminated": "CANCELED"}[ended]
-    assert found["run"] == run_id
+    with kfp_standin.serve(backend=backend) as api:
+        compiled = text(work={"claim": CLAIM}, trainjob={"nodes": 2}, env={"KF_PIPELINES_ENDPOINT": api.url}, retry={"count": 0})
+        run = backend.create_run(body_of(compiled))
+        api.runs.append({"storage_state": "AVAILABLE", **run})
+        if script is wait_for_stop:
+            while not pods.of("train"):
+                backend._threads[run["run_id"]].join(0.02)
+            backend.terminate_run(run["run_id"])
+        backend.wait(run["run_id"], 120)
+    found = json.loads((backend.path(run["run_id"], "outcome", "outcome") / "outcome.json").read_text())
+    assert (found["state"], found["failed_task"], found["message"]) == recorded
+    assert found["run"] == run["run_id"]
 
 
 def test_row_12_without_anything_to_do_at_the_end_the_steps_are_the_first_picture(played: Played) -> None:

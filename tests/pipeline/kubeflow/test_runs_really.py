@@ -1,7 +1,4 @@
-"""What a person says to Kubeflow's API, on runs that really run in the stand-in's engine: failed, explained, tried again, cached, scheduled, ended.
-
-For the lead: tests/pipeline/kubeflow/test_runs_really.py, once h-standin is merged (it ran so on a copy with both).
-"""
+"""What a person says to Kubeflow's API, on runs that really run in the stand-in's engine, from upload to termination."""
 
 import time
 from pathlib import Path
