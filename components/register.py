@@ -1,4 +1,4 @@
-"""The register step: judge the model, log it into its MLflow run, make it a version, and give it an alias."""
+"""The register step: judge the model, log it into its MLflow run, make it a version, give it an alias; then Kubeflow's registry."""
 
 import json
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from components.common import artifact
 from components.common.gates import check_registration
 from components.common.lineage import check_one_run
 from components.common.settings import RegisterSettings
-from components.registry import package, versions
+from components.registry import kubeflow_registry, package, versions
 from components.registry.champions import champions, predictions
 from components.registry.gate import Evidence, Gate, decide
 from components.tracking.client import Run, connect, one_line_errors, training_run
@@ -36,6 +36,8 @@ def run(register_settings: RegisterSettings, verdict: Path, model: Path, probe: 
         client = connect()
         with one_line_errors():
             registration = _register(client, register_settings, inputs)
+            if register_settings.model_registry:
+                kubeflow_registry.register(register_settings.model_registry, _entry(client, registration, inputs))
         artifact.write_json(folder / "registration.json", registration)
     check_registration(out)
 
@@ -82,7 +84,7 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
     new_report = found is None or found.tags.get(versions.REPORT_TAG) != inputs.report.fingerprint
     if found is None or found.run_id != run.id or new_report:
         complete_run(client, run, inputs.model, inputs.probe, inputs.report, inputs.settings_of(OF_THE_RUN))
-    judged_by = canonical_json(settings.record())
+    judged_by = canonical_json({key: value for key, value in settings.record().items() if key != "model_registry"})
     if found is not None and _stands(found, judged_by):
         version = int(found.version)
         gate = Gate(found.tags[versions.GATE_TAG], json.loads(found.tags[versions.REASONS_TAG]))
@@ -101,6 +103,31 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
         "gate": {"passed": gate.passed, "verdict": gate.verdict, "reasons": gate.reasons},
         "aliases": sorted(alias for alias, at in versions.aliases(client, name).items() if at == version),
     }
+
+
+def _entry(client: "MlflowClient", registration: dict[str, Any], inputs: Inputs) -> kubeflow_registry.Entry:
+    """The version as Kubeflow's Model Registry gets it."""
+    from importlib.metadata import version as installed
+
+    name, version, gate = registration["name"], registration["version"], registration["gate"]
+    return kubeflow_registry.Entry(
+        name=name,
+        version=version,
+        digest=inputs.digest,
+        uri=versions.shared_location(client, name, version),
+        passed=gate["passed"],
+        format_version=installed("mlflow"),
+        properties={
+            "mlflow_model": f"models:/{name}/{version}",
+            "mlflow_run_id": registration["run_id"],
+            "digest": inputs.digest,
+            "dataset": inputs.metrics["dataset"],
+            "dataset_digest": inputs.dataset,
+            "gate": gate["verdict"],
+            "test_accuracy": float(inputs.metrics["test"]["accuracy"]["value"]),
+            "t": int(inputs.metrics["t"]),
+        },
+    )
 
 
 def _stands(found: "ModelVersion", judged_by: str) -> bool:

@@ -49,6 +49,19 @@ def models(name: str | None) -> None:
     print(models(name))
 
 
+@dier.command("serve-manifest")
+@click.argument("model", metavar="NAME[@ALIAS]")
+@click.option("--namespace", metavar="N", help="namespace of the InferenceService; without it that of kubectl")
+@click.option("--image", metavar="IMAGE", help="serving image that holds what the model needs; without it the runtime's own")
+@click.option("--service-account", metavar="N", help="account of its pods, with the object store's Secret")
+@click.option("--artifacts-destination", metavar="URI", help="object store behind an MLflow server that proxies artifacts")
+def serve_manifest(model: str, **options: Any) -> None:
+    """Print a registered version, by default the champion, as a KServe InferenceService, for kubectl apply."""
+    from components.registry.serving import serve_manifest
+
+    print(serve_manifest(model, **options), end="")
+
+
 @dier.command()
 def params() -> None:
     """Every setting, its default and meaning."""
@@ -92,6 +105,17 @@ def clean(**options: Any) -> None:
     clean(**options)
 
 
+@dier.command()
+@click.option("--params", default="params.yaml", metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
+@SET
+@click.option("--root", type=PATH, default=Path(".work/trial"), metavar="DIR", help="where its artifacts go")
+def trial(**options: Any) -> int:
+    """Run prepare to probe in a row for a tuner, and print the validation metrics as name=value."""
+    from pipeline.trial import trial
+
+    return trial(**options)
+
+
 @dier.command("compile")
 @CLUSTER
 @DEFAULTS
@@ -102,6 +126,17 @@ def compile_pipeline(**options: Any) -> None:
     from pipeline.kubeflow.pipeline import compile_to
 
     compile_to(**options)
+
+
+@dier.command("components")
+@CLUSTER
+@click.option("--out", type=PATH, default=Path("pipeline/compiled/components"), metavar="DIR", help="where the files go")
+@ALLOW_TAG
+def component_files(**options: Any) -> None:
+    """Write each step as a component file for pipelines of others, and a page on what it takes, gives and needs."""
+    from pipeline.kubeflow.component_files import write
+
+    write(**options)
 
 
 runs.add_to(dier)

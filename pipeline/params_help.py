@@ -55,7 +55,7 @@ def params_file(preset: Path, overrides: Sequence[str] = ()) -> str:
 
 def _setting(key: str, default: Any, field: dict[str, Any], columns: int) -> list[str]:
     """One setting: name, default and what it may be on a line where they fit, and below what it means."""
-    head, may_be = f"  {key} = {_text(default)}", f"[{kind(field)}]"
+    head, may_be = f"  {key} = {text_of(default)}", f"[{kind(field)}]"
     beside = f"{head:{KIND_AT}}  {may_be}"
     lines = [beside] if len(beside) <= columns else [*_wrap(head, columns, "  "), *_wrap(may_be, columns, INDENT)]
     return lines + _wrap(field["description"], columns, INDENT)
@@ -67,7 +67,7 @@ def _wrap(text: str, columns: int, indent: str) -> list[str]:
     )
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """A default as one would write it in params.yaml."""
     return value if isinstance(value, str) else json.dumps(value)
 
@@ -77,9 +77,9 @@ def kind(field: dict[str, Any]) -> str:
     if "anyOf" in field:
         return " or ".join(kind(choice) for choice in field["anyOf"])
     if "enum" in field:
-        return " | ".join(_text(value) for value in field["enum"])
+        return " | ".join(text_of(value) for value in field["enum"])
     if "const" in field:
-        return _text(field["const"])
+        return text_of(field["const"])
     if field["type"] == "array":
         return f"{'non-empty list' if field.get('minItems') else 'list'}, each {kind(field['items'])}"
     if "pattern" in field:

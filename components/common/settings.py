@@ -226,6 +226,11 @@ class RegisterSettings(Section):
         description="test accuracy that a new version may lose to the champion: the 95 % interval of the paired difference has to lie above -margin",
     )
     experiment: str = Field("dier", min_length=1, description="MLflow experiment")
+    model_registry: str | None = Field(
+        None,
+        pattern=r"^https?://[^\s@?#]+$",
+        description="URL of Kubeflow's Model Registry, where what the gate lets pass is registered as well; null = in MLflow alone",
+    )
 
 
 class Settings(Section):

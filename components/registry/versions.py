@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from components.common.errors import SettingsError
 from components.tracking.client import every, redact, tracking_uri
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
+STORES = ("s3", "gs", "hdfs", "webhdfs")
+"""Schemes of places that MLflow writes to and that others, such as KServe, read by themselves."""
 CHAMPION = "champion"
 CANDIDATE = "candidate"
 DIGEST_TAG = "dier.digest"
@@ -53,6 +56,17 @@ def versions(client: "MlflowClient", name: str, tags: Iterable[tuple[str, str]] 
     """Every version of `name` that carries these tags, oldest first."""
     wanted = " and ".join([f"name='{name}'", *(f"tags.`{key}`='{value}'" for key, value in tags)])
     return sorted(every(client.search_model_versions, wanted), key=lambda version: int(version.version))
+
+
+def location(client: "MlflowClient", name: str, version: int) -> str:
+    """Where the files of a version lie: a URI, or a path on the machine that registered it."""
+    return str(client.get_model_version_download_uri(name, str(version)))
+
+
+def shared_location(client: "MlflowClient", name: str, version: int) -> str:
+    """The same for others: MLflow's own name for the version where its files lie in no object store."""
+    uri = location(client, name, version)
+    return redact(uri) if urlsplit(uri).scheme in STORES else f"models:/{name}/{version}"
 
 
 def aliases(client: "MlflowClient", name: str) -> dict[str, int]:

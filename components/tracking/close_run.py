@@ -2,10 +2,7 @@
 
 import os
 
-from components.tracking.client import connect, every, one_line_errors
-
-KUBEFLOW_TAG = "dier.kubeflow_run"
-"""Tag of MLflow's run with the id of the Kubeflow run that trains in it."""
+from components.tracking.client import KUBEFLOW_TAG, connect, every, one_line_errors
 
 
 def close_mlflow_run(run_id: str, status: str = "KILLED") -> list[str]:

@@ -52,7 +52,7 @@ def check_arguments(timesteps: int, *, pipeline_root: str = STOCK_ROOT, pipeline
 def check_run(compiled: Package, arguments: dict[str, Any]) -> None:
     """The same for a run with these arguments."""
     if LOOP in compiled.spec["components"]:
-        embed = parameters.whole({**compiled.defaults, **arguments})["embed"]
+        embed = parameters.merged({**compiled.defaults, **arguments})["embed"]
         check_arguments(len(embed["timesteps"]), pipeline=compiled.name)
 
 

@@ -57,7 +57,7 @@ def arguments(package: Package, overrides: Sequence[str]) -> dict[str, Any]:
 
     Raises SettingsError naming the key.
     """
-    raw = parameters.whole(package.defaults)
+    raw = parameters.merged(package.defaults)
     parse(raw, str(package.path))
     for text in overrides:
         override(raw, text, "--param")

@@ -19,6 +19,8 @@ from pipeline.steps import DATASETS, STATE, STEPS, Step
 from pipeline.trainjob import manifest
 
 TASK = ["dier", "task", "--executor-input", "{{$}}"]
+NO_SETTINGS = "{}"
+"""What stands in a command line in place of params.yaml: `dier task` has the settings from the executor input."""
 WORK = f"{STATE}/train"
 """Running checkpoints, on a volume (pipeline/kubeflow/placement.py)."""
 PERMANENT_FAILURES = f"{STATE}/permanent-failure"
@@ -29,14 +31,18 @@ FINGERPRINT = "dataset_fingerprint"
 SPLIT, JOIN = "embed-split", "embed-join"
 
 
-def step_component(step: Step, cluster: Cluster) -> BaseComponent:
-    """Of a step: its parameters are `SECTION_settings` and single settings, then come its artifacts and what the UI shows."""
+def step_component(step: Step, cluster: Cluster, defaults: Mapping[str, Any] | None = None) -> BaseComponent:
+    """Of a step: its parameters are `SECTION_settings` and single settings, then come its artifacts and what the UI shows.
+
+    `defaults` of parameters are for pipelines of others (pipeline/kubeflow/component_files.py): ours hands every one of them on.
+    """
     annotations: dict[str, Any] = parameters.types(list(parameters.of_task(step.sections)))
     annotations |= inputs(step, cluster)
     annotations |= {step.kubeflow_output: dsl.Output[KFP_TYPE[step.output]]}
     annotations |= {name: dsl.Output[getattr(dsl, kind)] for name, kind in step.shown.items()}
     if keeps_dataset(step, cluster):
         annotations |= {FINGERPRINT: dsl.OutputPath(str)}
+    annotations = dict(sorted(annotations.items(), key=lambda one: one[0] in (defaults or {})))  # as Python wants it: those last
 
     def specification(*given: Any) -> dsl.ContainerSpec:
         values = dict(zip(annotations, given, strict=True))
@@ -45,7 +51,7 @@ def step_component(step: Step, cluster: Cluster) -> BaseComponent:
         )
 
     specification.__name__, specification.__doc__ = step.name, step.help
-    return dsl.container_component(signed(specification, annotations))
+    return dsl.container_component(signed(specification, annotations, defaults))
 
 
 def gate_component(step: Step, cluster: Cluster) -> BaseComponent:
@@ -78,7 +84,7 @@ def split_component(cluster: Cluster) -> BaseComponent:
 
     def specification(*given: Any) -> dsl.ContainerSpec:
         values = dict(zip(annotations, given, strict=True))
-        arguments = [SPLIT, "--params", _settings(["embed"], values), "--out", values["sections"]]
+        arguments = [SPLIT, "--params", NO_SETTINGS, "--out", values["sections"]]
         return dsl.ContainerSpec(image=cluster.image, command=[*TASK, "--"], args=arguments)
 
     specification.__name__, specification.__doc__ = SPLIT, "The settings of embed, once for each timestep."
@@ -92,7 +98,7 @@ def join_component(cluster: Cluster) -> BaseComponent:
 
     def specification(*given: Any) -> dsl.ContainerSpec:
         values = dict(zip(annotations, given, strict=True))
-        arguments = [JOIN, "--params", _settings(["embed"], values), "--out", values["embeddings"].path]
+        arguments = [JOIN, "--params", NO_SETTINGS, "--out", values["embeddings"].path]
         return dsl.ContainerSpec(image=cluster.image, command=[*TASK, "--list", "parts", "--"], args=arguments)
 
     specification.__name__, specification.__doc__ = JOIN, "Make one artifact of the embeddings of every timestep."
@@ -160,8 +166,8 @@ def _train_task(cluster: Cluster) -> list[str]:
 
 
 def _command_line(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[str]:
-    """The step's own command line, flag by flag as in dvc.yaml; settings come as JSON text instead of a file."""
-    arguments = [step.name, "--params", _settings(step.sections, values)]
+    """The step's own command line, flag by flag as in dvc.yaml; `dier task` puts the settings in."""
+    arguments = [step.name, "--params", NO_SETTINGS]
     for name in step.inputs:
         path = {"work": WORK, "dataset": cluster.dataset.path}.get(name)
         if f"{name}_in" in values:
@@ -169,7 +175,3 @@ def _command_line(step: Step, cluster: Cluster, values: dict[str, Any]) -> list[
             path = f"{DATASETS}/{given}" if name == "dataset" and cluster.dataset.claim else given.path
         arguments += [f"--{name}", str(path)]
     return [*arguments, "--out", values[step.kubeflow_output].path]
-
-
-def _settings(sections: Any, values: Mapping[str, Any]) -> str:
-    return "{%s}" % ", ".join(f'"{section}": {values[parameters.OF_TASK.format(section)]}' for section in sections)  # noqa: UP031

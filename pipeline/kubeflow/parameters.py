@@ -1,8 +1,9 @@
 """The parameters of the Kubeflow pipeline: each section of settings as JSON, and by themselves the dozen that people change.
 
 A section's JSON counts before a parameter of its own (`train` with `{"steps": 100}` before `train_steps`), so a key in it is always
-meant; by default it holds none of those keys. Both reach a task as they were given, in Kubeflow's executor input, and are put
-together there: a task sees the parameters of its own sections alone, and so does the cache.
+meant; by default it holds none of those keys. Both reach a task as they were given, in Kubeflow's executor input, and `dier task`
+puts them together: a task sees the parameters of its own sections alone, and so does the cache. No command line holds
+them: there Kubeflow's driver fails a task that leaves out a parameter with a default (2.17.0, backend/src/v2/driver/util.go:174).
 """
 
 from collections.abc import Mapping, Sequence
@@ -74,18 +75,18 @@ def descriptions() -> dict[str, str]:
     return found
 
 
-def merged(given: Mapping[str, Any], sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Sections as a step takes them: their JSON, and where it is silent the single parameters `given` beside it."""
-    whole = {section: dict(values) for section, values in sections.items()}
+def of_executor_input(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sections that the parameters of a task stand for. What was left out has its default, which is not told."""
+    return merged({parameter.removesuffix("_settings"): value for parameter, value in given.items()})
+
+
+def merged(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sections that parameters of the pipeline stand for: their JSON, and where it is silent the single settings."""
+    found: dict[str, dict[str, Any]] = {section: dict(values[section]) for section in SECTIONS if values.get(section) is not None}
     for setting in OWN:
-        if name(setting) in given and _section(setting) in whole:
-            whole[_section(setting)].setdefault(_key(setting), given[name(setting)])
-    return whole
-
-
-def whole(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """All the sections that parameters of the pipeline stand for."""
-    return merged(values, {section: values[section] for section in SECTIONS})
+        if values.get(name(setting)) is not None:
+            found.setdefault(_section(setting), {}).setdefault(_key(setting), values[name(setting)])
+    return found
 
 
 def changed(settings: Settings, keys: Sequence[str]) -> dict[str, Any]:

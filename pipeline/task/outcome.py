@@ -1,8 +1,9 @@
 """The task at the end of a run, whatever happened: it ends what the run left running, records how it ended, and tells people.
 
-Kubeflow runs it after a termination too. What it is told of the steps is their state alone, in words of its own (COMPLETE, FAILED,
-RUNNING after a termination) and without a reason; which task failed, and why, the pipelines' API says (pipeline/kubeflow).
-Nothing here may fail the task for a server that is away: what cannot be done is said.
+Kubeflow runs it after a termination too. What it is told of the steps is one word, without a reason: COMPLETE, FAILED, or RUNNING,
+which it says of steps that were terminated, and also where the last one never reached its launcher or came from the cache
+(2.17.0, backend/src/v2/component/launcher_v2.go:227). So the pipelines' API is asked: whether the run is being terminated, which
+task failed, and why. Nothing here may fail the task for a server that is away: what cannot be done is said.
 """
 
 import json
@@ -19,8 +20,10 @@ from pipeline.run_step import one_line
 from pipeline.task import task
 from pipeline.task.run_id import run_id
 
-STATES = {"COMPLETE": "SUCCEEDED", "SUCCEEDED": "SUCCEEDED", "FAILED": "FAILED", "RUNNING": "CANCELED", "CANCELED": "CANCELED"}
-"""Kubeflow's word for the steps, and the API's for the run; what is still RUNNING at the end was terminated."""
+STATES = {"COMPLETE": "SUCCEEDED", "SUCCEEDED": "SUCCEEDED", "FAILED": "FAILED"}
+"""Kubeflow's word for the steps, and the API's for the run."""
+UNKNOWN = "UNKNOWN"
+"""The steps are said to be RUNNING, and the API, which would know more, did not answer."""
 WEBHOOK = "DIER_OUTCOME_WEBHOOK"
 """Environment variable with the URL that is told; it is a password, and stands in no message."""
 TIMEOUT_S = 20.0
@@ -31,12 +34,13 @@ PATIENCE_S = 20.0
 def record_outcome(executor_input: str, status: str, out: Path, *, end_trainjob: bool) -> None:
     """Write how the run ended as an artifact, `outcome.json`: state, run, failed task and its last line; then tell the webhook."""
     given, ended = task.parse(executor_input), _status(status)
-    run, state = run_id(), STATES.get(str(ended.get("state")), "FAILED")
+    run, told = run_id(), str(ended.get("state"))
     if end_trainjob:
         _tried("end the TrainJob", lambda: _end_trainjob(run))
+    state, failed = STATES.get(told, UNKNOWN), None
     if state != "SUCCEEDED":
+        state, failed = _tried("ask the pipelines' API how the run ended", lambda: _asked(run, told)) or (state, None)
         _tried("close MLflow's run", lambda: _close_mlflow_run(run, state))
-    failed = _tried("ask which task failed", lambda: _failure(run)) if state == "FAILED" else None
     outcome = {
         "state": state,
         "run": run,
@@ -86,14 +90,19 @@ def _end_trainjob(run: str) -> None:
 def _close_mlflow_run(run: str, state: str) -> None:
     from components.tracking.close_run import close_mlflow_run
 
-    close_mlflow_run(run, "KILLED" if state == "CANCELED" else "FAILED")
+    close_mlflow_run(run, "FAILED" if state == "FAILED" else "KILLED")
 
 
-def _failure(run: str) -> Any:
+def _asked(run: str, told: str) -> tuple[str, Any]:
+    """State and failure by the API. Steps that did not end COMPLETE, and of which none failed, came from the cache."""
     from pipeline.kubeflow.api.client import inside_client
     from pipeline.kubeflow.failure import failure
 
-    return failure(inside_client(), run, patience_s=PATIENCE_S)
+    client = inside_client()
+    if client.runs.run_service_get_run(run).state in ("CANCELING", "CANCELED"):
+        return "CANCELED", None
+    failed = failure(client, run, patience_s=PATIENCE_S)
+    return "FAILED" if failed or told == "FAILED" else "SUCCEEDED", failed
 
 
 def _post(url: str, text: str) -> None:

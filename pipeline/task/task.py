@@ -105,13 +105,13 @@ def parse(executor_input: str) -> dict[str, Any]:
 
 
 def _with_parameters(given: dict[str, Any], argv: list[str]) -> list[str]:
-    """The command line with the settings that are parameters of their own in its `--params`."""
-    single = given.get("inputs", {}).get("parameterValues", {})
+    """The step's command line with the settings that the task was given as parameters."""
+    values = given.get("inputs", {}).get("parameterValues", {})
     try:
-        sections = parameters.merged(single, json.loads(flag_value(argv, "params")))
-    except (ValueError, TypeError, AttributeError):  # no JSON, or no sections: the step says so
-        return argv
-    return with_flag_value(argv, "params", json.dumps(sections))
+        sections = parameters.of_executor_input(values)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"the task's parameters {', '.join(values)} are not a JSON object a section ({error})") from error
+    return with_flag_value(argv, "params", json.dumps(sections)) if sections else argv
 
 
 def _listed(given: dict[str, Any], name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The folder of running checkpoints, looked at before anything heavy is imported or read: can this user write there?
+"""A folder on a claim, such as that of running checkpoints, looked at before anything heavy is imported or read: can it be written?
 
 A fresh volume belongs to root, and Kubeflow gives no pod the group that would open it.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from model.atomic import temporary
 from pipeline.errors import FolderError
 
-REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS)
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 def check(argv: Sequence[str]) -> None:
@@ -42,5 +42,5 @@ def _line(folder: Path, there: Path, reason: str) -> str:
     owner = f"{there} is of user {owned.st_uid} and group {owned.st_gid}, mode {owned.st_mode & 0o7777:04o}"
     return (
         f"cannot write {folder}: {reason}; {owner}, and this is user {os.geteuid()}, group {os.getegid()}; give that group the "
-        "right to write, on a cluster with pipeline/kubeflow/claim-job.yaml (docs/kubeflow.md, Volumes)"
+        "right to write, on a cluster with pipeline/kubeflow/claim-job.yaml (docs/pods.md)"
     )

@@ -3,7 +3,8 @@
 import pytest
 from mlflow import MlflowClient
 
-from components.tracking.close_run import KUBEFLOW_TAG, close_mlflow_run
+from components.tracking.client import KUBEFLOW_TAG
+from components.tracking.close_run import close_mlflow_run
 
 
 def test_only_what_runs_for_that_kubeflow_run_is_closed(store: str) -> None:

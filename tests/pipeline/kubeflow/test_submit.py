@@ -22,18 +22,8 @@ def test_a_run_is_what_was_compiled_and_asked_for(
     cluster = tmp_path / "cluster.yaml"
     cluster.write_text("service_account: runner\n")
     options = ["--token-file", token, "--namespace", "team", "--experiment", "E", "--run-name", "first", "--cluster", cluster]
-    dier(
-        "submit",
-        "--host",
-        server.url + "/",
-        *options,
-        "--param",
-        "train.steps=500",
-        "--param",
-        "train.lr=1e-3",
-        "--param",
-        "probe.seed=7",
-    )
+    settings = [word for one in ("train.steps=500", "train.lr=1e-3", "probe.seed=7") for word in ("--param", one)]
+    dier("submit", "--host", server.url + "/", *options, *settings)
     probe = Settings().probe.model_dump(mode="json", exclude_none=True) | {"seed": 7}
     assert dier.code == 0
     [version] = server.versions

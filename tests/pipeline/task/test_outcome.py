@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pipeline.kubeflow.failure import Failure
 
 from components.common import artifact
 from pipeline import cli
+from pipeline.kubeflow.failure import Failure
 from pipeline.task import outcome
-from tests.pipeline.task.test_task import executor_input, told
+from tests.pipeline.kubeflow import kfp_standin as standin
+from tests.pipeline.kubeflow.argo_manifest import Tried
+from tests.pipeline.task.test_task import executor_input
+from tests.pipeline.task.test_task import told as told_kubeflow
 
 RUN = "2fe6be4a-9d24-4e7c-8ab9-000000000001"
 
@@ -22,7 +25,8 @@ RUN = "2fe6be4a-9d24-4e7c-8ab9-000000000001"
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIER_RUN_ID", RUN)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(outcome, "_failure", lambda run: Failure("train", "train.lr 0.1: the loss is not finite"))
+    failed = Failure("train", "train.lr 0.1: the loss is not finite")
+    monkeypatch.setattr(outcome, "_asked", lambda run, told: ("FAILED", failed) if told == "FAILED" else ("CANCELED", None))
 
 
 def record(folder: Path, status: dict[str, Any], *more: str) -> dict[str, Any]:
@@ -30,7 +34,7 @@ def record(folder: Path, status: dict[str, Any], *more: str) -> dict[str, Any]:
     given = json.dumps(executor_input(folder, "outcome"))
     assert cli.main(["outcome", "--executor-input", given, "--status", json.dumps(status), *more, "--out", str(out)]) == 0
     found = artifact.read(out, "outcome").json("outcome.json")
-    assert told(folder, "outcome")["outcome"] == found
+    assert told_kubeflow(folder, "outcome")["outcome"] == found
     return dict(found)
 
 
@@ -40,7 +44,7 @@ def record(folder: Path, status: dict[str, Any], *more: str) -> dict[str, Any]:
         ("COMPLETE", "SUCCEEDED", "", ""),
         ("SUCCEEDED", "SUCCEEDED", "", ""),  # kfp's local runner
         ("FAILED", "FAILED", "train", "train.lr 0.1: the loss is not finite"),
-        ("RUNNING", "CANCELED", "", ""),  # what Kubeflow says of steps that were terminated
+        ("RUNNING", "CANCELED", "", ""),  # what Kubeflow says of steps that were terminated, and the API says why
     ],
 )
 def test_the_outcome_is_recorded(tmp_path: Path, said: str, state: str, task: str, message: str) -> None:
@@ -51,12 +55,35 @@ def test_the_outcome_is_recorded(tmp_path: Path, said: str, state: str, task: st
 def test_an_api_that_is_away_is_said_and_fails_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def away(run: str) -> Failure:
+    def away(run: str, told: str) -> tuple[str, Failure | None]:
         raise ConnectionError("no answer")
 
-    monkeypatch.setattr(outcome, "_failure", away)
+    monkeypatch.setattr(outcome, "_asked", away)
     assert record(tmp_path, {"state": "FAILED"})["failed_task"] == ""
-    assert "could not ask which task failed: ConnectionError: no answer" in capsys.readouterr().err
+    assert "could not ask the pipelines' API how the run ended: ConnectionError: no answer" in capsys.readouterr().err
+    assert record(tmp_path, {"state": "RUNNING"})["state"] == "UNKNOWN"
+
+
+@pytest.mark.parametrize(
+    ("known", "tries", "told", "ends"),
+    [
+        ("CANCELING", [], "RUNNING", ("CANCELED", "", "")),
+        ("RUNNING", [], "RUNNING", ("SUCCEEDED", "", "")),  # its last step came from the cache
+        ("RUNNING", [Tried("train", "Failed", "dier: error: lower train.lr")], "RUNNING", ("FAILED", "train", "lower train.lr")),
+        ("RUNNING", [], "FAILED", ("FAILED", "", "")),
+    ],
+)
+def test_the_pipelines_api_says_how_the_run_ended(
+    known: str, tries: list[Tried], told: str, ends: tuple[str, str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(outcome, "PATIENCE_S", 0.0)
+    with standin.serve() as server:
+        run, server.polls = server.add_run(known, *tries), [{"state": known}]
+        monkeypatch.setenv("DIER_RUN_ID", run)
+        monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
+        found = record(tmp_path, {"state": told})
+    assert (found["state"], found["failed_task"], found["message"]) == ends
 
 
 @pytest.fixture
@@ -102,4 +129,4 @@ def test_a_webhook_that_is_away_is_said_without_its_address(
 def test_a_status_that_is_none_is_refused(tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]) -> None:
     given = json.dumps(executor_input(tmp_path, "outcome"))
     assert cli.main(["outcome", "--executor-input", given, "--status", text, "--out", str(tmp_path / "outcome")]) == 2
-    assert "--status is no final status" in capsys.readouterr().err
+    assert "is no final status; dier outcome runs" in capsys.readouterr().err

@@ -268,7 +268,15 @@ def test_a_sections_json_counts_before_a_single_setting(
     tmp_path: Path, section: dict[str, Any], single: dict[str, Any], code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = executor_input(tmp_path, "prepare")
-    given["inputs"]["parameterValues"] = {"data_settings": section, **single}
-    line = ["prepare", "--params", json.dumps({"data": {"limit": 50.0, **section}}), "--out", str(tmp_path / "prepare" / "dataset")]
+    given["inputs"]["parameterValues"] = {"data_settings": {"limit": 50.0, **section}, **single}
+    line = ["prepare", "--params", "{}", "--out", str(tmp_path / "prepare" / "dataset")]
     assert run_task(json.dumps(given), line) == code
     assert ("data.source folder needs data.path" in capsys.readouterr().err) is (code == 2)
+
+
+def test_a_section_that_is_no_json_object_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = executor_input(tmp_path, "prepare")
+    given["inputs"]["parameterValues"] = {"data_settings": "digits"}
+    line = ["prepare", "--params", "{}", "--out", str(tmp_path / "prepare" / "dataset")]
+    assert cli.main(["task", "--executor-input", json.dumps(given), "--", *line]) == 2
+    assert "the task's parameters data_settings are not a JSON object a section" in capsys.readouterr().err

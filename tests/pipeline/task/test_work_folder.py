@@ -104,7 +104,7 @@ def test_a_fresh_claim_is_refused_at_once_and_the_job_mends_it(folder: Path) -> 
     assert line == (
         f"dier: error: cannot write {claim}/train: Permission denied; {claim} is of user 0 and group 0, mode 0755, and this is "
         "user 10001, group 10001; give that group the right to write, on a cluster with pipeline/kubeflow/claim-job.yaml "
-        "(docs/kubeflow.md, Volumes)"
+        "(docs/pods.md)"
     )
     packages = {text.rsplit("|")[-1].strip().split(".")[0] for text in imported}
     assert "click" in packages

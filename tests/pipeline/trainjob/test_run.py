@@ -212,7 +212,7 @@ def test_a_webhooks_no_is_not_taken_for_missing_rights(task: Task, api: StandIn)
 def test_a_run_without_an_id_makes_nothing(task: Task, api: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIER_RUN_ID")
     assert task.run() == 2
-    assert "'dier-' is no name of a TrainJob" in task.err
+    assert "no DIER_RUN_ID in the environment" in task.err
     assert not api.calls
 
 
