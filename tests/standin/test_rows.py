@@ -284,9 +284,7 @@ def test_row_11_what_a_termination_costs_is_bounded_by_a_checkpoint_every_few_mi
     run = backend.wait(run_id)
     assert [one["state"] for one in run["state_history"]][-2:] == ["CANCELING", "FAILED"]
     assert set(backend.execution(run_id, "train").output_artifacts) == set()
-    words = pods.one("train").command
-    given = json.loads(words[words.index("--params") + 1])["train"]
-    assert given["checkpoint_minutes"] <= 2
+    assert pods.one("train").executor_input["inputs"]["parameterValues"]["train_settings"]["checkpoint_minutes"] <= 2
 
 
 # row 12: what the task at the end records
@@ -317,18 +315,20 @@ def test_row_12_the_outcome_names_state_task_line_and_run(played: Played, end: E
 @pytest.mark.slow
 @pytest.mark.parametrize("ended", ["well", "terminated"])
 def test_row_12_its_words_are_the_apis(played: Played, ended: str) -> None:
-    scripts: dict[str, Script] = {"outcome": ProcessPods(as_user=False)}
-    backend, pods = played(scripts | ({} if ended == "well" else {"train": wait_for_stop}), clock=Clock())
+    backend, pods = played({} if ended == "well" else {"train": wait_for_stop}, clock=Clock())
     backend.cluster.claim(CLAIM)
-    run_id = backend.create_run(body_of(text(work={"claim": CLAIM}, trainjob={"nodes": 2})))["run_id"]
-    if ended == "terminated":
-        while not pods.of("train"):
-            backend._threads[run_id].join(0.02)
-        backend.terminate_run(run_id)
-    backend.wait(run_id, 120)
-    found = json.loads((backend.path(run_id, "outcome", "outcome") / "outcome.json").read_text())
-    assert found["state"] == {"well": "SUCCEEDED", "terminated": "CANCELED"}[ended]
-    assert found["run"] == run_id
+    with serve(backend=backend) as api:
+        pods.scripts["outcome"] = ProcessPods({"KF_PIPELINES_ENDPOINT": api.url}, as_user=False)
+        run = backend.create_run(body_of(text(work={"claim": CLAIM}, trainjob={"nodes": 2})))
+        api.runs.append({"storage_state": "AVAILABLE", **run})
+        if ended == "terminated":
+            while not pods.of("train"):
+                backend._threads[run["run_id"]].join(0.02)
+            backend.terminate_run(run["run_id"])
+        backend.wait(run["run_id"], 120)
+    found = json.loads((backend.path(run["run_id"], "outcome", "outcome") / "outcome.json").read_text())
+    assert found["state"] == {"well": "SUCCEEDED", "terminated": "CANCELED"}[ended], log(backend, run, "outcome")
+    assert found["run"] == run["run_id"]
 
 
 def test_row_12_without_anything_to_do_at_the_end_the_steps_are_the_first_picture(played: Played) -> None:
