@@ -16,6 +16,7 @@ import pytest
 
 from components.common import artifact
 from pipeline.steps import BY_NAME
+from tests.pipeline.kubeflow.kfp_standin import serve
 from tests.standin.backend import Backend, body_of
 from tests.standin.containers import ContainerPods
 from tests.standin.dier import log, messages, ready, short, text
@@ -32,7 +33,7 @@ class Installation(Backend):
     """Runs pods in containers, and can be told to lose one."""
 
     def __init__(self, folder: Path, image: str) -> None:
-        self.pods = ContainerPods(image)
+        self.pods = ContainerPods(image, network="host")  # where a test's API is
         super().__init__(folder, self.pods)
         ready(self, "sqlite:////mlflow/mlflow.db")
         for name in ("mlflow", "dier-work"):
@@ -134,17 +135,21 @@ def test_a_deleted_train_goes_on_from_its_checkpoint(kubeflow: Installation, fir
 
 def test_terminated(kubeflow: Installation, first: dict[str, Any]) -> None:
     given = short(train={"steps": 5000, "checkpoint_every": 20, "seed": 8})
-    run_id = kubeflow.create_run(body_of(text(volumes=VOLUMES, work=WORK, outcome={"task": "always"}), given))["run_id"]
-    _training(kubeflow, run_id)
-    start = time.monotonic()
-    kubeflow.terminate_run(run_id)
-    assert kubeflow.get_run(run_id)["state"] == "CANCELING"
-    run = kubeflow.wait(run_id, LONG_S)
+    with serve(backend=kubeflow) as api:
+        wanted = text(volumes=VOLUMES, work=WORK, outcome={"task": "always"}, env={"KF_PIPELINES_ENDPOINT": api.url})
+        made = kubeflow.create_run(body_of(wanted, given))
+        api.runs.append({"storage_state": "AVAILABLE", **made})
+        run_id = made["run_id"]
+        _training(kubeflow, run_id)
+        start = time.monotonic()
+        kubeflow.terminate_run(run_id)
+        assert kubeflow.get_run(run_id)["state"] == "CANCELING"
+        run = kubeflow.wait(run_id, LONG_S)
     assert run["state"] == "FAILED"  # Kubeflow 2.17.0 has no other word at the end
     assert time.monotonic() - start < 60
     assert kubeflow.ran(run)[-1] == "outcome"
     found = json.loads((kubeflow.path(run_id, "outcome", "outcome") / "outcome.json").read_text())
-    assert (found["state"], found["run"]) == ("CANCELED", run_id)
+    assert (found["state"], found["run"]) == ("CANCELED", run_id), log(kubeflow, run, "outcome")
 
 
 def test_imported(kubeflow: Installation, first: dict[str, Any]) -> None:

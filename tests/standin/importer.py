@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.standin.errors import LauncherError
-from tests.standin.metadata import Execution, Metadata
+from tests.standin.metadata import Execution, Metadata, converted
 from tests.standin.store import Store, local_path
 from tests.standin.values import as_value
 
@@ -29,11 +29,13 @@ def import_artifact(
     names = list(component["outputDefinitions"]["artifacts"])
     if len(names) != 1:
         raise LauncherError("failed to extract output artifact name from componentOutputSpec")
-    given = {key: as_value(value) for key, value in importer.get("metadata", {}).items()}
+    given = {key: converted(as_value(value)) for key, value in importer.get("metadata", {}).items()}
+    # KFP 2.17.0 backend/src/v2/component/importer_launcher.go:283: so what a task of the same pipeline made is never taken for it
+    given["store_session_info"] = f'{{"Provider":"{uri.partition(":")[0]}","Params":{{"fromEnv":"true"}}}}'
     kind = importer["typeSchema"].get("schemaTitle", "system.Artifact")
     known = None if importer.get("reimport") else metadata.matching(kind, uri, given, pipeline)
     if importer.get("downloadToWorkspace"):
         if workspace is None:
             raise LauncherError("failed to execute importer component: the run has no workspace")
         store.download(uri, workspace / ".artifacts" / local_path(uri).lstrip("/"), f"{execution.run_id}/{execution.task_name}")
-    metadata.publish(execution, "COMPLETE", {}, {names[0]: known or metadata.record(kind, uri, given, names[0])}, pipeline)
+    metadata.publish(execution, "COMPLETE", {}, {names[0]: known or metadata.add(kind, uri, given)}, pipeline)

@@ -9,6 +9,8 @@ from tests.standin.errors import StandInError
 from tests.standin.values import Value, kind
 
 CONTAINER, DAG = "system.ContainerExecution", "system.DAGExecution"
+SESSION = '{"Provider":"minio","Params":{"fromEnv":"false"}}'
+"""How the store is reached; abridged."""
 IMPORTER, IMPORTER_WORKSPACE = "system.ImporterExecution", "system.ImporterWorkspaceExecution"
 
 
@@ -69,7 +71,9 @@ class Metadata:
     def record(self, kind_: str, uri: str, metadata: dict[str, Value], name: str) -> Artifact:
         """Note an artifact. KFP 2.17.0 backend/src/v2/metadata/client.go:1214."""
         properties = {key: converted(value) for key, value in metadata.items() if key != "_kfp_workspace"}
-        properties.setdefault("display_name", name)
+        return self.add(kind_, uri, {"display_name": name, "store_session_info": SESSION} | properties)
+
+    def add(self, kind_: str, uri: str, properties: dict[str, Value]) -> Artifact:
         with self._lock:
             made = Artifact(len(self.artifacts) + 1, kind_, uri, properties)
             self.artifacts[made.id] = made

@@ -172,6 +172,28 @@ def test_an_importer_is_known_by_its_display_name_alone(install: Install) -> Non
     assert len(pods.pods) == 1
 
 
+def test_an_importer_takes_what_an_importer_brought_before_but_not_what_a_task_made(install: Install) -> None:
+    def importing(uri: str, reimport: bool) -> str:
+        def chain() -> None:
+            safe(use(given=dsl.importer(artifact_uri=uri, artifact_class=dsl.Dataset, reimport=reimport).output))
+
+        return compiled(chain)
+
+    def making() -> None:
+        safe(make(word="a"))
+
+    backend, pods = install()
+    first = backend.run(compiled(making).replace("name: making", "name: chain"))
+    uri = backend.artifact(first["run_id"], "make", "made").uri
+    numbers = []
+    for reimport in (False, False, True):
+        run = backend.run(importing(uri, reimport))
+        numbers.append(backend.execution(run["run_id"], "importer").output_artifacts["artifact"])
+    assert len({backend.artifact(first["run_id"], "make", "made").id, *numbers}) == 3
+    assert numbers[0] == numbers[1]
+    assert len(pods.of("use")) == 2  # the second is cached
+
+
 def test_an_exit_task_is_told_the_state_in_metadatas_words(install: Install) -> None:
     def handled() -> None:
         at_end = told()

@@ -292,17 +292,25 @@ def test_row_11_what_a_termination_costs_is_bounded_by_a_checkpoint_every_few_mi
 
 
 @pytest.mark.slow
-def test_row_12_the_outcome_names_state_task_line_and_run(played: Played) -> None:
-    """The API that it asks is not there: then it says so, and what it can say without it is right."""
-    failing = Ended(3, "dier: error: no such images\n")
-    backend, _ = played({"prepare": lambda pod: failing, "outcome": ProcessPods(as_user=False)}, clock=Clock())
+@pytest.mark.parametrize(
+    ("end", "line"),
+    [(Ended(3, "looking\ndier: error: no such images\n"), "no such images"), (Ended(137, oom=True), "OOMKilled (exit code 137)")],
+    ids=["by itself", "out of memory"],
+)
+def test_row_12_the_outcome_names_state_task_line_and_run(played: Played, end: Ended, line: str) -> None:
+    """A step that is killed takes its launcher along, which then tells nobody: the task at the end hears RUNNING there too."""
+    backend, pods = played({"prepare": lambda pod: end}, clock=Clock())
     backend.cluster.claim(CLAIM)
-    compiled = text(work={"claim": CLAIM}, trainjob={"nodes": 2})
-    run = backend.run(compiled, timeout=120)
+    with serve(backend=backend) as api:
+        pods.scripts["outcome"] = ProcessPods({"KF_PIPELINES_ENDPOINT": api.url}, as_user=False)
+        run = backend.create_run(body_of(text(work={"claim": CLAIM}, trainjob={"nodes": 2})))
+        api.runs.append({"storage_state": "AVAILABLE", **run})
+        backend.wait(run["run_id"], 120)
     found = json.loads((backend.path(run["run_id"], "outcome", "outcome") / "outcome.json").read_text())
-    assert found["state"] == "FAILED"
-    assert found["run"] == run["run_id"]
-    assert "failed_task" in found
+    assert (found["state"], found["run"], found["failed_task"]) == ("FAILED", run["run_id"], "prepare"), log(
+        backend, run, "outcome"
+    )
+    assert line in found["message"]
 
 
 @pytest.mark.slow
