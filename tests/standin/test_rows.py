@@ -301,7 +301,7 @@ def test_row_12_the_outcome_names_state_task_line_and_run(played: Played, end: E
     """A step that is killed takes its launcher along, which then tells nobody: the task at the end hears RUNNING there too."""
     backend, pods = played({"prepare": lambda pod: end}, clock=Clock())
     backend.cluster.claim(CLAIM)
-    with serve(backend=backend) as api:
+    with kfp_standin.serve(backend=backend) as api:
         pods.scripts["outcome"] = ProcessPods({"KF_PIPELINES_ENDPOINT": api.url}, as_user=False)
         run = backend.create_run(body_of(text(work={"claim": CLAIM}, trainjob={"nodes": 2})))
         api.runs.append({"storage_state": "AVAILABLE", **run})
