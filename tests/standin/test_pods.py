@@ -159,17 +159,17 @@ def test_an_ephemeral_volume_is_a_fresh_claim_and_an_empty_dir_is_everybodys(ins
     assert seen == {"/own": 0o755, "/scratch": 0o777}
 
 
-def test_labels_and_annotations_beside_the_servers_own(install: Install) -> None:
+def test_labels_and_annotations_count_before_the_servers_own(install: Install) -> None:
     def marked(task: Any) -> None:
         kubernetes.add_pod_label(task, "team", "images")
         kubernetes.add_pod_label(task, "pipeline/runid", "mine")
         kubernetes.add_pod_annotation(task, "cost", "42")
 
     backend, pods = install()
-    run = backend.run(of_one(marked))
+    backend.run(of_one(marked))
     pod = pods.one("make")
     assert pod.labels["team"] == "images"
-    assert pod.labels["pipeline/runid"] == run["run_id"]
+    assert pod.labels["pipeline/runid"] == "mine"
     assert pod.annotations["cost"] == "42"
     assert "-metadata-1-2-system-container-impl-" in pod.name
 

@@ -48,6 +48,7 @@ def test_the_shipped_file_is_read() -> None:
         ({"pods": {"labels": {"team": "not one word"}}}, "pods.labels.team"),
         ({"pods": {"labels": {"a key": "x"}}}, "pods.labels.a key"),
         ({"pods": {"annotations": {"a/b/c": "x"}}}, "pods.annotations.a/b/c"),
+        ({"pods": {"labels": {"pipeline/runid": "mine"}}}, "pipeline/runid is how Kubeflow and Argo know their pods"),
         ({"dataset": {"claim": "work"}}, "work is the name of a volume"),
         ({"work": {"claim": "shared-memory"}}, "shared-memory is the name of a volume"),
         ({"work": {"claim": "ca"}, "certificate_authority": {"config_map": "ca"}}, "ca names a claim and"),
