@@ -17,6 +17,12 @@ NO_PROXY = ("localhost", "127.0.0.1", ".svc", ".cluster.local", ".kubeflow", "me
 """What no proxy serves: Kubeflow's launcher shares a task's environment, and asks metadata server, store, pipelines' API and
 Kubernetes (whose address Kubernetes itself fills in)."""
 
+OTHER_VOLUMES = (
+    *("shared-memory", "kfp-launcher", "kfp-workspace", "ca-bundle", "var-run-argo", "tmp-dir-argo"),
+    *(f"{one}-scratch" for one in ("gcs", "s3", "minio", "dot-local", "dot-cache", "dot-config")),
+)
+"""Volumes that pods of a run have already: a claim's volume has the claim's name, and one volume has one source."""
+
 
 class Cluster(Section):
     """The whole of `pipeline/cluster.yaml`."""
@@ -57,6 +63,16 @@ class Cluster(Section):
         if twice := next((claim for claim in claims if claims.count(claim) > 1), None):
             raise ValueError(
                 f"the claim {twice} is mounted twice (work.claim, dataset.claim, volumes), which no pod takes: give each its own"
+            )
+        authority = [self.certificate_authority.config_map] if self.certificate_authority else []
+        free = self.work.claim  # only train has that one, in the place of the volume `work`
+        if taken := next(
+            (name for name in (*claims, *authority) if name in OTHER_VOLUMES or (name == "work" and name != free)), None
+        ):
+            raise ValueError(f"{taken} is the name of a volume that each pod has already, so no claim or config_map can have it")
+        if both := next((name for name in authority if name in claims), None):
+            raise ValueError(
+                f"{both} names a claim and certificate_authority.config_map, and so two volumes of one pod: rename one"
             )
         if self.trainjob.nodes > 1 and self.work.claim is None:
             raise ValueError(

@@ -15,6 +15,10 @@ Duration = Annotated[str, Field(pattern=r"^[0-9]+(s|m|h)$")]
 Name = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
 ClaimName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 """Kubeflow names a pod's volume after its claim, and a volume's name holds no dot and at most 63 characters."""
+LabelKey = Annotated[str, Field(pattern=r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$")]
+LabelValue = Annotated[str, Field(pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?$")]
+SERVERS_KEYS = ("pipeline/", "pipelines.kubeflow.org/", "workflows.argoproj.io/")
+"""A task's own labels count before the servers' (Argo 4.0.8, workflow/controller/workflowpod.go:906)."""
 MountPath = Annotated[str, Field(pattern=r"^/[^:]+$")]
 
 
@@ -170,15 +174,30 @@ class Expression(Section):
 
     key: str = Field(min_length=1, description="label")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field("In", description="how its value is compared")
-    values: list[str] = Field([], description="values; none for Exists and DoesNotExist")
+    values: list[str] = Field([], description="values; none for Exists and DoesNotExist, one whole number for Gt and Lt")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Expression":
+        wanted = {"In": "some values", "NotIn": "some values", "Gt": "one whole number", "Lt": "one whole number"}
+        number = len(self.values) == 1 and self.values[0].lstrip("-").isdecimal()
+        right = {"some values": bool(self.values), "one whole number": number, "no values": not self.values}
+        if not right[needed := wanted.get(self.operator, "no values")]:
+            raise ValueError(f"{self.key}: {self.operator} takes {needed}, here are {self.values}")
+        return self
 
 
 class Pods(ForSteps):
     """What every pod of a run carries, for whoever schedules, counts or charges it. A TrainJob's pods carry it too."""
 
-    labels: dict[str, str] = Field({}, description="labels, such as a team's or Kueue's kueue.x-k8s.io/queue-name")
-    annotations: dict[str, str] = Field({}, description="annotations")
+    labels: dict[LabelKey, LabelValue] = Field({}, description="labels, such as a team's or Kueue's kueue.x-k8s.io/queue-name")
+    annotations: dict[LabelKey, str] = Field({}, description="annotations")
     node_affinity: list[Expression] = Field([], description="conditions that a node must meet, all of them")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Pods":
+        if taken := next((key for key in (*self.labels, *self.annotations) if key.startswith(SERVERS_KEYS)), None):
+            raise ValueError(f"{taken} is how Kubeflow and Argo know their pods: no label or annotation of that name can be given")
+        return self
 
 
 class RunSettings(Section):

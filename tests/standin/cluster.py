@@ -69,5 +69,6 @@ class Cluster:
             for key, value in (held or {}).items():
                 (folder / key).write_text(value)
                 (folder / key).chmod(0o644)
-        folder.chmod(0o777)  # an emptyDir is everybody's: Kubernetes 1.34 pkg/volume/emptydir/empty_dir.go, perm 0777
+        # an emptyDir is everybody's: Kubernetes 1.34 pkg/volume/emptydir/empty_dir.go, 0777; an ephemeral volume is a fresh claim
+        folder.chmod(0o755 if volume.kind == "ephemeral" else 0o777)
         return folder

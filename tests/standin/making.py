@@ -30,13 +30,14 @@ def make(
     clock: Clock,
 ) -> Pod:
     """The pod of one try, mounted. Raises PodRefused, or PodStuck where it cannot start."""
-    labels = patch.labels | {  # KFP 2.17.0 backend/src/v2/compiler/argocompiler/container.go:792: the server's own win
+    # a task's own win over the server's: Argo 4.0.8 workflow/controller/workflowpod.go:906 copies them last
+    labels = {
         "pipeline/runid": run_id,  # KFP 2.17.0 backend/src/apiserver/template/v2_template.go:420
         "pipelines.kubeflow.org/v2_component": "true",
         "workflows.argoproj.io/workflow": run_name,
         "workflows.argoproj.io/completed": "false",
-    }
-    annotations = patch.annotations | {"pipelines.kubeflow.org/v2_component": "true", "workflows.argoproj.io/node-name": node}
+    } | patch.labels
+    annotations = {"pipelines.kubeflow.org/v2_component": "true", "workflows.argoproj.io/node-name": node} | patch.annotations
     volumes = [Volume(volume, path, "emptyDir") for volume, path in SCRATCH.items()]
     pod = Pod(
         name=name,

@@ -12,6 +12,7 @@ from tests.standin.metadata import Metadata
 from tests.standin.pipelines import compiled, make, of_one
 from tests.standin.platform import Platform
 from tests.standin.proxy import proxied
+from tests.standin.scripted import make_outputs
 
 
 def message(backend: Any, run: dict[str, Any], display: str = "executor(0)") -> str:
@@ -142,17 +143,33 @@ def test_pod_security_restricted(
         assert (pods.one("make").user, pods.one("make").group) == (user, group)
 
 
-def test_labels_and_annotations_beside_the_servers_own(install: Install) -> None:
+def test_an_ephemeral_volume_is_a_fresh_claim_and_an_empty_dir_is_everybodys(install: Install) -> None:
+    def volumes(task: Any) -> None:
+        kubernetes.add_ephemeral_volume(task, "own", "/own", ["ReadWriteOnce"], "1Gi", storage_class_name="fast")
+        kubernetes.empty_dir_mount(task, "scratch", "/scratch")
+
+    seen: dict[str, int] = {}
+
+    def look(pod: Any) -> int:
+        seen.update({place: pod.local(place).stat().st_mode & 0o777 for place in ("/own", "/scratch")})
+        return make_outputs(pod)
+
+    backend, _ = install({"make": look})
+    assert backend.run(of_one(volumes))["state"] == "SUCCEEDED"
+    assert seen == {"/own": 0o755, "/scratch": 0o777}
+
+
+def test_labels_and_annotations_count_before_the_servers_own(install: Install) -> None:
     def marked(task: Any) -> None:
         kubernetes.add_pod_label(task, "team", "images")
         kubernetes.add_pod_label(task, "pipeline/runid", "mine")
         kubernetes.add_pod_annotation(task, "cost", "42")
 
     backend, pods = install()
-    run = backend.run(of_one(marked))
+    backend.run(of_one(marked))
     pod = pods.one("make")
     assert pod.labels["team"] == "images"
-    assert pod.labels["pipeline/runid"] == run["run_id"]
+    assert pod.labels["pipeline/runid"] == "mine"
     assert pod.annotations["cost"] == "42"
     assert "-metadata-1-2-system-container-impl-" in pod.name
 

@@ -42,6 +42,16 @@ def test_the_shipped_file_is_read() -> None:
         ({"work": {"storage_class": "fast"}}, "needs work.scratch"),
         ({"volumes": [{"claim": "my.images", "mount_path": "/images"}]}, "volumes.0.claim = 'my.images'"),
         ({"pods": {"node_affinity": [{"key": "zone", "operator": "Near"}]}}, "operator = 'Near'"),
+        ({"pods": {"node_affinity": [{"key": "zone", "operator": "In"}]}}, "zone: In takes some values"),
+        ({"pods": {"node_affinity": [{"key": "gpu", "operator": "Exists", "values": ["a"]}]}}, "Exists takes no values"),
+        ({"pods": {"node_affinity": [{"key": "cores", "operator": "Gt", "values": ["many"]}]}}, "Gt takes one whole number"),
+        ({"pods": {"labels": {"team": "not one word"}}}, "pods.labels.team"),
+        ({"pods": {"labels": {"a key": "x"}}}, "pods.labels.a key"),
+        ({"pods": {"annotations": {"a/b/c": "x"}}}, "pods.annotations.a/b/c"),
+        ({"pods": {"labels": {"pipeline/runid": "mine"}}}, "pipeline/runid is how Kubeflow and Argo know their pods"),
+        ({"dataset": {"claim": "work"}}, "work is the name of a volume"),
+        ({"work": {"claim": "shared-memory"}}, "shared-memory is the name of a volume"),
+        ({"work": {"claim": "ca"}, "certificate_authority": {"config_map": "ca"}}, "ca names a claim and"),
         ({"time_limits": {"train": "3d"}}, "time_limits.train"),
         ({"image": "two words"}, "image = 'two words'"),
         ({"dataset": {"source": "importer"}}, "needs dataset.uri"),
@@ -82,3 +92,7 @@ def test_the_docs_explain_every_setting() -> None:
     text = (ROOT / "docs" / "kubeflow.md").read_text()
     missing = [name for name in names(Cluster) if f"`{name}`" not in text]
     assert not missing
+
+
+def test_work_may_be_the_name_of_the_claim_that_stands_in_its_place() -> None:
+    assert Cluster.model_validate({"work": {"claim": "work"}}).work.claim == "work"
