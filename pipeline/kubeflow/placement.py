@@ -2,8 +2,8 @@
 
 from kfp import dsl, kubernetes
 
+from pipeline.kubeflow.argo_retries import window_s
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.kubeflow.retries import window_s
 from pipeline.steps import BY_NAME, DATASETS, STATE, STEPS
 from pipeline.task import outcome, run_id, threads
 
