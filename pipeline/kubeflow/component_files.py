@@ -25,12 +25,12 @@ from pipeline.kubeflow import parameters
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster_sections import Dataset, Embed
 from pipeline.kubeflow.containers import gate_component, step_component
+from pipeline.kubeflow.parameters import SUFFIX
 from pipeline.kubeflow.pipeline import compiled
 from pipeline.params_help import kind, text_of
 from pipeline.steps import INPUT_HELP, STEPS, Step
 
 HEAD = "# Made by: dier components. A container and a command line; {name}.md says what it needs of the cluster beside them.\n"
-SETTINGS = "_settings"
 INDEX = """# The steps as components
 
 Made by `dier components`; a test holds these files to the code. The image stands in each file, so for a cluster of your own:
@@ -109,7 +109,7 @@ def _parts(cluster: Cluster) -> Iterator[Part]:
     known = parameters.defaults(Settings())
     for step in STEPS:
         given = parameters.of_task(step.sections)
-        defaults = {name: {} if name.endswith(SETTINGS) else known[name] for name in given}
+        defaults = {name: {} if name.endswith(SUFFIX) else known[name] for name in given}
         yield Part(step.name, step.help, step, step_component(step, cluster, defaults))
         if step.gate:
             yield Part(step.gate, f"end the run where the {step.output} says no", step, gate_component(step, cluster))
@@ -162,13 +162,13 @@ def _page(part: Part, needs: dict[str, Any]) -> Iterator[str]:
 def _parameters(given: Mapping[str, Any], step: Step) -> Iterator[str]:
     yield "\n## Parameters"
     said = parameters.descriptions()
-    if single := [name for name in given if not name.endswith(SETTINGS)]:
+    if single := [name for name in given if not name.endswith(SUFFIX)]:
         yield "\n| parameter | default | |\n|---|---|---|"
         for name in single:
             yield f"| `{name}` | `{text_of(given[name].default)}` | {_cell(said[name])} |"
     for name in given:
-        if name.endswith(SETTINGS):
-            yield from _section(name.removesuffix(SETTINGS), step)
+        if name.endswith(SUFFIX):
+            yield from _section(name.removesuffix(SUFFIX), step)
 
 
 def _cell(text: str) -> str:
@@ -181,7 +181,7 @@ def _type(spec: Any) -> str:
 
 def _section(name: str, step: Step) -> Iterator[str]:
     """The settings of a section, or where its table stands: with the first step that takes it."""
-    yield f"\n### `{name}{SETTINGS}`\n"
+    yield f"\n### `{name}{SUFFIX}`\n"
     home = next(other for other in STEPS if name in other.sections)
     if home is not step:
         yield f"What {home.name} was given: [{home.name}.md]({home.name}.md)."

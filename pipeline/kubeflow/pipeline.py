@@ -32,13 +32,12 @@ from pipeline.kubeflow import cluster as cluster_settings
 from pipeline.kubeflow import containers, parameters
 from pipeline.kubeflow.argument_limits import check_arguments
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.kubeflow.containers import FINGERPRINT, JOIN, SPLIT, inputs, keeps_dataset, signed
-from pipeline.kubeflow.placement import OUTCOME, place
-from pipeline.steps import BY_NAME, STEPS
+from pipeline.kubeflow.containers import FINGERPRINT, inputs, keeps_dataset, signed
+from pipeline.kubeflow.placement import place
+from pipeline.steps import BY_NAME, JOIN, LOOP, OUTCOME, SPLIT, STEPS
 
 DESCRIPTION = "Unlabelled images to versioned, evaluated diffusion embeddings"
 HEAD = "# Made by: dier compile. Change params.yaml, the cluster file or pipeline/kubeflow/pipeline.py, and compile again.\n"
-LOOP = "embed-by-timestep"
 
 
 def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> None:
@@ -130,7 +129,7 @@ def _embeddings(parts: dict[str, BaseComponent], given: dict[str, Any], artifact
 
 def _loop(embed: BaseComponent, cluster: Cluster) -> BaseComponent:
     """The loop over timesteps and the join, as a pipeline of their own."""
-    section = parameters.OF_TASK.format("embed")
+    section = "embed" + parameters.SUFFIX
     settings = parameters.types(list(parameters.of_task(["embed"])))
     artifacts, join = inputs(BY_NAME["embed"], cluster), containers.join_component(cluster)
 

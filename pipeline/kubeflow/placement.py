@@ -4,11 +4,10 @@ from kfp import dsl, kubernetes
 
 from pipeline.kubeflow.argo_retries import window_s
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.steps import BY_NAME, DATASETS, STATE, STEPS
+from pipeline.steps import BY_NAME, DATASETS, OUTCOME, STATE, STEPS
 from pipeline.task import outcome, run_id, threads
 
 READ_DATASET = [step.name for step in STEPS if "dataset" in step.inputs]
-OUTCOME = "outcome"
 SHARED_MEMORY_STEPS = ("train", "embed")
 CA_FOLDER = "/etc/dier/ca"
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")

@@ -9,7 +9,7 @@ from pipeline.kubeflow import compiled_file
 from pipeline.kubeflow.api.client import Client
 from pipeline.kubeflow.api.errors import CallFailed
 from pipeline.kubeflow.api.logs import lines, read_log
-from pipeline.kubeflow.api.workflow import Pod, Workflow, workflow
+from pipeline.kubeflow.api.workflow import DRIVER, Pod, Workflow, workflow
 from pipeline.kubeflow.failure import failed_pod, how_it_ended
 from pipeline.kubeflow.runs.connection import Connection, connect, find_run
 from pipeline.kubeflow.runs.wait import ENDS, wait_for
@@ -77,7 +77,7 @@ def _pods(seen: Workflow, run: Any, step: str | None) -> list[Pod]:
         say(f"{failed.task} failed:")
         return [failed]
     pods = [pod for pod in tries if pod.task == step]
-    if not pods and any(pod.task == f"{step}-driver" and not pod.failed for pod in tries):
+    if not pods and any(pod.task == step + DRIVER and not pod.failed for pod in tries):
         raise ClusterError(
             f"{step} of run {run.run_id} has run nothing here: its result came from the cache, or it is about to start"
         )
