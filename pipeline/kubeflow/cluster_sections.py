@@ -1,6 +1,6 @@
 """The sections of the cluster file: what may stand in each, and what it means."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -106,7 +106,6 @@ class Dataset(Section):
     fingerprint: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="importer and volume: sha256 of its manifest.json; another one is refused"
     )
-
     claim: ClaimName | None = Field(
         None, description="prepare: PersistentVolumeClaim where it leaves the dataset, which the steps then read in place, uncopied"
     )
@@ -171,6 +170,10 @@ class Expression(Section):
     key: str = Field(min_length=1, description="label")
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"] = Field("In", description="how its value is compared")
     values: list[str] = Field([], description="values; none for Exists and DoesNotExist")
+
+    def condition(self) -> dict[str, Any]:
+        """As Kubernetes takes it."""
+        return {"key": self.key, "operator": self.operator} | ({"values": self.values} if self.values else {})
 
 
 class Pods(ForSteps):

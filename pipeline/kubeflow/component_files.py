@@ -5,16 +5,12 @@ off what the compiled pipeline asks of the cluster: nothing is said here that st
 input, and embeds in one task, whatever the cluster file says of this repository's own pipeline.
 """
 
-import contextlib
-import io
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
 from components.common.progress import say
@@ -26,7 +22,7 @@ from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster_sections import Dataset, Embed
 from pipeline.kubeflow.containers import gate_component, step_component
 from pipeline.kubeflow.parameters import SUFFIX
-from pipeline.kubeflow.pipeline import compiled
+from pipeline.kubeflow.pipeline import compiled, yaml_of
 from pipeline.params_help import kind, text_of
 from pipeline.steps import INPUT_HELP, STEPS, Step
 
@@ -99,7 +95,7 @@ def files(cluster: Cluster) -> dict[str, str]:
     parts = list(_parts(cluster))
     made: dict[str, str] = {}
     for part in parts:
-        made[f"{part.name}.yaml"] = _file(part.component, part.name)
+        made[f"{part.name}.yaml"] = HEAD.format(name=part.name) + yaml_of(part.component)
         made[f"{part.name}.md"] = "\n".join(_page(part, _needs(part.name, spec, platform))) + "\n"
     made["README.md"] = INDEX.format(rows="\n".join(map(_row, parts)) + "\n")
     return made
@@ -113,14 +109,6 @@ def _parts(cluster: Cluster) -> Iterator[Part]:
         yield Part(step.name, step.help, step, step_component(step, cluster, defaults))
         if step.gate:
             yield Part(step.gate, f"end the run where the {step.output} says no", step, gate_component(step, cluster))
-
-
-def _file(part: BaseComponent, name: str) -> str:
-    with tempfile.TemporaryDirectory(prefix="dier-components-") as folder, contextlib.redirect_stdout(io.StringIO()):
-        file = Path(folder) / "component.yaml"
-        compiler.Compiler().compile(part, str(file))
-        lines = file.read_text("utf-8").splitlines(keepends=True)
-    return HEAD.format(name=name) + "".join(line for line in lines if not line.startswith("#"))
 
 
 def _row(part: Part) -> str:

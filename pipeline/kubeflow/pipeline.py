@@ -53,12 +53,16 @@ def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> No
 
 def compiled(defaults: Settings, wanted: Cluster) -> str:
     """The pipeline as YAML text, and a second document with what Kubernetes is asked for. The same settings give the same bytes."""
+    return HEAD + yaml_of(build(defaults, wanted))
+
+
+def yaml_of(built: BaseComponent) -> str:
+    """What kfp writes of a pipeline or a component, without its comments, whose order changes from run to run."""
     with tempfile.TemporaryDirectory(prefix="dier-compile-") as folder, contextlib.redirect_stdout(io.StringIO()):
         file = Path(folder) / "dier.yaml"
-        compiler.Compiler().compile(build(defaults, wanted), str(file))
+        compiler.Compiler().compile(built, str(file))
         lines = file.read_text("utf-8").splitlines(keepends=True)
-    # the compiler's comment lists the defaults in an order that changes from run to run
-    return HEAD + "".join(line for line in lines if not line.startswith("#"))
+    return "".join(line for line in lines if not line.startswith("#"))
 
 
 def build(settings: Settings, cluster: Cluster) -> BaseComponent:
