@@ -28,9 +28,9 @@ def retry_run(run: str, *, wait: bool, **connection: Unpack[Connection]) -> int:
     if found.state not in RETRIED:
         raise ClusterError(f"run {found.run_id} is {found.state}: only a run that failed or was terminated can be tried again")
     _once(client.runs.run_service_retry_run, found.run_id)
-    print(f"run {found.run_id} ({found.display_name}) goes on\n{_url(client, found)}", flush=True)
+    print(f"run {found.run_id} ({found.display_name}) goes on\n{client.run_page(found.run_id)}", flush=True)
     if wait:
-        wait_for(client, found.run_id, _steps(client, found), _url(client, found), namespace)
+        wait_for(client, found.run_id, _steps(client, found), client.run_page(found.run_id), namespace)
     return 0
 
 
@@ -46,7 +46,7 @@ def terminate(run: str, **connection: Unpack[Connection]) -> None:
         print(f"run {found.run_id} ({found.display_name}) is being terminated already")
     else:
         _once(client.runs.run_service_terminate_run, found.run_id)
-        print(f"run {found.run_id} ({found.display_name}) is being terminated\n{_url(client, found)}")
+        print(f"run {found.run_id} ({found.display_name}) is being terminated\n{client.run_page(found.run_id)}")
     for closed in close_mlflow_run(found.run_id):
         print(f"MLflow's run {closed} is KILLED")
 
@@ -105,7 +105,3 @@ def _steps(client: Client, run: Any) -> tuple[str, ...]:
         document = get(reference.pipeline_id, reference.pipeline_version_id).pipeline_spec
     spec = (document or {}).get("pipeline_spec", document)
     return tuple(compiled_file.steps(spec)) if spec else ()
-
-
-def _url(client: Client, run: Any) -> str:
-    return f"{client.ui}/#/runs/details/{run.run_id}"
