@@ -17,7 +17,7 @@ from components.common import artifact
 from components.common.errors import SettingsError
 from components.common.progress import say
 from pipeline.run_step import one_line
-from pipeline.task import task
+from pipeline.task import executor
 from pipeline.task.run_id import run_id
 
 STATES = {"COMPLETE": "SUCCEEDED", "SUCCEEDED": "SUCCEEDED", "FAILED": "FAILED"}
@@ -33,7 +33,7 @@ PATIENCE_S = 20.0
 
 def record_outcome(executor_input: str, status: str, out: Path, *, end_trainjob: bool) -> None:
     """Write how the run ended as an artifact, `outcome.json`: state, run, failed task and its last line; then tell the webhook."""
-    given, ended = task.parse(executor_input), _status(status)
+    given, ended = executor.parse(executor_input), _status(status)
     run, told = run_id(), str(ended.get("state"))
     if end_trainjob:
         _tried("end the TrainJob", lambda: _end_trainjob(run))
@@ -49,7 +49,7 @@ def record_outcome(executor_input: str, status: str, out: Path, *, end_trainjob:
     }
     with artifact.create(out, "outcome", {}) as folder:
         artifact.write_json(folder / "outcome.json", outcome)
-    task.write(given, {task.name_of(given, out): outcome})
+    executor.write(given, {executor.name_of(given, out): outcome})
     text = sentence(outcome)
     say(text)
     if os.environ.get(WEBHOOK):
