@@ -10,6 +10,7 @@ import json
 import os
 import urllib.request
 from collections.abc import Callable
+from http.client import InvalidURL
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def record_outcome(executor_input: str, status: str, out: Path, *, end_trainjob:
         "state": state,
         "run": run,
         "failed_task": failed.step if failed else "",
-        "message": failed.line if failed else str((ended.get("error") or {}).get("message", "")),
+        "message": failed.line if failed else str((ended.get("error") or {}).get("message") or ""),
     }
     with artifact.create(out, "outcome", {}) as folder:
         artifact.write_json(folder / "outcome.json", outcome)
@@ -77,7 +78,7 @@ def _tried(what: str, do: Callable[[], Any]) -> Any:
     try:
         return do()
     except Exception as error:
-        say(one_line(f"could not {what}: {type(error).__name__}: {error}").replace(os.environ.get(WEBHOOK) or "\0", "[webhook]"))
+        say(one_line(f"could not {what}: {type(error).__name__}: {error}"))
         return None
 
 
@@ -107,8 +108,12 @@ def _asked(run: str, told: str) -> tuple[str, Any]:
 
 def _post(url: str, text: str) -> None:
     body = json.dumps({"text": text}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
+    wrong = SettingsError(f"{WEBHOOK} holds no http or https address: check the Secret of outcome.webhook in the cluster file")
     if not url.startswith(("https://", "http://")):
-        raise SettingsError(f"{WEBHOOK} holds no http address")
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
-        pass
+        raise wrong
+    try:
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
+            pass
+    except (ValueError, InvalidURL):  # their texts quote the address, whole or in part
+        raise wrong from None
