@@ -50,8 +50,8 @@ def mine():
 - `validate` and `register` end well even where they found that data or model are not good enough, since Kubeflow keeps nothing of a
   task that fails. `data-gate` and `model-gate` then end the run: let what must not go on come after them.
 - A component file holds image, command, inputs and outputs. What a pod needs beside them is the pipeline's: each page ends with
-  what this repository's own asks for. Without `DIER_RUN_ID` train does not start: it remembers
-  by run what no retry can cure. Where this repository is installed, `place` of `pipeline.kubeflow.placement` asks for all of that:
+  what this repository's own asks for. Without `DIER_RUN_ID` train does not start: it remembers by run what no retry can cure.
+  Where this repository is installed, `place` of `pipeline.kubeflow.placement` asks for all of that:
   `place(task, "prepare", cluster)`, with `cluster = pipeline.kubeflow.cluster.load(Path("cluster.yaml"))`.
 - Artifacts are folders with a manifest of digests, which whoever reads them checks: [docs/data.md](../../../docs/data.md) says what
   a dataset holds, for components of your own.
