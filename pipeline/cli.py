@@ -1,8 +1,6 @@
-"""The `dier` command: the steps (pipeline/run_step.py, which also has the exit codes), and here what is around them on one machine.
+"""The `dier` command: the steps (pipeline/run_step.py, which also has the exit codes), and here what is around them.
 
-What is said to a cluster's API is in pipeline/commands/runs.py.
-
-Everything heavy is imported by the command that runs, never here.
+What is said to a cluster's API is in pipeline/commands/runs.py. Everything heavy is imported by the command that runs, never here.
 """
 
 import os
@@ -228,6 +226,8 @@ def gate(verdict: Path | None, registration: Path | None) -> None:
     """Hold to a verdict or a registration: end as the step would have ended that wrote it (3, 4) where it says no."""
     from components.common import gates
 
+    if verdict is None and registration is None:
+        raise click.UsageError("give --verdict DIR or --registration DIR")
     if verdict is not None:
         gates.check_verdict(verdict, docs="the artifact data_docs of validate on the run's page")
     if registration is not None:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import click
 
-from pipeline.steps import INPUT_HELP, STEPS, Step
+from pipeline.steps import INPUT_HELP, JOIN, SPLIT, STEPS, Step
 from pipeline.task import file_modes, permanent_failure, threads, work_folder
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -176,7 +176,7 @@ for _step in STEPS:
     _add(_step)
 
 
-@dier.command("embed-split")
+@dier.command(SPLIT)
 @PARAMS
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="where the list goes")
 def _embed_split(params: str, out: Path) -> None:
@@ -189,7 +189,7 @@ def _embed_split(params: str, out: Path) -> None:
     write_whole(out, json.dumps(sections))
 
 
-@dier.command("embed-join")
+@dier.command(JOIN)
 @PARAMS
 @click.option("--parts", type=PATH, multiple=True, required=True, metavar="DIR", help="embeddings (repeatable)")
 @OUT

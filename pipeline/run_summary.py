@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def _json(file: Path) -> Any:
         raise ArtifactError(f"cannot read {file}: run dvc repro first ({error})") from error
 
 
-def headline(metrics: dict[str, Any], metric: str = "accuracy") -> str:
+def headline(metrics: Mapping[str, Any], metric: str = "accuracy") -> str:
     """What the probe found, in one line."""
     found = measure(metrics["test"][metric], metric)
     return f"{metrics['dataset']}: DiER at t = {metrics['t']} gives a linear-probe {METRIC_NAMES[metric]} of {found} on test"

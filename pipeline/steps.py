@@ -112,6 +112,11 @@ OUTPUT = {step.name: step.output for step in STEPS}
 INPUT_HELP = {step.output: f"{step.output} artifact, made by {step.name}" for step in STEPS}
 INPUT_HELP["work"] = "folder of running checkpoints, kept between runs"
 
+SPLIT, LOOP, JOIN = "embed-split", "embed-by-timestep", "embed-join"
+"""The tasks on Kubeflow around an embed that is fanned out, a task a timestep; split and join are commands too."""
+OUTCOME = "outcome"
+"""The task at the end of a run on Kubeflow, whatever happened."""
+
 DATASETS = "/datasets"
 """Where tasks on Kubeflow see the claim that keeps datasets, a folder each under its fingerprint."""
 STATE = "/state"

@@ -30,7 +30,7 @@ KEY_TAG = "dier.training_key"
 KUBEFLOW_TAG = "dier.kubeflow_run"
 """The run of Kubeflow that a training is part of: its exit handler closes the run by it."""
 KUBEFLOW_RUN = "DIER_RUN_ID"
-"""Environment variable with that run's id, on a cluster."""
+"""Environment variable with that run's id: the compiled pipeline sets it, and `dier run-local`."""
 ABANDONED_S = 3600
 """A SQLite file that has been in the making for so long is nobody's any more."""
 

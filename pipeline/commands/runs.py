@@ -77,6 +77,7 @@ def submit(**options: Any) -> int:
 def schedule(name: str | None, cron: str | None, listed: bool, remove: str | None, **options: Any) -> None:
     """Run the compiled pipeline again and again, by cron, as its stored version; one schedule of a name."""
     from pipeline.kubeflow.runs import schedule
+    from pipeline.kubeflow.runs.connection import Connection
 
     asked = [bool(name), listed, bool(remove)]
     if sum(asked) != 1 or bool(name) != bool(cron):
@@ -84,7 +85,7 @@ def schedule(name: str | None, cron: str | None, listed: bool, remove: str | Non
     if name is not None and cron is not None:
         schedule.schedule(name, cron=cron, **options)
         return
-    where = {key: options[key] for key in ("host", "token_file", "cookie_file", "ca", "namespace")}
+    where = {key: options[key] for key in Connection.__annotations__}
     if remove is not None:
         schedule.remove(remove, **where)
     else:

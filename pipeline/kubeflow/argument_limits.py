@@ -12,6 +12,7 @@ from typing import Any
 from components.common.errors import SettingsError
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.compiled_file import Package
+from pipeline.steps import JOIN, LOOP
 
 LONGEST_ARGUMENT = 32 * 4096 - 1
 KEPT = LONGEST_ARGUMENT // 10
@@ -32,7 +33,6 @@ STORE = {
     },
 }
 """What the launcher adds to every artifact's metadata (config/env.go:177, metadata/client.go:1245)."""
-LOOP = "comp-embed-by-timestep"
 
 
 def check_arguments(timesteps: int, *, pipeline_root: str = STOCK_ROOT, pipeline: str = "dier") -> None:
@@ -51,7 +51,7 @@ def check_arguments(timesteps: int, *, pipeline_root: str = STOCK_ROOT, pipeline
 
 def check_run(compiled: Package, arguments: dict[str, Any]) -> None:
     """The same for a run with these arguments."""
-    if LOOP in compiled.spec["components"]:
+    if f"comp-{LOOP}" in compiled.spec["components"]:
         embed = parameters.merged({**compiled.defaults, **arguments})["embed"]
         check_arguments(len(embed["timesteps"]), pipeline=compiled.name)
 
@@ -82,7 +82,7 @@ def _size(timesteps: int, pipeline_root: str, pipeline: str) -> int:
         },
     }
     made = {
-        name: {"artifacts": [{"name": name, "uri": f"{root}/embed-join/{uuid}/{name}"}]} for name in ("embeddings", "executor-logs")
+        name: {"artifacts": [{"name": name, "uri": f"{root}/{JOIN}/{uuid}/{name}"}]} for name in ("embeddings", "executor-logs")
     }
     settings = {
         "batch_size": 500,
@@ -93,9 +93,9 @@ def _size(timesteps: int, pipeline_root: str, pipeline: str) -> int:
     }
     given = {
         "inputs": {
-            "parameterValues": {"embed_settings": settings},
+            "parameterValues": {"embed" + parameters.SUFFIX: settings},
             "artifacts": {"parts": {"artifacts": [part] * timesteps}},
         },
-        "outputs": {"artifacts": made, "outputFile": f"/{root}/embed-join/{uuid}/output_metadata.json"},
+        "outputs": {"artifacts": made, "outputFile": f"/{root}/{JOIN}/{uuid}/output_metadata.json"},
     }
     return len(json.dumps(given).encode())  # with a space after each comma and colon, which Go's protobuf may write as well

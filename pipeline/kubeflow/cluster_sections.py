@@ -1,6 +1,6 @@
 """The sections of the cluster file: what may stand in each, and what it means."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -110,7 +110,6 @@ class Dataset(Section):
     fingerprint: str | None = Field(
         None, pattern=r"^[0-9a-f]{64}$", description="importer and volume: sha256 of its manifest.json; another one is refused"
     )
-
     claim: ClaimName | None = Field(
         None, description="prepare: PersistentVolumeClaim where it leaves the dataset, which the steps then read in place, uncopied"
     )
@@ -184,6 +183,10 @@ class Expression(Section):
         if not right[needed := wanted.get(self.operator, "no values")]:
             raise ValueError(f"{self.key}: {self.operator} takes {needed}, here are {self.values}")
         return self
+
+    def condition(self) -> dict[str, Any]:
+        """As Kubernetes takes it."""
+        return {"key": self.key, "operator": self.operator} | ({"values": self.values} if self.values else {})
 
 
 class Pods(ForSteps):

@@ -5,16 +5,12 @@ off what the compiled pipeline asks of the cluster: nothing is said here that st
 input, and embeds in one task, whatever the cluster file says of this repository's own pipeline.
 """
 
-import contextlib
-import io
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
 from components.common.progress import say
@@ -25,12 +21,12 @@ from pipeline.kubeflow import parameters
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.cluster_sections import Dataset, Embed
 from pipeline.kubeflow.containers import gate_component, step_component
-from pipeline.kubeflow.pipeline import compiled
+from pipeline.kubeflow.parameters import SUFFIX
+from pipeline.kubeflow.pipeline import compiled, yaml_of
 from pipeline.params_help import kind, text_of
 from pipeline.steps import INPUT_HELP, STEPS, Step
 
 HEAD = "# Made by: dier components. A container and a command line; {name}.md says what it needs of the cluster beside them.\n"
-SETTINGS = "_settings"
 INDEX = """# The steps as components
 
 Made by `dier components`; a test holds these files to the code. The image stands in each file, so for a cluster of your own:
@@ -54,8 +50,8 @@ def mine():
 - `validate` and `register` end well even where they found that data or model are not good enough, since Kubeflow keeps nothing of a
   task that fails. `data-gate` and `model-gate` then end the run: let what must not go on come after them.
 - A component file holds image, command, inputs and outputs. What a pod needs beside them is the pipeline's: each page ends with
-  what this repository's own asks for. Without `DIER_RUN_ID` train does not start: it remembers
-  by run what no retry can cure. Where this repository is installed, `place` of `pipeline.kubeflow.placement` asks for all of that:
+  what this repository's own asks for. Without `DIER_RUN_ID` train does not start: it remembers by run what no retry can cure.
+  Where this repository is installed, `place` of `pipeline.kubeflow.placement` asks for all of that:
   `place(task, "prepare", cluster)`, with `cluster = pipeline.kubeflow.cluster.load(Path("cluster.yaml"))`.
 - Artifacts are folders with a manifest of digests, which whoever reads them checks: [docs/data.md](../../../docs/data.md) says what
   a dataset holds, for components of your own.
@@ -99,7 +95,7 @@ def files(cluster: Cluster) -> dict[str, str]:
     parts = list(_parts(cluster))
     made: dict[str, str] = {}
     for part in parts:
-        made[f"{part.name}.yaml"] = _file(part.component, part.name)
+        made[f"{part.name}.yaml"] = HEAD.format(name=part.name) + yaml_of(part.component)
         made[f"{part.name}.md"] = "\n".join(_page(part, _needs(part.name, spec, platform))) + "\n"
     made["README.md"] = INDEX.format(rows="\n".join(map(_row, parts)) + "\n")
     return made
@@ -109,18 +105,10 @@ def _parts(cluster: Cluster) -> Iterator[Part]:
     known = parameters.defaults(Settings())
     for step in STEPS:
         given = parameters.of_task(step.sections)
-        defaults = {name: {} if name.endswith(SETTINGS) else known[name] for name in given}
+        defaults = {name: {} if name.endswith(SUFFIX) else known[name] for name in given}
         yield Part(step.name, step.help, step, step_component(step, cluster, defaults))
         if step.gate:
             yield Part(step.gate, f"end the run where the {step.output} says no", step, gate_component(step, cluster))
-
-
-def _file(part: BaseComponent, name: str) -> str:
-    with tempfile.TemporaryDirectory(prefix="dier-components-") as folder, contextlib.redirect_stdout(io.StringIO()):
-        file = Path(folder) / "component.yaml"
-        compiler.Compiler().compile(part, str(file))
-        lines = file.read_text("utf-8").splitlines(keepends=True)
-    return HEAD.format(name=name) + "".join(line for line in lines if not line.startswith("#"))
 
 
 def _row(part: Part) -> str:
@@ -162,13 +150,13 @@ def _page(part: Part, needs: dict[str, Any]) -> Iterator[str]:
 def _parameters(given: Mapping[str, Any], step: Step) -> Iterator[str]:
     yield "\n## Parameters"
     said = parameters.descriptions()
-    if single := [name for name in given if not name.endswith(SETTINGS)]:
+    if single := [name for name in given if not name.endswith(SUFFIX)]:
         yield "\n| parameter | default | |\n|---|---|---|"
         for name in single:
             yield f"| `{name}` | `{text_of(given[name].default)}` | {_cell(said[name])} |"
     for name in given:
-        if name.endswith(SETTINGS):
-            yield from _section(name.removesuffix(SETTINGS), step)
+        if name.endswith(SUFFIX):
+            yield from _section(name.removesuffix(SUFFIX), step)
 
 
 def _cell(text: str) -> str:
@@ -181,7 +169,7 @@ def _type(spec: Any) -> str:
 
 def _section(name: str, step: Step) -> Iterator[str]:
     """The settings of a section, or where its table stands: with the first step that takes it."""
-    yield f"\n### `{name}{SETTINGS}`\n"
+    yield f"\n### `{name}{SUFFIX}`\n"
     home = next(other for other in STEPS if name in other.sections)
     if home is not step:
         yield f"What {home.name} was given: [{home.name}.md]({home.name}.md)."

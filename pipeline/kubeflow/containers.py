@@ -15,7 +15,7 @@ from kfp.dsl.base_component import BaseComponent
 
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.steps import DATASETS, STATE, STEPS, Step
+from pipeline.steps import DATASETS, JOIN, SPLIT, STATE, STEPS, Step
 from pipeline.trainjob import manifest
 
 TASK = ["dier", "task", "--executor-input", "{{$}}"]
@@ -28,7 +28,6 @@ PERMANENT_FAILURES = f"{STATE}/permanent-failure"
 KFP_TYPE = {step.output: getattr(dsl, step.kfp_type) for step in STEPS}
 FINGERPRINT = "dataset_fingerprint"
 """What prepare hands on of a dataset that it leaves on a claim: its name there, and what the cache sees change."""
-SPLIT, JOIN = "embed-split", "embed-join"
 
 
 def step_component(step: Step, cluster: Cluster, defaults: Mapping[str, Any] | None = None) -> BaseComponent:

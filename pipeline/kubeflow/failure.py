@@ -9,13 +9,12 @@ from typing import Any
 from pipeline.errors import ClusterError
 from pipeline.kubeflow.api.client import Client
 from pipeline.kubeflow.api.logs import lines, read_log
-from pipeline.kubeflow.api.workflow import Pod, Workflow, workflow
+from pipeline.kubeflow.api.workflow import DRIVER, Pod, Workflow, workflow
+from pipeline.steps import OUTCOME
 
 PREFIX = "dier: error: "
 FATAL = re.compile(r"^F\d{4} [\d:.]+ +\d+ [\w.-]+:\d+\] (.*)")
 """A line of Kubeflow's driver or launcher before it gives up (glog)."""
-AFTER_THE_STEPS = "outcome"
-"""The exit handler's task: its own failure is not why a run failed, unless nothing else is."""
 AGAIN_S = 2.0
 
 
@@ -49,9 +48,9 @@ def failure(client: Client, run_id: str, *, namespace: str | None = None, patien
 
 
 def failed_pod(seen: Workflow) -> Pod | None:
-    """The last try of the task that failed first: later ones may have failed because of it."""
+    """The last try of the task that failed first: later ones may have failed because of it, the one at the end last of all."""
     failed = [pod for pod in seen.last_tries() if pod.failed]
-    return next((pod for pod in failed if pod.task.removesuffix("-driver") != AFTER_THE_STEPS), failed[0] if failed else None)
+    return next((pod for pod in failed if pod.task.removesuffix(DRIVER) != OUTCOME), failed[0] if failed else None)
 
 
 def error_line(client: Client, run_id: str, seen: Workflow, pod: Pod, namespace: str | None = None) -> str:

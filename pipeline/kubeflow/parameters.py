@@ -27,8 +27,8 @@ OWN = (
     "register.policy",
 )
 """Settings with a parameter of their own, `SECTION_KEY`. None of them may be null, which no Kubeflow parameter can carry."""
-OF_TASK = "{}_settings"
-"""What a section's parameter is called in a task, where `model` alone would clash with the artifact of that name."""
+SUFFIX = "_settings"
+"""A section's parameter is called SECTION_settings in a task, where `model` alone would clash with the artifact of that name."""
 
 
 def name(setting: str) -> str:
@@ -38,18 +38,18 @@ def name(setting: str) -> str:
 
 def own(sections: Sequence[str]) -> list[str]:
     """The parameters of single settings that these sections have."""
-    return [name(setting) for setting in OWN if setting.partition(".")[0] in sections]
+    return [name(setting) for setting in OWN if _section(setting) in sections]
 
 
 def of_task(sections: Sequence[str]) -> dict[str, str]:
     """Parameters of a task that is handed these sections, and the pipeline's parameter that each is given."""
-    return {OF_TASK.format(section): section for section in sections} | {one: one for one in own(sections)}
+    return {section + SUFFIX: section for section in sections} | {one: one for one in own(sections)}
 
 
 def types(names: Sequence[str]) -> dict[str, type]:
     """The Python type that kfp makes a parameter's type from: text, a number, a list, JSON."""
     known = defaults(Settings())
-    return {one: type(known[one.removesuffix("_settings")]) for one in names}
+    return {one: type(known[one.removesuffix(SUFFIX)]) for one in names}
 
 
 def defaults(settings: Settings) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def descriptions() -> dict[str, str]:
 
 def of_executor_input(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The sections that the parameters of a task stand for. What was left out has its default, which is not told."""
-    return merged({parameter.removesuffix("_settings"): value for parameter, value in given.items()})
+    return merged({parameter.removesuffix(SUFFIX): value for parameter, value in given.items()})
 
 
 def merged(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -32,13 +32,12 @@ from pipeline.kubeflow import cluster as cluster_settings
 from pipeline.kubeflow import containers, parameters
 from pipeline.kubeflow.argument_limits import check_arguments
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.kubeflow.containers import FINGERPRINT, JOIN, SPLIT, inputs, keeps_dataset, signed
-from pipeline.kubeflow.placement import OUTCOME, place
-from pipeline.steps import BY_NAME, STEPS
+from pipeline.kubeflow.containers import FINGERPRINT, inputs, keeps_dataset, signed
+from pipeline.kubeflow.placement import place
+from pipeline.steps import BY_NAME, JOIN, LOOP, OUTCOME, SPLIT, STEPS
 
 DESCRIPTION = "Unlabelled images to versioned, evaluated diffusion embeddings"
 HEAD = "# Made by: dier compile. Change params.yaml, the cluster file or pipeline/kubeflow/pipeline.py, and compile again.\n"
-LOOP = "embed-by-timestep"
 
 
 def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> None:
@@ -54,12 +53,16 @@ def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> No
 
 def compiled(defaults: Settings, wanted: Cluster) -> str:
     """The pipeline as YAML text, and a second document with what Kubernetes is asked for. The same settings give the same bytes."""
+    return HEAD + yaml_of(build(defaults, wanted))
+
+
+def yaml_of(built: BaseComponent) -> str:
+    """What kfp writes of a pipeline or a component, without its comments, whose order changes from run to run."""
     with tempfile.TemporaryDirectory(prefix="dier-compile-") as folder, contextlib.redirect_stdout(io.StringIO()):
         file = Path(folder) / "dier.yaml"
-        compiler.Compiler().compile(build(defaults, wanted), str(file))
+        compiler.Compiler().compile(built, str(file))
         lines = file.read_text("utf-8").splitlines(keepends=True)
-    # the compiler's comment lists the defaults in an order that changes from run to run
-    return HEAD + "".join(line for line in lines if not line.startswith("#"))
+    return "".join(line for line in lines if not line.startswith("#"))
 
 
 def build(settings: Settings, cluster: Cluster) -> BaseComponent:
@@ -130,7 +133,7 @@ def _embeddings(parts: dict[str, BaseComponent], given: dict[str, Any], artifact
 
 def _loop(embed: BaseComponent, cluster: Cluster) -> BaseComponent:
     """The loop over timesteps and the join, as a pipeline of their own."""
-    section = parameters.OF_TASK.format("embed")
+    section = "embed" + parameters.SUFFIX
     settings = parameters.types(list(parameters.of_task(["embed"])))
     artifacts, join = inputs(BY_NAME["embed"], cluster), containers.join_component(cluster)
 

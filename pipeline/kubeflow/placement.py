@@ -2,13 +2,12 @@
 
 from kfp import dsl, kubernetes
 
+from pipeline.kubeflow.argo_retries import window_s
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.kubeflow.retries import window_s
-from pipeline.steps import BY_NAME, DATASETS, STATE, STEPS
+from pipeline.steps import BY_NAME, DATASETS, OUTCOME, STATE, STEPS
 from pipeline.task import outcome, run_id, threads
 
 READ_DATASET = [step.name for step in STEPS if "dataset" in step.inputs]
-OUTCOME = "outcome"
 SHARED_MEMORY_STEPS = ("train", "embed")
 CA_FOLDER = "/etc/dier/ca"
 CA_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE")
@@ -18,7 +17,7 @@ def place(task: dsl.PipelineTask, name: str, cluster: Cluster) -> None:
     """Ask for what the task `name` needs: a step, or one of those around the steps, which need little."""
     _pod(task, name, cluster)
     if name not in BY_NAME:
-        task.set_cpu_request("100m").set_memory_request("512Mi")
+        _ask_for_little(task)
         kubernetes.empty_dir_mount(task, "work", STATE)
         if name == OUTCOME:
             _told(task, "train", cluster)  # it closes the run that train opened in MLflow
@@ -33,6 +32,11 @@ def place(task: dsl.PipelineTask, name: str, cluster: Cluster) -> None:
         kubernetes.set_timeout(task, cluster.time_limits[name])
     if name == "train" and cluster.retry.count:
         _retry(task, cluster)
+
+
+def _ask_for_little(task: dsl.PipelineTask) -> None:
+    """A task that computes nothing."""
+    task.set_cpu_request("100m").set_memory_request("512Mi")
 
 
 def _told(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
@@ -75,16 +79,12 @@ def _pod(task: dsl.PipelineTask, name: str, cluster: Cluster) -> None:
     for annotation, value in cluster.pods.annotations.items():
         kubernetes.add_pod_annotation(task, annotation, value)
     if cluster.pods.node_affinity:
-        conditions = [
-            {"key": one.key, "operator": one.operator} | ({"values": one.values} if one.values else {})
-            for one in cluster.pods.node_affinity
-        ]
-        kubernetes.add_node_affinity(task, match_expressions=conditions)
+        kubernetes.add_node_affinity(task, match_expressions=[one.condition() for one in cluster.pods.node_affinity])
 
 
 def _resources(task: dsl.PipelineTask, step: str, cluster: Cluster) -> None:
     if _only_waits(step, cluster):
-        task.set_cpu_request("100m").set_memory_request("512Mi")
+        _ask_for_little(task)
         return
     wanted = cluster.resources.get(step)
     if wanted:

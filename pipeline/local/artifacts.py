@@ -5,7 +5,7 @@ from pathlib import Path
 
 from components.common import artifact
 from components.common.errors import ArtifactError
-from pipeline.steps import BY_NAME, STEPS
+from pipeline.steps import BY_NAME, JOIN, STEPS
 
 MADE_BY = {step.output: step.name for step in STEPS}
 """Artifact: the step that makes it."""
@@ -40,7 +40,7 @@ def _earlier(runs: Path, step: str, fingerprint: str | None) -> list[Path]:
 
 def _places(step: str) -> list[str]:
     """Where in a run a step's artifact may lie: embed may have run in parts, which another task joined (kubeflow/pipeline.py)."""
-    return [f"{task}/{BY_NAME[step].kubeflow_output}" for task in ((step, "embed-join") if step == "embed" else (step,))]
+    return [f"{task}/{BY_NAME[step].kubeflow_output}" for task in ((step, JOIN) if step == "embed" else (step,))]
 
 
 def _fingerprint(place: Path) -> str | None:

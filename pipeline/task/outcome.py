@@ -10,6 +10,7 @@ import json
 import os
 import urllib.request
 from collections.abc import Callable
+from http.client import InvalidURL
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from components.common import artifact
 from components.common.errors import SettingsError
 from components.common.progress import say
 from pipeline.run_step import one_line
-from pipeline.task import task
+from pipeline.task import executor
 from pipeline.task.run_id import run_id
 
 STATES = {"COMPLETE": "SUCCEEDED", "SUCCEEDED": "SUCCEEDED", "FAILED": "FAILED"}
@@ -33,7 +34,7 @@ PATIENCE_S = 20.0
 
 def record_outcome(executor_input: str, status: str, out: Path, *, end_trainjob: bool) -> None:
     """Write how the run ended as an artifact, `outcome.json`: state, run, failed task and its last line; then tell the webhook."""
-    given, ended = task.parse(executor_input), _status(status)
+    given, ended = executor.parse(executor_input), _status(status)
     run, told = run_id(), str(ended.get("state"))
     if end_trainjob:
         _tried("end the TrainJob", lambda: _end_trainjob(run))
@@ -45,11 +46,11 @@ def record_outcome(executor_input: str, status: str, out: Path, *, end_trainjob:
         "state": state,
         "run": run,
         "failed_task": failed.step if failed else "",
-        "message": failed.line if failed else str((ended.get("error") or {}).get("message", "")),
+        "message": failed.line if failed else str((ended.get("error") or {}).get("message") or ""),
     }
     with artifact.create(out, "outcome", {}) as folder:
         artifact.write_json(folder / "outcome.json", outcome)
-    task.write(given, {task.name_of(given, out): outcome})
+    executor.write(given, {executor.name_of(given, out): outcome})
     text = sentence(outcome)
     say(text)
     if os.environ.get(WEBHOOK):
@@ -77,7 +78,7 @@ def _tried(what: str, do: Callable[[], Any]) -> Any:
     try:
         return do()
     except Exception as error:
-        say(one_line(f"could not {what}: {type(error).__name__}: {error}").replace(os.environ.get(WEBHOOK) or "\0", "[webhook]"))
+        say(one_line(f"could not {what}: {type(error).__name__}: {error}"))
         return None
 
 
@@ -107,8 +108,12 @@ def _asked(run: str, told: str) -> tuple[str, Any]:
 
 def _post(url: str, text: str) -> None:
     body = json.dumps({"text": text}).encode()
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
+    wrong = SettingsError(f"{WEBHOOK} holds no http or https address: check the Secret of outcome.webhook in the cluster file")
     if not url.startswith(("https://", "http://")):
-        raise SettingsError(f"{WEBHOOK} holds no http address")
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
-        pass
+        raise wrong
+    try:
+        request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
+            pass
+    except (ValueError, InvalidURL):  # their texts quote the address, whole or in part
+        raise wrong from None

@@ -7,8 +7,9 @@ not hold (pipeline/kubeflow/placement.py), and `dier run-local` sets the same va
 import os
 
 from components.common.errors import SettingsError
+from components.tracking.client import KUBEFLOW_RUN
 
-VARIABLE = "DIER_RUN_ID"
+VARIABLE = KUBEFLOW_RUN
 LABEL = "pipeline/runid"
 """Where Kubeflow writes it on every pod of a run."""
 

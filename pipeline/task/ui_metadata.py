@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.steps import JOIN
+
 Metadata = dict[str, Any]
 
 
@@ -126,7 +128,7 @@ _DESCRIBED: Mapping[str, Callable[[Path], Metadata]] = {
     "validate": _verdict,
     "train": _model,
     "embed": _embeddings,
-    "embed-join": _embeddings,
+    JOIN: _embeddings,
     "probe": _probe,
     "report": _report,
     "register": _registration,

@@ -24,7 +24,7 @@ def probe_text(metrics: Document) -> str:
     rows = [_row(name, one, metric) for name, one in {"dier": metrics, **metrics["baselines"]}.items()]
     head = f"| representation | t | C | test {METRIC_NAMES[metric]} | DiER's gain, paired |\n| --- | --- | --- | --- | --- |\n"
     return "\n\n".join(
-        [f"# {headline(dict(metrics), metric)}", _bullets([found, *metrics["conclusions"]]), head + "\n".join(rows), f"{HOW}.\n"]
+        [f"# {headline(metrics, metric)}", _bullets([found, *metrics["conclusions"]]), head + "\n".join(rows), f"{HOW}.\n"]
     )
 
 
@@ -62,5 +62,5 @@ def _bullets(sentences: Sequence[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    """With nothing in it that Markdown takes for its own, such as the two underscores of `v_t` and `v_t`."""
+    """With nothing in it that Markdown takes for its own: between the underscores of two `v_t` all would be slanted."""
     return re.sub(r"([\\`*_|])", r"\\\1", text)

@@ -192,8 +192,7 @@ def _affinity(pods: Pods) -> dict[str, Any]:
     """Conditions that a node must meet, all of them."""
     if not pods.node_affinity:
         return {}
-    conditions = [_without_empty({"key": one.key, "operator": one.operator, "values": one.values}) for one in pods.node_affinity]
-    terms = {"nodeSelectorTerms": [{"matchExpressions": conditions}]}
+    terms = {"nodeSelectorTerms": [{"matchExpressions": [one.condition() for one in pods.node_affinity]}]}
     return {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}
 
 

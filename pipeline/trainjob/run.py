@@ -67,7 +67,7 @@ def _ensure(jobs: Jobs, job: dict[str, Any]) -> None:
         say(f"TrainJob {name}: an earlier try of this task made it; waiting for it")
         return
     if there is not None:
-        say(f"TrainJob {name}: an earlier try's failed; it is replaced")
+        say(f"TrainJob {name}: an earlier try's {'is being deleted' if _leaving(there) else 'failed'}; it is replaced")
         _remove(jobs, name)
     made = retrying(lambda: jobs.create(job), f"cannot create the TrainJob {name}")
     nodes = job["spec"]["trainer"]["numNodes"]

@@ -80,6 +80,10 @@ class Client:
         """Address of the pages."""
         return (os.environ.get("KF_PIPELINES_UI_ENDPOINT") or self.base).rstrip("/")
 
+    def run_page(self, run_id: str) -> str:
+        """Address of a run's page."""
+        return f"{self.ui}/#/runs/details/{run_id}"
+
     def server(self) -> Server:
         """Ask the server what it is. The UI before it words that in its own way (frontend/server/handlers/healthz.ts:70)."""
         found = self.json(f"{V2}/healthz")
@@ -114,11 +118,11 @@ def inside_client() -> Client:
     return Client(os.environ.get("KF_PIPELINES_ENDPOINT") or INSIDE, login, timeout_s=INSIDE_TIMEOUT_S)
 
 
-def every(ask: Callable[..., Any], items: str, **query: Any) -> Iterator[Any]:
-    """All that one of the client's lists holds, page by page; `items` is the answer's attribute."""
+def every(ask: Callable[..., Any], items: str, *, page: int = PAGE, **query: Any) -> Iterator[Any]:
+    """All that one of the client's lists holds, `page` of them at a time; `items` is the answer's attribute."""
     token = ""
     while True:
-        answer = ask(**query, page_size=PAGE, **({"page_token": token} if token else {}))
+        answer = ask(**query, page_size=page, **({"page_token": token} if token else {}))
         yield from getattr(answer, items) or []
         token = answer.next_page_token
         if not token:

@@ -35,7 +35,7 @@ def connect(connection: Connection) -> Client:
     return client
 
 
-def within(namespace: str | None) -> dict[str, str]:
+def within(namespace: str | None) -> dict[str, Any]:
     """The namespace as an argument of a list or of what is made, where there is one."""
     return {} if namespace is None else {"namespace": namespace}
 

@@ -9,7 +9,7 @@ from pipeline.kubeflow import compiled_file
 from pipeline.kubeflow.api.client import Client
 from pipeline.kubeflow.api.errors import CallFailed
 from pipeline.kubeflow.api.logs import lines, read_log
-from pipeline.kubeflow.api.workflow import Pod, Workflow, workflow
+from pipeline.kubeflow.api.workflow import DRIVER, Pod, Workflow, workflow
 from pipeline.kubeflow.failure import failed_pod, how_it_ended
 from pipeline.kubeflow.runs.connection import Connection, connect, find_run
 from pipeline.kubeflow.runs.wait import ENDS, wait_for
@@ -28,9 +28,9 @@ def retry_run(run: str, *, wait: bool, **connection: Unpack[Connection]) -> int:
     if found.state not in RETRIED:
         raise ClusterError(f"run {found.run_id} is {found.state}: only a run that failed or was terminated can be tried again")
     _once(client.runs.run_service_retry_run, found.run_id)
-    print(f"run {found.run_id} ({found.display_name}) goes on\n{_url(client, found)}", flush=True)
+    print(f"run {found.run_id} ({found.display_name}) goes on\n{client.run_page(found.run_id)}", flush=True)
     if wait:
-        wait_for(client, found.run_id, _steps(client, found), _url(client, found), namespace)
+        wait_for(client, found.run_id, _steps(client, found), client.run_page(found.run_id), namespace)
     return 0
 
 
@@ -46,7 +46,7 @@ def terminate(run: str, **connection: Unpack[Connection]) -> None:
         print(f"run {found.run_id} ({found.display_name}) is being terminated already")
     else:
         _once(client.runs.run_service_terminate_run, found.run_id)
-        print(f"run {found.run_id} ({found.display_name}) is being terminated\n{_url(client, found)}")
+        print(f"run {found.run_id} ({found.display_name}) is being terminated\n{client.run_page(found.run_id)}")
     for closed in close_mlflow_run(found.run_id):
         print(f"MLflow's run {closed} is KILLED")
 
@@ -77,7 +77,7 @@ def _pods(seen: Workflow, run: Any, step: str | None) -> list[Pod]:
         say(f"{failed.task} failed:")
         return [failed]
     pods = [pod for pod in tries if pod.task == step]
-    if not pods and any(pod.task == f"{step}-driver" and not pod.failed for pod in tries):
+    if not pods and any(pod.task == step + DRIVER and not pod.failed for pod in tries):
         raise ClusterError(
             f"{step} of run {run.run_id} has run nothing here: its result came from the cache, or it is about to start"
         )
@@ -105,7 +105,3 @@ def _steps(client: Client, run: Any) -> tuple[str, ...]:
         document = get(reference.pipeline_id, reference.pipeline_version_id).pipeline_spec
     spec = (document or {}).get("pipeline_spec", document)
     return tuple(compiled_file.steps(spec)) if spec else ()
-
-
-def _url(client: Client, run: Any) -> str:
-    return f"{client.ui}/#/runs/details/{run.run_id}"

@@ -1,8 +1,9 @@
 """`dier runs`: the newest runs of a cluster, with their version, and which step of them failed."""
 
+from itertools import islice
 from typing import Any, Unpack
 
-from pipeline.kubeflow.api.client import Client
+from pipeline.kubeflow.api.client import PAGE, Client, every
 from pipeline.kubeflow.api.workflow import workflow
 from pipeline.kubeflow.failure import failed_pod, how_it_ended
 from pipeline.kubeflow.runs import versions
@@ -35,22 +36,10 @@ def runs(limit: int, experiment: str | None, **connection: Unpack[Connection]) -
     return table(HEAD, rows, "no runs; dier submit starts one")
 
 
-def _newest(client: Client, limit: int, within_one: dict[str, str]) -> list[Any]:
-    listed: list[Any] = []
-    token = ""
-    while len(listed) < limit:
-        answer = client.runs.run_service_list_runs(
-            page_size=min(limit - len(listed), 100),
-            sort_by="created_at desc",
-            filter=where("storage_state", "ARCHIVED", NOT_EQUALS),
-            **within_one,
-            **({"page_token": token} if token else {}),
-        )
-        listed += answer.runs or []
-        token = answer.next_page_token
-        if not token:
-            break
-    return listed[:limit]
+def _newest(client: Client, limit: int, within_one: dict[str, Any]) -> list[Any]:
+    ask, kept = client.runs.run_service_list_runs, where("storage_state", "ARCHIVED", NOT_EQUALS)
+    newest = every(ask, "runs", page=min(limit, PAGE), sort_by="created_at desc", filter=kept, **within_one)
+    return list(islice(newest, limit))
 
 
 def _failed_step(client: Client, run: Any) -> str:

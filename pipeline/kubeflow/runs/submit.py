@@ -55,7 +55,7 @@ def submit(
         service_account=service_account,
     )
     run_id = _create_run(client, body, experiment)
-    url = f"{client.ui}/#/runs/details/{run_id}"
+    url = client.run_page(run_id)
     print(f"run {run_id} ({name}) of version {version.name}\n{url}", flush=True)
     if wait:
         wait_for(client, run_id, compiled.steps, url, namespace)

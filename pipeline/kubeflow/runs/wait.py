@@ -12,8 +12,8 @@ from pipeline.kubeflow.api.errors import CallFailed
 from pipeline.kubeflow.failure import failure, how_it_ended
 from pipeline.kubeflow.retry import retrying
 
-ENDS = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED", "ERROR")
-BAD = ("FAILED", "ERROR")
+ENDS = ("SUCCEEDED", "FAILED", "SKIPPED", "CANCELED")
+"""Of the API's states (V2beta1RuntimeState) those that a run stays in."""
 
 
 def wait_for(client: Client, run_id: str, steps: Sequence[str], url: str, namespace: str | None = None) -> None:
@@ -44,7 +44,7 @@ def states(run: Any, steps: Sequence[str]) -> dict[str, str]:
 def _together(each: set[str]) -> str:
     if len(each) == 1:
         return next(iter(each))
-    return next((state for state in BAD if state in each), "RUNNING")
+    return "FAILED" if "FAILED" in each else "RUNNING"
 
 
 def _watch(client: Client, run_id: str, steps: Sequence[str], start: float) -> Any:
@@ -75,7 +75,7 @@ def _why(client: Client, run: Any, steps: Sequence[str], namespace: str | None) 
         found = None
     if found is not None:
         return str(found)
-    failed = [task.display_name for task in _details(run) if task.state in BAD]
+    failed = [task.display_name for task in _details(run) if task.state == "FAILED"]
     return ", ".join([name for name in failed if name in steps] or failed) or _message(run.error)
 
 

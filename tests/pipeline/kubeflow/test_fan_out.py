@@ -14,7 +14,8 @@ from components.common import artifact
 from pipeline import cli
 from pipeline.kubeflow.cluster_sections import STEP_NAMES
 from pipeline.local.artifacts import gather
-from pipeline.task.task import _listed, run_task
+from pipeline.task.executor import listed
+from pipeline.task.task import run_task
 from tests.pipeline.kubeflow.test_compile import COMPILED, compile_with, documents, kubernetes, strict, tasks
 from tests.pipeline.local.test_artifacts import NEEDS, run_steps
 from tests.pipeline.test_parity import container
@@ -139,7 +140,7 @@ def test_the_join_is_told_its_parts_by_the_executor_input(tmp_path: Path, capsys
         "inputs": {"artifacts": {"parts": {"artifacts": [{"name": "embeddings", "uri": uri, "metadata": {}} for uri in uris]}}},
         "outputs": {"outputFile": str(tmp_path / "executor_output.json")},
     }
-    assert _listed(given, "parts") == ["/s3/bucket/run/1/embeddings", uris[1]]
+    assert listed(given, "parts") == ["/s3/bucket/run/1/embeddings", uris[1]]
     words = ["embed-join", "--params", "{}", "--out", str(tmp_path / "out")]
     assert run_task(json.dumps(given), words, lists=["parts"]) == 3
     assert "no embeddings artifact at /s3/bucket/run/1/embeddings" in capsys.readouterr().err

@@ -117,7 +117,8 @@ def test_the_webhook_is_told_in_one_line(
 def test_a_webhook_that_is_away_is_said_without_its_address(
     tmp_path: Path, closed_port: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for address in (f"http://127.0.0.1:{closed_port}/secret-part", "file:///secret-part"):
+    broken = ("file:///secret-part", "http://127.0.0.1/a secret-part", "http://127.0.0.1:secret-part/", "http://[secret-part/")
+    for address in (f"http://127.0.0.1:{closed_port}/secret-part", *broken):
         monkeypatch.setenv(outcome.WEBHOOK, address)
         record(tmp_path, {"state": "COMPLETE"})
         said = capsys.readouterr().err

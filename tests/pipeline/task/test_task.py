@@ -280,3 +280,8 @@ def test_a_section_that_is_no_json_object_is_said(tmp_path: Path, capsys: pytest
     line = ["prepare", "--params", "{}", "--out", str(tmp_path / "prepare" / "dataset")]
     assert cli.main(["task", "--executor-input", json.dumps(given), "--", *line]) == 2
     assert "the task's parameters data_settings are not a JSON object a section" in capsys.readouterr().err
+
+
+def test_a_gate_that_is_given_nothing_lets_nothing_pass(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["gate"]) == 2
+    assert "give --verdict DIR or --registration DIR" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from components.common import artifact
-from pipeline.task import task, ui_metadata
+from pipeline.task import executor, ui_metadata
 from tests.pipeline.task.test_task import executor_input, run, told
 
 ANY_JSON = st.recursive(
@@ -59,7 +59,7 @@ def test_whatever_an_artifact_holds_can_be_stored(tmp_path_factory: pytest.TempP
     told = executor_input(tmp_path_factory.getbasetemp() / "any-json", "prepare")
     out = Path(told["outputs"]["outputFile"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    task.write(told, {"dataset": metadata})
+    executor.write(told, {"dataset": metadata})
     assert set(as_the_launcher_stores(out)["dataset"]) == {key for key, value in metadata.items() if has_value(value)}
 
 
@@ -74,7 +74,7 @@ def test_an_executor_input_without_names_is_answered(tmp_path: Path) -> None:
     given = executor_input(tmp_path, "prepare")
     (tmp_path / "prepare").mkdir()
     del given["outputs"]["artifacts"]["dataset"]["artifacts"][0]["name"]
-    task.write(given, {"dataset": {"a": 1}})
+    executor.write(given, {"dataset": {"a": 1}})
     assert told(tmp_path, "prepare") == {"dataset": {"a": 1}}
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.kubeflow.retries import FOR_A_NODE_S, FOREVER_S, window_s
+from pipeline.kubeflow.argo_retries import FOR_A_NODE_S, FOREVER_S, window_s
 
 
 @pytest.mark.parametrize(
