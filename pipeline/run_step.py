@@ -82,7 +82,7 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt as error:  # a training that stopped in good order says where it goes on, and by which signal
         return _fail(str(error) or "interrupted", getattr(error, "exit_code", 130), debug)
     except Exception as error:
-        code = _exit_code(error)
+        code = exit_code(error)
         if os.environ.get(permanent_failure.VARIABLE):  # one of many nodes, whose exit code nobody sees
             permanent_failure.remember(Path(os.environ[permanent_failure.VARIABLE]), code)
         return _fail(_message(error), code, debug)
@@ -107,7 +107,8 @@ def _place(argv: Sequence[str], flag: str) -> int:
     return argv.index(f"--{flag}") + 1
 
 
-def _exit_code(error: Exception) -> int:
+def exit_code(error: Exception) -> int:
+    """What a command ends with that raised `error`."""
     from components.common.errors import GateRefused, SettingsError
     from data.errors import DataError
     from model.errors import ConfigError, PermanentTrainingError

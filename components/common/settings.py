@@ -4,6 +4,7 @@ A step is handed the sections that `pipeline/steps.py` names for it, and so cann
 `dvc.yaml`. Contradictions between fields are refused here, before any work.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from types import NoneType, UnionType
@@ -311,7 +312,8 @@ def first_problem(error: ValidationError, where_to_look: str) -> str:
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         message = f"unknown setting; {where_to_look}"
-    value = "" if isinstance(first["input"], (dict, BaseModel)) else f" = {first['input']!r}"
+    shown = re.sub(r"(?<=://)[^/\s]*@", "[...]@", repr(first["input"]))  # an address may hold a password
+    value = "" if isinstance(first["input"], (dict, BaseModel)) else f" = {shown}"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return f"{key + value + ': ' if key else ''}{message}{more}"
 

@@ -72,7 +72,7 @@ def _pod(task: dsl.PipelineTask, name: str, cluster: Cluster) -> None:
     kubernetes.use_field_path_as_env(task, run_id.VARIABLE, f"metadata.labels['{run_id.LABEL}']")
     for variable, value in cluster.environment().items():
         task.set_env_variable(variable, value)
-    if name in BY_NAME and not cluster.pods.covers(name):
+    if not cluster.pods.covers(name):  # of tasks around the steps only where it is for all: a gate needs no GPU node
         return
     for label, value in cluster.pods.labels.items():
         kubernetes.add_pod_label(task, label, value)

@@ -60,7 +60,12 @@ def run_task(
         work_folder.check_writable(keep_in)
     out = Path(flag_value(argv, "out"))
     before = _written(out)
-    code = _run_step(argv, processes, trainjob, failure_file, keep)
+    try:
+        code = _run_step(argv, processes, trainjob, failure_file, keep)
+    except Exception as error:  # of what is around a TrainJob, such as a damaged input: a step itself ends with a code
+        if failure_file is not None:
+            permanent_failure.remember(failure_file, run_step.exit_code(error))
+        raise
     if _written(out) not in (None, before):
         executor.write(given, _metadata(given, argv[0], out, [pair.split("=", 1) for pair in show]))
         if keep_in is not None:

@@ -10,7 +10,7 @@ from components.common.errors import ArtifactError, GateRefused, SettingsError
 from data.errors import DataError
 from model.errors import CheckpointError, ConfigError, PermanentTrainingError, TrainingError
 from pipeline.cli import main
-from pipeline.run_step import _exit_code, _message, dier, one_line
+from pipeline.run_step import _message, dier, exit_code, one_line
 
 ROOT = Path(__file__).parents[2]
 HEAVY = "torch,torchvision,sklearn,pandas,numpy,mlflow,great_expectations,kfp,dvc,pydantic,yaml,matplotlib"
@@ -58,8 +58,8 @@ def test_help_answers_at_once() -> None:
         (ValueError("x"), 1),
     ],
 )
-def test_each_kind_of_error_has_its_exit_code(error: Exception, code: int) -> None:
-    assert _exit_code(error) == code
+def test_each_kind_of_error_has_itsexit_code(error: Exception, code: int) -> None:
+    assert exit_code(error) == code
 
 
 def test_an_unforeseen_error_is_one_line_too() -> None:

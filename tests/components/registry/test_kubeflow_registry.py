@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from components import register
-from components.common.errors import GateRefused
-from components.common.settings import RegisterSettings
+from components.common.errors import GateRefused, SettingsError
+from components.common.settings import RegisterSettings, parse
 from components.registry import kubeflow_registry, versions
 from components.registry.kubeflow_registry import Entry
 from components.tracking.client import TrackingError, connect
@@ -121,6 +121,10 @@ def test_a_token_goes_along_where_there_is_one(server: StandIn, monkeypatch: pyt
 def test_an_address_that_is_none_or_holds_a_password_is_refused(url: str) -> None:
     with pytest.raises(ValidationError):
         RegisterSettings(model_registry=url)
+    with pytest.raises(SettingsError) as caught:
+        parse({"register": {"model_registry": url}}, "params.yaml")
+    assert "register.model_registry = '" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.slow

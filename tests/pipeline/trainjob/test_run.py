@@ -274,6 +274,8 @@ def test_a_damaged_input_is_found_before_anything_is_made(task: Task, api: Stand
     assert task.run() == 3
     assert "does not match its sha256" in task.err
     assert not api.calls
+    assert task.run() == 3  # and the next try does not look again
+    assert "which a retry cannot cure" in task.err
 
 
 def test_a_complete_job_without_a_model_is_an_error(task: Task, api: StandIn) -> None:
