@@ -61,3 +61,9 @@ def log(backend: Backend, run: dict[str, Any], task: str, attempt: int = 0) -> s
 def messages(backend: Backend, run: dict[str, Any]) -> list[str]:
     """What Argo says of nodes."""
     return [node.message for node in backend.workflow(run["run_id"]).nodes.all() if node.message]
+
+
+def failed(backend: Backend, run: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Of each node that did not end well its name, what Argo says of it, and the end of its log."""
+    nodes = backend.workflow(run["run_id"]).nodes.all()
+    return [(node.name, node.message, node.log[-500:]) for node in nodes if node.phase in ("Failed", "Error")]

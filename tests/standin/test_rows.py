@@ -21,7 +21,7 @@ from pipeline.steps import BY_NAME
 from tests.pipeline.kubeflow import kfp_standin
 from tests.standin.backend import Backend, body_of
 from tests.standin.clock import Clock, StoppedClock
-from tests.standin.dier import log, messages, ready, short, text
+from tests.standin.dier import failed, log, messages, ready, short, text
 from tests.standin.pod import Ended, Pod
 from tests.standin.processes import ProcessPods
 from tests.standin.scripted import Script, ScriptedPods, make_outputs, wait_for_stop, work
@@ -59,7 +59,7 @@ def real(open_folder: Path) -> tuple[Backend, ProcessPods, str]:
     backend = ready(Backend(open_folder / "real", pods), "sqlite:////mlflow/mlflow.db")
     backend.cluster.claim("mlflow", (10001, 10001), 0o775)
     run = backend.run(REAL(), short(), timeout=600)
-    assert run["state"] == "SUCCEEDED", (messages(backend, run), log(backend, run, "register"))
+    assert run["state"] == "SUCCEEDED", failed(backend, run)
     return backend, pods, run["run_id"]
 
 
