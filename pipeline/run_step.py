@@ -69,7 +69,7 @@ dier = Commands(
 
 def run(argv: Sequence[str]) -> int:
     """Run one command and return its exit code. An error is one line on stderr, after a traceback with --debug."""
-    debug = "--debug" in argv
+    debug, umask = "--debug" in argv, file_modes.current()
     try:
         file_modes.set_umask()
         with dier.make_context("dier", list(argv)) as context:
@@ -86,6 +86,8 @@ def run(argv: Sequence[str]) -> int:
         if os.environ.get(permanent_failure.VARIABLE):  # one of many nodes, whose exit code nobody sees
             permanent_failure.remember(Path(os.environ[permanent_failure.VARIABLE]), code)
         return _fail(_message(error), code, debug)
+    finally:
+        os.umask(umask)  # that of the process, which other commands may run in
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str:

@@ -12,6 +12,13 @@ IN_TASKS = "007"
 """Folders 0770 and files 0660."""
 
 
+def current() -> int:
+    """The umask as it is; the system tells it only to who sets another one."""
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
 def set_umask(otherwise: str = "") -> None:
     """Take the umask of the environment, or the one given, or leave it. Raises SettingsError for one that is no umask."""
     wanted = os.environ.get(VARIABLE) or otherwise

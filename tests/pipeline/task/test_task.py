@@ -10,7 +10,7 @@ from components.common import artifact
 from pipeline import cli
 from pipeline.kubeflow.cluster_sections import STEP_NAMES
 from pipeline.steps import BY_NAME, STEPS
-from pipeline.task import task
+from pipeline.task import file_modes, task
 from pipeline.task.task import run_task
 
 SHORT = {
@@ -285,3 +285,10 @@ def test_a_section_that_is_no_json_object_is_said(tmp_path: Path, capsys: pytest
 def test_a_gate_that_is_given_nothing_lets_nothing_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["gate"]) == 2
     assert "give --verdict DIR or --registration DIR" in capsys.readouterr().err
+
+
+def test_a_task_leaves_the_umask_of_its_process_as_it_was(tmp_path: Path) -> None:
+    before = file_modes.current()
+    assert run(tmp_path, "prepare") == 0
+    assert (tmp_path / "prepare" / "dataset").stat().st_mode & 0o777 == 0o770
+    assert file_modes.current() == before
