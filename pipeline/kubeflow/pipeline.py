@@ -141,7 +141,9 @@ def _loop(embed: BaseComponent, cluster: Cluster) -> BaseComponent:
         values = dict(zip(annotations, given, strict=True))
         whole = {name: values[name] for name in settings}
         with dsl.ParallelFor(values["sections"], name="timesteps", parallelism=cluster.embed.parallelism) as part:
-            task = embed(**whole | {section: part}, **{name: values[name] for name in artifacts})
+            # the part says its own timestep, which counts; the list of all would be in the cache's key of each
+            one = {section: part, **{name: [] for name in parameters.own(["embed"])}}
+            task = embed(**one, **{name: values[name] for name in artifacts})
             place(task, "embed", cluster)
         joined = join(**whole, parts=dsl.Collected(task.outputs["embeddings"]))
         place(joined, JOIN, cluster)

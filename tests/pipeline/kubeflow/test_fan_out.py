@@ -64,6 +64,14 @@ def test_it_loops_over_the_sections_that_a_first_task_gives(compiled: tuple[dict
     assert given["embed_timesteps"] == {"componentInputParameter": "embed_timesteps"}
 
 
+def test_no_embed_is_told_of_the_other_timesteps(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """They would be in the key of its cache: one timestep more, and all were embedded anew."""
+    _, repeated = the_loop(compiled[0])
+    given = repeated["embed"]["inputs"]["parameters"]
+    assert given["embed_timesteps"] == {"runtimeValue": {"constant": []}}
+    assert set(given) == {"embed_settings", "embed_timesteps"}
+
+
 def test_each_embed_is_the_very_command_line_of_the_pipeline_without(
     compiled: tuple[dict[str, Any], dict[str, Any]], plain: dict[str, Any]
 ) -> None:
