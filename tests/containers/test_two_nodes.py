@@ -275,13 +275,14 @@ class TrainTask:
         wanted = {"image": self.image, "work": {"claim": "dier-work"}, "trainjob": {"nodes": 2}, "shared_memory": None}
         spec = next(yaml.safe_load_all(compiled(parse({}, "test"), Cluster.model_validate(wanted))))
         container = spec["deploymentSpec"]["executors"]["exec-train"]["container"]
-        values = {f"inputs.parameters['{name}_settings']": json.dumps(SETTINGS[name]) for name in SETTINGS}
-        values |= {
+        values = {
             f"inputs.artifacts['{name}_in'].path": str(TASK / step / name)
             for step, name in (("prepare", "dataset"), ("validate", "verdict"))
         }
         values |= {f"outputs.artifacts['{name}'].path": str(TASK / "train" / name) for name in ("model", *shown_by(spec))}
-        given = json.dumps(executor_input(TASK, "train"))
+        told = executor_input(TASK, "train")
+        told["inputs"]["parameterValues"] = {f"{name}_settings": SETTINGS[name] for name in SETTINGS}
+        given = json.dumps(told)
         return [
             given if word == "{{$}}" else re.sub(r"{{\$\.([^}]*)}}", lambda found: values.get(found[1], found[0]), word)
             for word in [*container["command"], *container["args"]]
