@@ -29,12 +29,12 @@ from tests.pipeline.kubeflow.kfp_standin import DROP, HANG, HTML, Reply, StandIn
         (Reply(302, "", {"Location": f"https://login/{TOKEN}?state=1"}), "is redirected to https://login/[token]: a login page?"),
         (HTML, "was answered with no JSON, such as a login page"),
         (DROP, "the connection broke (Remote end closed connection without response)"),
-        (HANG, "no answer within 0.8 s"),
+        (HANG, "no answer within 1.5 s"),
     ],
 )
 @pytest.mark.parametrize("call", ["GET /healthz", "POST /runs"])
 def test_a_wrong_answer_is_one_line_and_no_request_is_repeated(
-    dier: Command, server: StandIn, token: Path, call: str, reply: Reply, message: str
+    dier: Command, impatient: None, server: StandIn, token: Path, call: str, reply: Reply, message: str
 ) -> None:
     server.on(call, reply)
     start = time.monotonic()

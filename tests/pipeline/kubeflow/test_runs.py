@@ -142,7 +142,7 @@ def test_a_retry_may_be_waited_for(dier: Command, server: StandIn) -> None:
 @pytest.mark.parametrize("reply", [DROP, HANG])
 @pytest.mark.parametrize(("command", "state"), [("retry", "FAILED"), ("terminate", "RUNNING")])
 def test_a_lost_answer_is_not_asked_for_again(
-    dier: Command, server: StandIn, command: str, state: str, reply: standin.Reply
+    dier: Command, impatient: None, server: StandIn, command: str, state: str, reply: standin.Reply
 ) -> None:
     server.polls = [{}]
     server.add_run(state)
