@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A time limit for each example says how busy the machine is, not what the code does.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 Once = Callable[[str, Callable[[Path], object]], Path]
 
