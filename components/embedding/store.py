@@ -5,6 +5,7 @@ Successive rows are successive images; the column `index` counts from the split'
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from components.common.errors import ArtifactError
 Floats = npt.NDArray[np.floating[Any]]
 Ints = npt.NDArray[np.int64]
 
+PART = "embeddings-part"
+"""Kind of an artifact with the embeddings of some shards alone: nobody but the join takes it for embeddings."""
 PIECE = 4096
 """Rows read at a time."""
 
@@ -35,24 +38,38 @@ def files_of(folder: Path, split: str, t: int) -> list[Path]:
     return [whole] if whole.is_file() else sorted(whole.with_suffix("").glob("*.parquet"))
 
 
-def write(file: Path, labels: npt.NDArray[Any], pieces: Iterable[Floats], dtype: str, first: int = 0) -> None:
-    """Write embeddings (n, D) piece by piece beside their labels (N,) or (N, L): those of the images `first`, `first` + 1, ...
+class Writer:
+    """Writes a file of embeddings piece by piece; its first image is the split's image `first`. No piece, no file."""
 
-    `labels` are the file's own: labels[0] is that of image `first`. No piece, no file.
-    """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    writer, start = None, 0
-    for piece in pieces:
-        some = labels[start : start + len(piece)]
-        index = np.arange(first + start, first + start + len(piece))
-        table = pa.table([pa.array(index), _column(some), _column(piece.astype(dtype))], names=["index", "label", "embedding"])
-        if writer is None:
+    def __init__(self, file: Path, dtype: str, first: int = 0) -> None:
+        self._file, self._dtype, self._next = file, dtype, first
+        self._opened: pq.ParquetWriter | None = None
+
+    def add(self, labels: npt.NDArray[Any], piece: Floats) -> None:
+        """Add the embeddings (n, D) of the next images beside their labels (n,) or (n, L)."""
+        index = np.arange(self._next, self._next + len(piece))
+        columns = [pa.array(index), _column(labels), _column(piece.astype(self._dtype))]
+        table = pa.table(columns, names=["index", "label", "embedding"])
+        if self._opened is None:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
             # floats of a network do not compress; a dictionary of them would only cost time
-            writer = pq.ParquetWriter(file, table.schema, compression="none", use_dictionary=False)
-        writer.write_table(table)
-        start += len(piece)
-    if writer is not None:
-        writer.close()
+            self._opened = pq.ParquetWriter(self._file, table.schema, compression="none", use_dictionary=False)
+        self._opened.write_table(table)
+        self._next += len(piece)
+
+    def close(self) -> None:
+        """End the file."""
+        if self._opened is not None:
+            self._opened.close()
+
+
+def write(file: Path, labels: npt.NDArray[Any], pieces: Iterable[Floats], dtype: str, first: int = 0) -> None:
+    """Write embeddings (n, D) piece by piece beside their labels (N,) or (N, L), which are this file's own."""
+    start = 0
+    with closing(Writer(file, dtype, first)) as writer:
+        for piece in pieces:
+            writer.add(labels[start : start + len(piece)], piece)
+            start += len(piece)
 
 
 def read(embedded: Artifact, split: str, t: int, rows: Ints | None = None) -> npt.NDArray[np.float32]:
