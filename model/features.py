@@ -1,6 +1,9 @@
 """What is read out of a trained model: embeddings, the denoiser's layers, denoised images, the shuffled-v_t gap."""
 
+import contextlib
+from collections import deque
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .dier import DiER
-from .images import Images, to_images, to_tensor
+from .images import Images, scaled, to_images, to_tensor
 from .objective import clean
 from .rng import derangement, generator, sample
 from .schedule import add_noise, log_snr
@@ -16,6 +19,8 @@ from .schedule import add_noise, log_snr
 Floats = npt.NDArray[np.float32]
 GAP_IMAGES = 500
 """Images behind a shuffled-v_t gap at most."""
+IN_FLIGHT = 3
+"""Batches on their way at a time on CUDA: one whose embeddings are fetched, one that computes, one that is read."""
 
 
 def _batches(images: Images, size: int, device: torch.device | str) -> Iterator[tuple[int, Tensor]]:
@@ -34,11 +39,89 @@ def _noise_like(x: Tensor, seed: int, *what: str | int) -> Tensor:
 @torch.inference_mode()
 def embed(model: DiER, images: Images, t: int, *, batch_size: int = 500, device: torch.device | str = "cpu") -> Floats:
     """The embeddings v_t of images (N, H, W, C) uint8 at one timestep: (N, embed_dim) float32. The model must be on `device`."""
-    out = np.empty((len(images), model.config.embed_dim), np.float32)
-    at = torch.tensor([t], device=device)  # one row: what depends on t alone is computed once a batch, not once an image
-    for start, x in _batches(images, batch_size, device):
-        out[start : start + len(x)] = model.encoder(x, at).float().cpu().numpy()
+    out, done = np.empty((len(images), model.config.embed_dim), np.float32), 0
+    for (v,) in embed_batches(model, images, [t], batch_size=batch_size, device=device):
+        out[done : done + len(v)] = v
+        done += len(v)
     return out
+
+
+@torch.inference_mode()
+def embed_batches(
+    model: DiER,
+    images: Images,
+    timesteps: Sequence[int],
+    *,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    precision: Literal["float32", "bf16"] = "float32",
+    one_shape: bool = False,
+    in_flight: int | None = None,
+) -> Iterator[Floats]:
+    """Yield v_t of successive batches of images (N, H, W, C) uint8 at each timestep: (T, n, embed_dim) float32.
+
+    Each image is read and copied once for all timesteps. On CUDA the host never waits for the batch that it has just begun: the
+    next ones are read into pinned memory, and copied on a stream of their own, while that one computes, and what it gives comes
+    back into pinned memory; it is fetched `in_flight` batches later (None = IN_FLIGHT). No thread is needed, as CUDA's work runs
+    beside the host anyway. On a CPU streams and events do nothing, and the same lines are a plain loop over batches.
+    `one_shape` fills the last batch up, so that compiled blocks see one number of images.
+    """
+    device = torch.device(device)
+    size = batch_size if one_shape else min(batch_size, len(images))
+    number = in_flight or (IN_FLIGHT if device.type == "cuda" else 1)
+    shape = (len(timesteps), size, model.config.embed_dim)
+    slots = deque(_Slot((size, *images.shape[1:]), shape, device) for _ in range(number))
+    # one row each: what depends on t alone is computed once a batch, not once an image
+    at = [torch.tensor([t], device=device) for t in timesteps]
+    bf16 = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    for start in range(0, len(images), batch_size):
+        slots.rotate(-1)
+        slot = slots[-1]  # the one that was begun first
+        if slot.images:
+            yield slot.fetch()
+        x = slot.begin(images[start : start + batch_size], one_shape)
+        with bf16:
+            slot.finish([model.encoder(x, t).float() for t in at])
+    for slot in slots:
+        if slot.images:
+            yield slot.fetch()
+
+
+class _Slot:
+    """Where a batch on its way is: memory on the host, pinned for CUDA, and on the device; a CPU has one memory for both."""
+
+    def __init__(self, pixels: tuple[int, ...], v: tuple[int, ...], device: torch.device) -> None:
+        """For images `pixels` (B, H, W, C) and embeddings `v` (T, B, embed_dim)."""
+        library, pinned = torch.get_device_module(device), device.type == "cuda"
+        self._pixels = torch.zeros(pixels, dtype=torch.uint8, pin_memory=pinned)
+        self._on_device = self._pixels.to(device)
+        self._v = torch.empty(v, pin_memory=pinned)
+        self._library, self._compute = library, library.current_stream(device)
+        self._copies, self._done = library.Stream(device), library.Event()
+        self.images = 0
+        """Images of the batch that is on its way here."""
+
+    def begin(self, images: Images, whole: bool) -> Tensor:
+        """Copy images (n, H, W, C) to the device: (n, C, H, W) in [-1, 1], or of the `whole` memory (B, C, H, W)."""
+        self.images = len(images)
+        here = slice(0, len(images))
+        self._pixels.numpy()[here] = images
+        with self._library.stream(self._copies):
+            self._on_device[here].copy_(self._pixels[here], non_blocking=True)
+        self._compute.wait_stream(self._copies)
+        return scaled(self._on_device if whole else self._on_device[here])
+
+    def finish(self, v: Sequence[Tensor]) -> None:
+        """Let embeddings (B or n, embed_dim) of each timestep come back, when they are computed."""
+        for place, one in zip(self._v, v, strict=True):
+            place[: self.images].copy_(one[: self.images], non_blocking=True)
+        self._done.record(self._compute)
+
+    def fetch(self) -> Floats:
+        """Wait for the batch that is on its way here, and give its embeddings (T, n, embed_dim)."""
+        self._done.synchronize()
+        v, self.images = self._v[:, : self.images].numpy().copy(), 0
+        return v
 
 
 @torch.inference_mode()

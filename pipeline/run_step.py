@@ -181,14 +181,15 @@ for _step in STEPS:
 
 @dier.command(SPLIT)
 @PARAMS
+@click.option("--parts", type=click.IntRange(1), default=1, show_default=True, help="parts of the images' files, every n-th each")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="where the list goes")
-def _embed_split(params: str, out: Path) -> None:
-    """Write the settings of embed once for each timestep, as a JSON list."""
+def _embed_split(params: str, parts: int, out: Path) -> None:
+    """Write the settings of embed once for each timestep and part, as a JSON list."""
     from components.common import settings
     from components.embedding.parts import split
     from model.atomic import write_whole
 
-    sections = [part.model_dump(mode="json", exclude_none=True) for part in split(settings.load(params).embed)]
+    sections = [part.model_dump(mode="json", exclude_none=True) for part in split(settings.load(params).embed, parts)]
     write_whole(out, json.dumps(sections))
 
 
@@ -197,7 +198,7 @@ def _embed_split(params: str, out: Path) -> None:
 @click.option("--parts", type=PATH, multiple=True, required=True, metavar="DIR", help="embeddings (repeatable)")
 @OUT
 def _embed_join(params: str, parts: Sequence[Path], out: Path) -> None:
-    """Join embeddings of single timesteps into what one embed makes."""
+    """Join embeddings of single timesteps and parts into what one embed makes."""
     from components.common import settings
     from components.embedding.parts import join
 

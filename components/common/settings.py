@@ -183,9 +183,22 @@ class EmbedSettings(Section):
     dtype: Literal["float16", "float32"] = Field("float32", description="number format on disk")
     batch_size: Int = Field(500, ge=1, description="images at a time")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto = cuda where there is one")
+    precision: Literal["float32", "bf16"] = Field("float32", description="bf16 = autocast with float32 weights")
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="torch.compile of the blocks; auto = where a compiler is installed and a timestep is long enough to repay it",
+    )
+    part: list[Int] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="[k, n] = every n-th file of images from the k-th on (0 <= k < n), for dier embed-join; null = all",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> "EmbedSettings":
+        if self.part is not None and not 0 <= self.part[0] < self.part[1]:
+            raise ValueError(f"embed.part {self.part} is no [k, n] with 0 <= k < n: the parts of 4 are [0, 4] to [3, 4]")
         for name in ("timesteps", "splits"):
             values = getattr(self, name)
             if len(set(values)) != len(values):

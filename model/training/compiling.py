@@ -11,22 +11,30 @@ from ..config import ModelConfig
 from ..errors import ConfigError
 
 LEAST_WORK = 1e14
-"""Floating-point operations of a training on a CPU from which compiling repays itself twice: some 12 minutes of two cores."""
+"""Floating-point operations on a CPU from which compiling repays itself twice: some 12 minutes of two cores."""
 
 
 def training_work(config: ModelConfig, images: int) -> float:
-    """Floating-point operations of training on so many images: 24 D^2 a token, block and network forward, twice that backward."""
-    return 2 * 3 * 24.0 * config.dim**2 * config.depth * config.tokens * images
+    """Floating-point operations of training on so many images: both networks forward, and twice that backward."""
+    return 2 * 3 * encoding_work(config, images)
 
 
-def choose_compile(wanted: str, device: torch.device, work: float) -> tuple[bool, str]:
-    """auto | on | off to a decision and its reason. Raises ConfigError for an `on` without a compiler."""
+def encoding_work(config: ModelConfig, images: int) -> float:
+    """Floating-point operations of the encoder on so many images: 24 D^2 a token and block."""
+    return 24.0 * config.dim**2 * config.depth * config.tokens * images
+
+
+def choose_compile(wanted: str, device: torch.device, work: float, section: str = "train") -> tuple[bool, str]:
+    """auto | on | off to a decision and its reason. Raises ConfigError for an `on` without a compiler.
+
+    `wanted` is the setting `compile` of the section, `work` what is to be done in floating-point operations.
+    """
     if wanted == "off":
-        return False, "train.compile is off"
+        return False, f"{section}.compile is off"
     missing = _missing(device)
     if missing:
         if wanted == "on":
-            raise ConfigError(f"train.compile = 'on', but {missing}: install it, or use auto or off")
+            raise ConfigError(f"{section}.compile = 'on', but {missing}: install it, or use auto or off")
         return False, f"{missing}, so nothing is compiled"
     if wanted == "auto" and device.type == "cpu" and work < LEAST_WORK:
         return False, "a run this short does not repay compiling"

@@ -1,4 +1,4 @@
-"""How many timesteps a fanned-out embed may have: what the join is told of them must fit into one argument of a command.
+"""How many tasks a fanned-out embed may have: what the join is told of what they made must fit into one argument of a command.
 
 Kubeflow's driver hands a task its inputs as one word of the launcher's command line, `--executor_input JSON`, and `{{$}}` puts the
 same once more into our own (kubeflow/pipelines 2.17.0, backend/src/v2/driver/driver.go:326). Linux takes 128 KiB for one word
@@ -12,7 +12,7 @@ from typing import Any
 from components.common.errors import SettingsError
 from pipeline.kubeflow import parameters
 from pipeline.kubeflow.compiled_file import Package
-from pipeline.steps import JOIN, LOOP
+from pipeline.steps import JOIN, LOOP, SPLIT
 
 LONGEST_ARGUMENT = 32 * 4096 - 1
 KEPT = LONGEST_ARGUMENT // 10
@@ -35,17 +35,19 @@ STORE = {
 """What the launcher adds to every artifact's metadata (config/env.go:177, metadata/client.go:1245)."""
 
 
-def check_arguments(timesteps: int, *, pipeline_root: str = STOCK_ROOT, pipeline: str = "dier") -> None:
-    """Raise SettingsError where a fanned-out embed has more timesteps than the join's arguments can name.
+def check_arguments(timesteps: int, parts: int = 1, *, pipeline_root: str = STOCK_ROOT, pipeline: str = "dier") -> None:
+    """Raise SettingsError where a fanned-out embed has more tasks, timesteps times parts, than the join's arguments can name.
 
     The default root is that of Kubeflow's manifests; a longer one leaves room for fewer.
     """
-    fit = fitting_timesteps(pipeline_root, pipeline)
-    if timesteps > fit:
+    tasks, fit = timesteps * parts, fitting_tasks(pipeline_root, pipeline)
+    if tasks > fit:
+        asked = f"{timesteps} timesteps" + (f" of {parts} parts" if parts > 1 else "")
+        fewer = "timesteps in embed.timesteps" + (", a smaller embed.parts" if parts > 1 else "")
         raise SettingsError(
-            f"embed.fan_out with {timesteps} timesteps: what Kubeflow tells embed-join of its parts is about "
-            f"{_size(timesteps, pipeline_root, pipeline) // 1024} KiB, and an argument may have 128: at most {fit} fit; "
-            "take fewer in embed.timesteps, or embed.fan_out: false"
+            f"embed.fan_out with {asked}: what Kubeflow tells embed-join of its parts is about "
+            f"{_size(tasks, pipeline_root, pipeline) // 1024} KiB, and an argument may have 128: at most {fit} fit; "
+            f"take fewer {fewer}, or embed.fan_out: false"
         )
 
 
@@ -53,17 +55,23 @@ def check_run(compiled: Package, arguments: dict[str, Any]) -> None:
     """The same for a run with these arguments."""
     if f"comp-{LOOP}" in compiled.spec["components"]:
         embed = parameters.merged({**compiled.defaults, **arguments})["embed"]
-        check_arguments(len(embed["timesteps"]), pipeline=compiled.name)
+        check_arguments(len(embed["timesteps"]), _parts(compiled), pipeline=compiled.name)
 
 
-def fitting_timesteps(pipeline_root: str = STOCK_ROOT, pipeline: str = "dier") -> int:
-    """How many timesteps fit."""
+def fitting_tasks(pipeline_root: str = STOCK_ROOT, pipeline: str = "dier") -> int:
+    """How many tasks fit."""
     fixed, each = _size(0, pipeline_root, pipeline), _size(1, pipeline_root, pipeline) - _size(0, pipeline_root, pipeline)
     return (LONGEST_ARGUMENT - KEPT - fixed) // each
 
 
-def _size(timesteps: int, pipeline_root: str, pipeline: str) -> int:
-    """Bytes of the join's executor input: of each timestep a part, and a number in the settings."""
+def _parts(compiled: Package) -> int:
+    """The parts of a timestep that the compiled pipeline tells embed-split of."""
+    words = compiled.spec["deploymentSpec"]["executors"][f"exec-{SPLIT}"]["container"]["args"]
+    return int(words[words.index("--parts") + 1]) if "--parts" in words else 1  # compiled before there were parts
+
+
+def _size(tasks: int, pipeline_root: str, pipeline: str) -> int:
+    """Bytes of the join's executor input: of each task an artifact, and at most a number in the settings."""
     uuid = "0" * 36
     root = f"{pipeline_root}/{pipeline}/{uuid}"
     part = {
@@ -73,6 +81,7 @@ def _size(timesteps: int, pipeline_root: str, pipeline: str) -> int:
         "metadata": {
             "fingerprint": "0" * 64,
             "timesteps": {"list": [999]},
+            "part": "100 of 100",
             "splits": {"list": ["train", "val", "test"]},
             "dtype": "float32",
             "embed_dim": 4096,
@@ -89,12 +98,12 @@ def _size(timesteps: int, pipeline_root: str, pipeline: str) -> int:
         "device": "auto",
         "dtype": "float32",
         "splits": ["train", "val", "test"],
-        "timesteps": [999] * timesteps,
+        "timesteps": [999] * tasks,
     }
     given = {
         "inputs": {
             "parameterValues": {"embed" + parameters.SUFFIX: settings},
-            "artifacts": {"parts": {"artifacts": [part] * timesteps}},
+            "artifacts": {"parts": {"artifacts": [part] * tasks}},
         },
         "outputs": {"artifacts": made, "outputFile": f"/{root}/{JOIN}/{uuid}/output_metadata.json"},
     }

@@ -78,6 +78,8 @@ class Cluster(Section):
             raise ValueError(
                 f"trainjob.nodes {self.trainjob.nodes} needs work.claim: the nodes meet in it (access mode ReadWriteMany)"
             )
+        if self.embed.parts > 1 and not self.embed.fan_out:
+            raise ValueError(f"embed.parts {self.embed.parts} needs embed.fan_out: true: without it embed is one task")
         return self
 
     @property

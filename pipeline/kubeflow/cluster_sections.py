@@ -250,7 +250,10 @@ class TrainJob(Section):
 
 
 class Embed(Section):
-    """embed as one task a timestep, for sets that keep one task busy for too long."""
+    """embed as one task a timestep and part of the shards, for sets that keep one task busy for too long."""
 
     fan_out: bool = Field(False, description="one task a timestep of embed.timesteps, and one that joins what they made")
+    parts: Int = Field(
+        1, ge=1, le=1000, description="tasks a timestep, each of which embeds every parts-th file of images (data.shard_mb)"
+    )
     parallelism: Int = Field(4, ge=1, le=1000, description="of these tasks at a time")

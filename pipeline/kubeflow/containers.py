@@ -77,21 +77,21 @@ def outcome_component(cluster: Cluster) -> BaseComponent:
 
 
 def split_component(cluster: Cluster) -> BaseComponent:
-    """Of the task that gives the settings of embed once for each timestep."""
+    """Of the task that gives the settings of embed once for each timestep and part."""
     annotations: dict[str, Any] = parameters.types(list(parameters.of_task(["embed"])))
     annotations |= {"sections": dsl.OutputPath(list[dict])}  # type: ignore[type-arg]
 
     def specification(*given: Any) -> dsl.ContainerSpec:
         values = dict(zip(annotations, given, strict=True))
-        arguments = [SPLIT, "--params", NO_SETTINGS, "--out", values["sections"]]
+        arguments = [SPLIT, "--params", NO_SETTINGS, "--parts", str(cluster.embed.parts), "--out", values["sections"]]
         return dsl.ContainerSpec(image=cluster.image, command=[*TASK, "--"], args=arguments)
 
-    specification.__name__, specification.__doc__ = SPLIT, "The settings of embed, once for each timestep."
+    specification.__name__, specification.__doc__ = SPLIT, "The settings of embed, once for each timestep and part."
     return dsl.container_component(signed(specification, annotations))
 
 
 def join_component(cluster: Cluster) -> BaseComponent:
-    """Of the task that makes one artifact of the embeddings of every timestep."""
+    """Of the task that makes one artifact of the embeddings of every timestep and part."""
     annotations: dict[str, Any] = parameters.types(list(parameters.of_task(["embed"])))
     annotations |= {"parts": dsl.Input[list[dsl.Dataset]], "embeddings": dsl.Output[dsl.Dataset]}
 
@@ -100,7 +100,7 @@ def join_component(cluster: Cluster) -> BaseComponent:
         arguments = [JOIN, "--params", NO_SETTINGS, "--out", values["embeddings"].path]
         return dsl.ContainerSpec(image=cluster.image, command=[*TASK, "--list", "parts", "--"], args=arguments)
 
-    specification.__name__, specification.__doc__ = JOIN, "Make one artifact of the embeddings of every timestep."
+    specification.__name__, specification.__doc__ = JOIN, "Make one artifact of the embeddings of every timestep and part."
     return dsl.container_component(signed(specification, annotations))
 
 

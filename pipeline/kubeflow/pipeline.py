@@ -6,11 +6,12 @@ The components are in pipeline/kubeflow/containers.py; what the cluster is asked
 in pipeline/kubeflow/placement.py. A failed task keeps nothing but its log on Kubeflow, so validate and register end well once
 their artifact is whole, and a gate, a task of its own, ends the run.
 
-With `embed.fan_out` in the cluster file embed is a task a timestep, for sets that keep one task busy for too long:
+With `embed.fan_out` in the cluster file embed is a task a timestep, and with `embed.parts` a task a timestep and part of the
+shards, for sets that keep one task busy for too long:
 
-embed-split ──▶ embed-by-timestep: for each timestep  embed  ──▶ embed-join ──▶ embeddings
+embed-split ──▶ embed-by-timestep: for each timestep and part  embed  ──▶ embed-join ──▶ embeddings
 
-embed-split gives the settings of embed once for each timestep. The embed inside the loop is the very component of the pipeline
+embed-split gives the settings of embed once for each of them. The embed inside the loop is the very component of the pipeline
 without fan-out, and embed-join makes one artifact of theirs, the same to the last byte (components/embedding/parts.py). Loop and
 join are a pipeline of their own: Kubeflow's local runner loops over a pipeline's parameter, but not over a container's output.
 """
@@ -46,7 +47,7 @@ def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> No
     wanted.check_image(allow_tag)
     wanted.check_tracking()
     if wanted.embed.fan_out:
-        check_arguments(len(defaults.embed.timesteps))
+        check_arguments(len(defaults.embed.timesteps), wanted.embed.parts)
     write_whole(out, compiled(defaults, wanted))
     say(f"compiled {out} (image {wanted.image})")
 
@@ -125,14 +126,14 @@ def _tasks(parts: dict[str, BaseComponent], values: dict[str, Any], cluster: Clu
 
 
 def _embeddings(parts: dict[str, BaseComponent], given: dict[str, Any], artifacts: dict[str, Any], cluster: Cluster) -> Any:
-    """embed as a task a timestep; gives the joined artifact."""
+    """embed as a task a timestep and part; gives the joined artifact."""
     sections = parts[SPLIT](**given)
     place(sections, SPLIT, cluster)
     return parts[LOOP](**given, sections=sections.outputs["sections"], **artifacts).output
 
 
 def _loop(embed: BaseComponent, cluster: Cluster) -> BaseComponent:
-    """The loop over timesteps and the join, as a pipeline of their own."""
+    """The loop over timesteps and parts, and the join, as a pipeline of their own."""
     section = "embed" + parameters.SUFFIX
     settings = parameters.types(list(parameters.of_task(["embed"])))
     artifacts, join = inputs(BY_NAME["embed"], cluster), containers.join_component(cluster)
@@ -141,7 +142,7 @@ def _loop(embed: BaseComponent, cluster: Cluster) -> BaseComponent:
         values = dict(zip(annotations, given, strict=True))
         whole = {name: values[name] for name in settings}
         with dsl.ParallelFor(values["sections"], name="timesteps", parallelism=cluster.embed.parallelism) as part:
-            # the part says its own timestep, which counts; the list of all would be in the cache's key of each
+            # the part's section says its own timestep, which counts; the list of all would be in the cache's key of each
             one = {section: part, **{name: [] for name in parameters.own(["embed"])}}
             task = embed(**one, **{name: values[name] for name in artifacts})
             place(task, "embed", cluster)

@@ -96,8 +96,10 @@ def _model(artifact: Path) -> Metadata:
 
 def _embeddings(artifact: Path) -> Metadata:
     facts = read(artifact / "embeddings.json")
+    part = {"part": " of ".join(map(str, facts["part"]))} if "part" in facts else {}  # [k, n]
     return {
         "timesteps": _listed(facts["timesteps"]),
+        **part,
         **{key: facts[key] for key in ("dtype", "embed_dim")},
         **_counts({split: facts["counts"][split] for split in facts["splits"]}),
     }

@@ -4,7 +4,8 @@ import torch
 
 from model.dier import DiER
 from model.errors import ConfigError, PermanentTrainingError
-from model.features import denoise, denoiser_layers, embed, shuffled_gap
+from model.features import denoise, denoiser_layers, embed, embed_batches, shuffled_gap
+from model.images import to_tensor
 from model.training.divergence import check_point, unused_encoder
 from model.weights import load_model, save_model
 from tests.model.conftest import small_model
@@ -22,6 +23,57 @@ def test_embeddings_do_not_depend_on_the_batch(model: DiER, images: np.ndarray) 
     assert whole.shape == (50, 16)
     assert whole.dtype == np.float32
     np.testing.assert_allclose(embed(model, images[:50], 300, batch_size=7), whole, rtol=1e-4, atol=1e-5)
+
+
+@torch.inference_mode()
+def plain_loop(model: DiER, images: np.ndarray, timesteps: list[int], size: int) -> np.ndarray:
+    """The embeddings (T, N, embed_dim) as one would write it first."""
+    batches = [images[start : start + size] for start in range(0, len(images), size)]
+    return np.stack([np.concatenate([model.encoder(to_tensor(x), torch.tensor([t])).numpy() for x in batches]) for t in timesteps])
+
+
+@pytest.mark.parametrize("in_flight", [None, 1, 2, 3])
+@pytest.mark.parametrize("count", [0, 5, 16, 50])
+def test_batches_on_their_way_are_the_plain_loops_bit_for_bit(
+    model: DiER, images: np.ndarray, in_flight: int | None, count: int
+) -> None:
+    """However many are under way, with fewer and with more batches than that, the last one short."""
+    found = list(embed_batches(model, images[:count], [300, 0, 999], batch_size=16, in_flight=in_flight))
+    assert [v.shape for v in found] == [(3, min(16, count - start), 16) for start in range(0, count, 16)]
+    assert all(v.dtype == np.float32 for v in found)
+    if count:
+        np.testing.assert_array_equal(np.concatenate(found, axis=1), plain_loop(model, images[:count], [300, 0, 999], 16))
+
+
+def test_what_was_given_is_not_written_over_by_later_batches(model: DiER, images: np.ndarray) -> None:
+    batches = embed_batches(model, images[:50], [300], batch_size=16)
+    first = next(batches)
+    before = first.copy()
+    list(batches)
+    np.testing.assert_array_equal(first, before)
+
+
+def test_a_batch_filled_up_to_one_shape_has_the_same_embeddings(model: DiER, images: np.ndarray) -> None:
+    """What fills it up is neither given nor seen: rows of a batch do not know of each other."""
+    plain, filled = (
+        np.concatenate(list(embed_batches(model, images[:50], [300], batch_size=16, one_shape=one)), axis=1)
+        for one in (False, True)
+    )
+    assert filled.shape == plain.shape
+    np.testing.assert_allclose(filled, plain, rtol=1e-4, atol=1e-5)
+    few = next(embed_batches(model, images[:3], [300], batch_size=16, one_shape=True))
+    np.testing.assert_allclose(few, plain[:, :3], rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_points_the_same_way(model: DiER, images: np.ndarray) -> None:
+    exact, rounded = (
+        np.concatenate(list(embed_batches(model, images[:50], [0, 999], batch_size=16, precision=precision)), axis=1)
+        for precision in ("float32", "bf16")
+    )
+    assert rounded.dtype == np.float32
+    assert not np.array_equal(exact, rounded)
+    cosine = (exact * rounded).sum(axis=2) / np.linalg.norm(exact, axis=2) / np.linalg.norm(rounded, axis=2)
+    assert cosine.min() > 0.999
 
 
 def test_each_denoiser_layer_is_pooled_and_the_noise_is_seeded(model: DiER, images: np.ndarray) -> None:

@@ -3,6 +3,8 @@
 embed t = 0 ──┐
 embed t = 400 ┼── join ── same fingerprint ── embed t = 400, 0, 999
 embed t = 999 ┘
+
+And with the images in shards, embed t = 0, part 0 of 3, and so on.
 """
 
 import filecmp
@@ -10,13 +12,16 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from components import embed, prepare
 from components.common import artifact
-from components.common.errors import ArtifactError
+from components.common.errors import ArtifactError, SettingsError
 from components.common.settings import DataSettings, EmbedSettings
+from components.embedding import store
 from components.embedding.parts import join, split
+from data.format import Split
 from model.config import ModelConfig
 from model.dier import DiER
 from model.weights import save_model
@@ -121,3 +126,154 @@ def test_a_damaged_or_a_missing_part_is_refused(made: Path, tmp_path: Path) -> N
     assert "test/t999.parquet does not match its sha256" in refused(WHOLE, [zero, middle, tmp_path / "last"], tmp_path)
     assert "no embeddings artifact" in refused(WHOLE, [zero, middle, tmp_path / "nowhere"], tmp_path)
     assert cli.main(["embed-join", "--params", "{}", "--parts", str(tmp_path / "nowhere"), "--out", str(tmp_path / "joined")]) == 3
+
+
+# images in shards
+
+
+SHARD = 40
+"""Images a shard in these tests: of 150 images four shards, the last of 30; batches of 16 would cross them."""
+SHARDED = EmbedSettings(timesteps=[400, 0], splits=["train", "test"], batch_size=16)
+
+
+@pytest.fixture
+def in_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain dataset, said to lie in shards: a split tells the same of its images where it really does."""
+    starts = range(0, 150, SHARD)
+    monkeypatch.setattr(Split, "shards", property(lambda split: tuple(slice(s, min(s + SHARD, len(split))) for s in starts)))
+
+
+@pytest.fixture
+def whole(made: Path, in_shards: None, tmp_path: Path) -> Path:
+    embed.run(SHARDED, made / "dataset", made / "model", tmp_path / "whole")
+    return tmp_path / "whole"
+
+
+def in_parts(made: Path, tmp_path: Path, parts: int, settings: EmbedSettings = SHARDED) -> list[Path]:
+    """Every part embedded by itself, in the order in which embed-split names them."""
+    places = []
+    for number, section in enumerate(split(settings, parts)):
+        places.append(tmp_path / f"{parts}-{number}")
+        embed.run(section, made / "dataset", made / "model", places[-1])
+    return places
+
+
+def test_the_settings_are_split_by_timestep_and_part() -> None:
+    assert [(one.timesteps, one.part) for one in split(SHARDED, 2)] == [
+        ([400], [0, 2]),
+        ([400], [1, 2]),
+        ([0], [0, 2]),
+        ([0], [1, 2]),
+    ]
+    with pytest.raises(SettingsError, match=r"embed\.part is \[0, 2\]"):
+        split(SHARDED.model_copy(update={"part": [0, 2]}), 2)
+
+
+def test_a_shard_has_a_file_of_its_own_with_what_one_file_would_hold(made: Path, whole: Path, tmp_path: Path) -> None:
+    read = artifact.read(whole, "embeddings")
+    names = [str(file.relative_to(whole)) for file in store.files_of(whole, "test", 0)]
+    assert names == [f"test/t000/0000{number}.parquet" for number in range(4)]
+    plain = artifact.read(made / "whole", "embeddings")
+    for t in SHARDED.timesteps:
+        v = store.read(read, "test", t)
+        np.testing.assert_allclose(v, store.read(plain, "test", t), atol=2e-3)  # float16 there, and batches of 64
+        rows = np.array([0, 39, 40, 149])
+        np.testing.assert_array_equal(store.read(read, "test", t, rows), v[rows])
+
+
+@pytest.mark.parametrize("parts", [1, 3, 9])
+def test_parts_of_shards_joined_are_the_whole_bit_for_bit(
+    made: Path, whole: Path, tmp_path: Path, parts: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight shards of two splits: the ninth part has none, says so, and is joined as the others are."""
+    places = in_parts(made, tmp_path, parts)
+    assert ("part 8 of 9 has nothing to do: the splits train, test are 8 files" in capsys.readouterr().err) == (parts == 9)
+    join(SHARDED, places[::-1], tmp_path / "joined")
+    assert artifact.read(tmp_path / "joined", "embeddings").fingerprint == artifact.read(whole, "embeddings").fingerprint
+
+
+def test_parts_may_be_divided_otherwise_at_another_timestep(made: Path, whole: Path, tmp_path: Path) -> None:
+    two = in_parts(made, tmp_path, 2, SHARDED.model_copy(update={"timesteps": [400]}))
+    three = in_parts(made, tmp_path, 3, SHARDED.model_copy(update={"timesteps": [0]}))
+    join(SHARDED, [*two, *three], tmp_path / "joined")
+    assert artifact.read(tmp_path / "joined", "embeddings").fingerprint == artifact.read(whole, "embeddings").fingerprint
+
+
+def test_a_plain_dataset_is_divided_by_its_splits(made: Path, tmp_path: Path) -> None:
+    join(WHOLE, in_parts(made, tmp_path, 3, WHOLE), tmp_path / "joined")
+    assert artifact.read(tmp_path / "joined", "embeddings").fingerprint == artifact.read(made / "whole", "embeddings").fingerprint
+
+
+@pytest.fixture
+def four(made: Path, in_shards: None, tmp_path: Path) -> list[Path]:
+    """Two timesteps of two parts."""
+    return in_parts(made, tmp_path, 2)
+
+
+def test_missing_double_and_odd_parts_are_refused(four: list[Path], made: Path, tmp_path: Path) -> None:
+    assert "lack t = 400 (part 1 of 2)" in refused(SHARDED, [four[0], *four[2:]], tmp_path)
+    assert "hold twice t = 0 (part 0 of 2)" in refused(SHARDED, [*four, four[2]], tmp_path)
+    fewer = SHARDED.model_copy(update={"timesteps": [0]})
+    assert "beside those of embed.timesteps, t = 400 (part 0 of 2), 400 (part 1 of 2)" in refused(fewer, four, tmp_path)
+    third = SHARDED.model_copy(update={"timesteps": [0], "part": [1, 3]})
+    embed.run(third, made / "dataset", made / "model", tmp_path / "third")
+    assert "divide the shards at t = 0 into 2 and 3 parts" in refused(SHARDED, [*four[:3], tmp_path / "third"], tmp_path)
+
+
+def test_a_foreign_or_a_damaged_part_is_refused(four: list[Path], made: Path, tmp_path: Path) -> None:
+    *others, last = four
+    section = SHARDED.model_copy(update={"timesteps": [0], "part": [1, 2]})
+    embed.run(section, made / "dataset", made / "other-model", tmp_path / "other")
+    assert f"{tmp_path / 'other'} was made from the model" in refused(SHARDED, [*others, tmp_path / "other"], tmp_path)
+    embed.run(section.model_copy(update={"precision": "bf16"}), made / "dataset", made / "model", tmp_path / "bf16")
+    assert "has precision bf16 where float32 is needed" in refused(SHARDED, [*others, tmp_path / "bf16"], tmp_path)
+    (last / "train" / "t000" / "00001.parquet").write_bytes(b"")
+    assert "train/t000/00001.parquet" in refused(SHARDED, four, tmp_path)
+
+
+def test_a_part_is_not_taken_for_embeddings(four: list[Path]) -> None:
+    with pytest.raises(ArtifactError, match="is a embeddings-part artifact where a embeddings artifact is needed"):
+        artifact.read(four[0], "embeddings")
+
+
+class Counted:
+    """Images (N, H, W, C) as a sharded dataset gives them, which say what was read."""
+
+    def __init__(self, images: np.ndarray, read: list[slice]) -> None:
+        self.shape, self._images, self._read = images.shape, images, read
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        self._read.append(rows)
+        return np.asarray(self._images[rows])
+
+
+def test_each_shard_is_read_once_for_all_timesteps(
+    made: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are open at a time."""
+    read: list[slice] = []
+    opened = embed.open_dataset(made / "dataset")
+    splits = {name: opened.split(name) for name in SHARDED.splits}
+    counted = {name: Split(split.name, Counted(split.images, read), split.labels) for name, split in splits.items()}  # type: ignore[arg-type]
+    monkeypatch.setattr(type(opened), "split", lambda _, name: counted[name])
+    monkeypatch.setattr(embed, "MOST_FILES", 1)
+    embed.run(SHARDED, made / "dataset", made / "model", tmp_path / "counted")
+    assert read == 2 * [slice(0, 40), slice(40, 80), slice(80, 120), slice(120, 150)]
+    assert artifact.read(tmp_path / "counted", "embeddings").fingerprint == artifact.read(whole, "embeddings").fingerprint
+
+
+def test_the_commands_divide_and_join_parts(made: Path, whole: Path, tmp_path: Path) -> None:
+    settings = json.dumps({"embed": SHARDED.model_dump(mode="json", exclude_none=True)})
+    assert cli.main(["embed-split", "--params", settings, "--parts", "2", "--out", str(tmp_path / "list")]) == 0
+    given = ["--dataset", str(made / "dataset"), "--model", str(made / "model")]
+    parts: list[str] = []
+    for number, section in enumerate(json.loads((tmp_path / "list").read_text())):
+        parts += ["--parts", str(tmp_path / str(number))]
+        said = json.dumps({"embed": section | {"part": [float(one) for one in section["part"]]}})  # as Kubeflow hands it over
+        assert cli.main(["embed", "--params", said, *given, "--out", parts[-1]]) == 0
+    assert cli.main(["embed-join", "--params", settings, *parts, "--out", str(tmp_path / "joined")]) == 0
+    assert artifact.read(tmp_path / "joined", "embeddings").fingerprint == artifact.read(whole, "embeddings").fingerprint
+    assert cli.main(["embed-split", "--params", settings, "--parts", "0", "--out", str(tmp_path / "list")]) == 2

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from components.common import artifact
 from pipeline import cli
@@ -107,6 +108,23 @@ def test_probe_and_report_take_what_the_join_makes(compiled: tuple[dict[str, Any
     words = container(spec, "embed-join")
     assert words["command"] == ["dier", "task", "--executor-input", "{{$}}", "--list", "parts", "--"]
     assert spec["components"]["comp-embed-join"]["inputDefinitions"]["artifacts"]["parts"]["isArtifactList"]
+
+
+def test_the_split_is_told_how_many_parts_a_timestep_has(compiled: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    """And nothing else of the pipeline changes."""
+    parts, _ = compile_with(
+        embed=ON | {"parts": 3},
+        gpu={"type": "nvidia.com/gpu", "count": 1},
+        time_limits={"embed": 900},
+        resources={"embed": {"memory_limit": "8Gi"}},
+    )
+    one, _ = compiled
+    assert container(one, "embed-split")["args"][:5] == ["embed-split", "--params", "{}", "--parts", "1"]
+    assert container(parts, "embed-split")["args"][3:5] == ["--parts", "3"]
+    container(parts, "embed-split")["args"][4] = "1"
+    assert parts == one
+    with pytest.raises(ValidationError, match=r"embed\.parts 3 needs embed\.fan_out: true"):
+        compile_with(embed={"parts": 3})
 
 
 @pytest.mark.parametrize(
