@@ -1,6 +1,10 @@
-"""The embeddings artifact: one Parquet file a split and timestep, written and read a piece at a time."""
+"""The embeddings artifact: Parquet a split and timestep, a file for each shard of the images, a piece at a time.
 
-from collections.abc import Iterable, Iterator
+`{split}/t{t:03d}.parquet` where the images of a split lie in one file, `{split}/t{t:03d}/{shard:05d}.parquet` where in several.
+Successive rows are successive images; the column `index` counts from the split's first image, in every file.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +23,29 @@ PIECE = 4096
 """Rows read at a time."""
 
 
-def file_of(folder: Path, split: str, t: int) -> Path:
-    """Where the embeddings of a split at t are."""
-    return folder / split / f"t{t:03d}.parquet"
+def file_of(folder: Path, split: str, t: int, shard: int | None = None) -> Path:
+    """Where the embeddings of a split at t are written, or of one shard of it where its images lie in several."""
+    place = folder / split / f"t{t:03d}"
+    return place.with_suffix(".parquet") if shard is None else place / f"{shard:05d}.parquet"
 
 
-def write(file: Path, labels: npt.NDArray[Any], pieces: Iterable[Floats], dtype: str) -> None:
-    """Write embeddings (n, D) piece by piece, in the dataset's order, beside their labels (N,) or (N, L)."""
+def files_of(folder: Path, split: str, t: int) -> list[Path]:
+    """The files with the embeddings of a split at t, in the order of the images; [] where there are none."""
+    whole = file_of(folder, split, t)
+    return [whole] if whole.is_file() else sorted(whole.with_suffix("").glob("*.parquet"))
+
+
+def write(file: Path, labels: npt.NDArray[Any], pieces: Iterable[Floats], dtype: str, first: int = 0) -> None:
+    """Write embeddings (n, D) piece by piece beside their labels (N,) or (N, L): those of the images `first`, `first` + 1, ...
+
+    `labels` are the file's own: labels[0] is that of image `first`. No piece, no file.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     writer, start = None, 0
     for piece in pieces:
         some = labels[start : start + len(piece)]
-        columns = [pa.array(np.arange(start, start + len(piece))), _column(some), _column(piece.astype(dtype))]
-        table = pa.table(columns, names=["index", "label", "embedding"])
+        index = np.arange(first + start, first + start + len(piece))
+        table = pa.table([pa.array(index), _column(some), _column(piece.astype(dtype))], names=["index", "label", "embedding"])
         if writer is None:
             # floats of a network do not compress; a dictionary of them would only cost time
             writer = pq.ParquetWriter(file, table.schema, compression="none", use_dictionary=False)
@@ -41,27 +55,55 @@ def write(file: Path, labels: npt.NDArray[Any], pieces: Iterable[Floats], dtype:
         writer.close()
 
 
-def read(embeddings: Artifact, split: str, t: int) -> npt.NDArray[np.float32]:
-    """The embeddings of a split at t: (N, D) float32. Raises ArtifactError where the artifact has none."""
-    file = file_of(embeddings.path, split, t)
-    if not file.is_file():
+def read(embedded: Artifact, split: str, t: int, rows: Ints | None = None) -> npt.NDArray[np.float32]:
+    """The embeddings of a split at t: (N, D) float32, or (n, D) of the images `rows` alone, ascending image numbers.
+
+    Raises ArtifactError where the artifact has none, or not those of `rows`.
+    """
+    files = files_of(embedded.path, split, t)
+    if not files:
         raise ArtifactError(
-            f"no embeddings of split {split} at t = {t} in {embeddings.path}: add them to embed.splits and embed.timesteps"
+            f"no embeddings of split {split} at t = {t} in {embedded.path}: add them to embed.splits and embed.timesteps"
         )
-    metadata = pq.read_metadata(file)
-    width = metadata.schema.to_arrow_schema().field("embedding").type.list_size
-    out = np.empty((metadata.num_rows, width), np.float32)
-    for index, vectors in pieces(file):
-        out[index] = vectors
+    number = sum(pq.read_metadata(file).num_rows for file in files) if rows is None else len(rows)
+    width = pq.read_schema(files[0]).field("embedding").type.list_size
+    out = np.empty((number, width), np.float32)
+    done = 0
+    for index, vectors in pieces(files, rows):
+        if rows is not None:
+            here = rows[np.searchsorted(rows, index[0]) : np.searchsorted(rows, index[-1], "right")]
+            vectors = vectors[np.isin(index, here)]
+        out[done : done + len(vectors)] = vectors
+        done += len(vectors)
+    if done < number:
+        raise ArtifactError(
+            f"{embedded.path} has {done} of {number} images asked for of split {split} at t = {t}: "
+            "embed the dataset whose images they are, all of its shards"
+        )
     return out
 
 
-def pieces(file: Path) -> Iterator[tuple[Ints, npt.NDArray[np.float32]]]:
-    """Yield (index (n,), embedding (n, D)) of successive rows of one embeddings file."""
-    with pq.ParquetFile(file) as opened:
-        for batch in opened.iter_batches(PIECE, columns=["index", "embedding"]):
-            flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
-            yield batch.column("index").to_numpy(), flat.reshape(batch.num_rows, -1).astype(np.float32)
+def pieces(files: Sequence[Path], rows: Ints | None = None) -> Iterator[tuple[Ints, npt.NDArray[np.float32]]]:
+    """Yield (index (n,), embeddings (n, D)) of successive images of the files of a split at one timestep, in bounded memory.
+
+    With `rows` (ascending image numbers) only the pieces that hold one of them are read; they hold others too.
+    """
+    for file in files:
+        with pq.ParquetFile(file) as opened:
+            groups = range(opened.num_row_groups) if rows is None else _groups(opened.metadata, rows)
+            for batch in opened.iter_batches(PIECE, row_groups=groups, columns=["index", "embedding"]):
+                flat = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
+                yield batch.column("index").to_numpy(), flat.reshape(batch.num_rows, -1).astype(np.float32)
+
+
+def _groups(metadata: pq.FileMetaData, rows: Ints) -> list[int]:
+    """The row groups of a file that hold one of the images `rows`."""
+    found = []
+    for group in range(metadata.num_row_groups):
+        index = metadata.row_group(group).column(0).statistics
+        if np.searchsorted(rows, index.min) < np.searchsorted(rows, index.max, "right"):
+            found.append(group)
+    return found
 
 
 def _column(values: npt.NDArray[Any]) -> pa.Array:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from components.common.formatting import percent
-from components.embedding.store import Ints
+from components.embedding.store import Ints, read
 from components.reporting.figures import Picture, tile
 from components.reporting.inputs import Inputs
-from components.reporting.projection import nearest, rows, sample
+from components.reporting.projection import nearest, sample
 from data.format import Split
 
 MOST_CLASSES = 24
@@ -92,12 +92,13 @@ def neighbours(inputs: Inputs) -> tuple[list[Query], str] | None:
 
     None where train or val was not exported. Call inside `one_thread`.
     """
-    val_file, train_file = inputs.parquet("val", inputs.t), inputs.parquet("train", inputs.t)
-    if val_file is None or train_file is None:
+    train_files = inputs.embeddings("train", inputs.t)
+    if not train_files or not inputs.embeddings("val", inputs.t):
         return None
     val, train = inputs.dataset.split("val"), inputs.dataset.split("train")
     queries = sample(len(val), NEIGHBOUR_SAMPLE)
-    found = nearest(rows(val_file, queries), train_file, min(NEIGHBOURS, len(train)))  # (n, k)
+    v = read(inputs.artifacts["embeddings"], "val", inputs.t, queries)
+    found = nearest(v, train_files, min(NEIGHBOURS, len(train)))  # (n, k)
     agree = _same(np.asarray(val.labels[queries])[:, None], np.asarray(train.labels)[found])
     sentence = (
         f"Over {len(queries)} validation images, {percent(float(agree.mean()))} of the {found.shape[1]} nearest training images "

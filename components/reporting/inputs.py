@@ -10,7 +10,7 @@ import pandas as pd
 from components.common import artifact
 from components.common.artifact import Artifact
 from components.common.lineage import check_one_run
-from components.embedding.store import file_of
+from components.embedding.store import files_of
 from data.format import Dataset, open_dataset
 
 SOUGHT = {"eps": "the noise", "v": "a mix of the noise and the clean image", "x0": "the clean image"}
@@ -52,10 +52,9 @@ class Inputs:
         """The split whose images are shown: never test while there is another."""
         return next(name for name in ("val", "train", "test") if self.dataset.info.counts.get(name))
 
-    def parquet(self, split: str, t: int) -> Path | None:
-        """The embeddings of one split at one timestep, or None where they were not exported."""
-        file = file_of(self.artifacts["embeddings"].path, split, t)
-        return file if file.is_file() else None
+    def embeddings(self, split: str, t: int) -> list[Path]:
+        """The files with the embeddings of one split at one timestep; none where they were not exported."""
+        return files_of(self.artifacts["embeddings"].path, split, t)
 
 
 def read_inputs(paths: dict[str, Path]) -> Inputs:

@@ -7,10 +7,11 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
+from components.embedding import store
 from components.reporting.figures import INK, Picture, figure, style, svg
 from components.reporting.formatting import short
 from components.reporting.inputs import Inputs
-from components.reporting.projection import Floats, flat_map, rows, sample
+from components.reporting.projection import Floats, flat_map, sample
 
 # Paul Tol's "muted", ten colours told apart with any common colour blindness; the marker changes each time they run out.
 MUTED = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777")
@@ -29,13 +30,12 @@ def map_timesteps(inputs: Inputs) -> list[int]:
 
 def embedding_map(inputs: Inputs) -> Picture | None:
     """t-SNE maps of val embeddings, or None where val was not exported or has too few images."""
-    files = {t: inputs.parquet("val", t) for t in map_timesteps(inputs)}
-    count = inputs.dataset.info.counts.get("val", 0)
-    if count < FEWEST_POINTS or not all(files.values()):
+    timesteps, count = map_timesteps(inputs), inputs.dataset.info.counts.get("val", 0)
+    if count < FEWEST_POINTS or not all(inputs.embeddings("val", t) for t in timesteps):
         return None
     chosen = sample(count, MOST_POINTS)
     labels = np.asarray(inputs.dataset.split("val").labels[chosen])
-    maps = {t: flat_map(rows(file, chosen)) for t, file in files.items() if file is not None}
+    maps = {t: flat_map(store.read(inputs.artifacts["embeddings"], "val", t, chosen)) for t in timesteps}
     names = inputs.dataset.info.class_names
     if inputs.dataset.info.multi_label:
         labels = np.minimum(labels.sum(axis=1), 3).astype(np.int64)

@@ -1,6 +1,6 @@
-"""Embeddings, read a piece at a time: a sample of rows, the nearest neighbours in a split, a flat map."""
+"""Embeddings, read a piece at a time: a sample of images, the nearest neighbours in a split, a flat map."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,17 +33,12 @@ def sample(count: int, most: int, seed: int = 0) -> Ints:
     return np.sort(chosen).astype(np.int64)
 
 
-def rows(file: Path, wanted: Ints) -> Floats:
-    """The embeddings (n, D) float32 of the images `wanted` (ascending image numbers) of one file."""
-    return np.concatenate([v[np.isin(index, wanted)] for index, v in pieces(file)])
-
-
-def nearest(queries: Floats, file: Path, k: int) -> Ints:
-    """Image numbers (n, k) of the k rows of `file` nearest to each query (n, D) by cosine, nearest first."""
+def nearest(queries: Floats, files: Sequence[Path], k: int) -> Ints:
+    """Image numbers (n, k) of the k images of `files` nearest to each query (n, D) by cosine, nearest first."""
     unit = _unit(queries)
     best = np.full((len(queries), 0), -np.inf, np.float32)
     best_index = np.zeros((len(queries), 0), np.int64)
-    for index, v in pieces(file):
+    for index, v in pieces(files):
         cosine = np.concatenate([best, unit @ _unit(v).T], axis=1)
         numbers = np.concatenate([best_index, np.broadcast_to(index, (len(queries), len(index)))], axis=1)
         order = np.argsort(-cosine, axis=1, kind="stable")[:, :k]

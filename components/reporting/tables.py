@@ -110,11 +110,11 @@ def label_results(inputs: Inputs) -> list[LabelResult]:
 def _label_aucs(inputs: Inputs, truth: Any) -> list[str]:
     from sklearn.metrics import roc_auc_score
 
-    file = inputs.parquet("test", inputs.t)
-    if file is None:
+    files = inputs.embeddings("test", inputs.t)
+    if not files:
         return [number(None)] * truth.shape[1]
     weights = load_file(inputs.artifacts["probe"].path / "classifier.safetensors")
-    logits = np.concatenate([v @ weights["weight"].T + weights["bias"] for _, v in pieces(file)])  # (N, L)
+    logits = np.concatenate([v @ weights["weight"].T + weights["bias"] for _, v in pieces(files)])  # (N, L)
     areas = []
     for k in range(truth.shape[1]):
         both = 0 < truth[:, k].sum() < len(truth)

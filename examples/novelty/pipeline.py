@@ -43,8 +43,8 @@ def novelty(
     from sklearn.neighbors import NearestNeighbors
 
     def vectors(split: str) -> np.ndarray:
-        (file,) = sorted((Path(embeddings.path) / split).glob("t*.parquet"))
-        return np.stack(pq.read_table(file)["embedding"].to_pylist())
+        files = sorted((Path(embeddings.path) / split).rglob("*.parquet"))  # of the one timestep; several where a set has shards
+        return np.concatenate([np.stack(pq.read_table(file)["embedding"].to_pylist()) for file in files])
 
     known, new = vectors("train"), vectors("test")
     index = NearestNeighbors(n_neighbors=2).fit(known)
