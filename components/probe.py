@@ -17,7 +17,7 @@ from components.common.errors import SettingsError
 from components.common.lineage import check_one_run
 from components.common.progress import say, track
 from components.common.settings import ProbeSettings
-from components.probing.conclusions import ONE_CLASS, UNUSED, chance, comparisons, peak, warnings
+from components.probing.conclusions import ONE_CLASS, UNUSED, chance, comparisons, peak, sampled, warnings
 from components.probing.metrics import Estimate, right_of
 from components.probing.representations import candidates
 from components.probing.sweep import Scored, Sweep, Tested
@@ -86,6 +86,7 @@ def _findings(sweep: Sweep, curve: list[Scored], tested: dict[str, Tested]) -> d
     differences = {name: _differences(tested["dier"], one)[metric] for name, one in tested.items() if name != "dier"}
     best = {name: one.scored for name, one in tested.items()}
     conclusions = comparisons(differences, metric) + warnings(best, metric, chance(sweep.labels("val"), metric))
+    conclusions += sampled(len(sweep.train_images), info.counts["train"])
     return {"peak": peak(over_t, metric), "conclusions": conclusions}
 
 
