@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from components.probing import grouped
 from components.probing.classifier import Array, Labels, Scores
@@ -187,7 +188,8 @@ def _auc(scores: Scores, labels: Labels, groups: Ints | None) -> Weighted:
     def weighted(counts: Array) -> Array:
         if not areas:
             return np.full(len(counts), np.nan)
-        found = np.stack([area(counts) for area in areas])
+        by_image = np.ascontiguousarray(counts.T)
+        found = np.stack([area(by_image) for area in areas])
         known = np.isfinite(found)  # a resample may lack a rare class
         with np.errstate(invalid="ignore"):
             return np.asarray(np.where(known, found, 0).sum(0) / known.sum(0))
@@ -196,20 +198,27 @@ def _auc(scores: Scores, labels: Labels, groups: Ints | None) -> Weighted:
 
 
 def _area(score: Scores, positive: Bools) -> Weighted:
-    """The weight of pairs in which the positive scores higher, ties counting half."""
-    order = np.argsort(score, kind="stable")
-    ranked, yes_at = score[order], positive[order]
-    ties = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # where each run of equal scores starts
+    """The weight of pairs in which the positive scores higher, ties counting half, from counts (N, b).
+
+    Counts are whole numbers, so that every sum here is exact, in whatever order: between two positives the others need no ranks.
+    """
+    ranked = np.unique(score[positive])  # (p,)
+    place = np.searchsorted(ranked, score, "left") + np.searchsorted(ranked, score, "right")  # 2r + 1 where it ties with the r-th
+    sum_yes = _sums(place[positive] // 2, positive, len(ranked))
+    sum_no = _sums(place[~positive], ~positive, 2 * len(ranked) + 1)
 
     def weighted(counts: Array) -> Array:
-        weights = counts[:, order]
-        yes = np.add.reduceat(weights * yes_at, ties, axis=1)
-        no = np.add.reduceat(weights * ~yes_at, ties, axis=1)
-        below = np.cumsum(no, axis=1) - no
+        yes, no = sum_yes @ counts, sum_no @ counts  # (p, b), (2p + 1, b)
+        below, ties = np.cumsum(no, axis=0)[:-1:2], no[1::2]
         with np.errstate(invalid="ignore"):
-            return np.asarray((yes * (below + no / 2)).sum(1) / (yes.sum(1) * no.sum(1)))
+            return np.asarray((yes * (below + ties / 2)).sum(0) / (yes.sum(0) * no.sum(0)))
 
     return weighted
+
+
+def _sums(place: Ints, of: Bools, size: int) -> csr_array:
+    """Sums over the images `of` (N,) by place, as a matrix (size, N)."""
+    return csr_array((np.ones(len(place)), (place, np.flatnonzero(of))), shape=(size, len(of)))
 
 
 METRICS: dict[str, Callable[[Scores, Labels, Ints | None], Weighted]] = {
