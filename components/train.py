@@ -41,7 +41,7 @@ NOT_IN_KEY = {
     "min_gap",
 }
 """Settings that change neither weights nor curve, so that a run may go on with others. (On CUDA `deterministic` is in the key.)"""
-CHOOSING = ("training/online_probe.py", "probing/classifier.py", "probing/metrics.py")
+CHOOSING = ("training/online_probe.py", "probing/classifier.py", "probing/grouped.py", "probing/metrics.py")
 """Code that the exported weights depend on where the probe chooses them."""
 
 

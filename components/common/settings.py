@@ -214,7 +214,7 @@ class ProbeSettings(Section):
     )
     max_iter: Int = Field(300, ge=1, description="iterations of L-BFGS at most")
     train_limit: Annotated[Int, Field(ge=10)] | None = Field(
-        None, description="training images used for the sweep (seeded choice); null = all"
+        None, description="training images that probes are fitted on (seeded choice); null = all, of more than 100,000 so many"
     )
     baselines: list[BaselineName] = Field(list(get_args(BaselineName)), description="representations probed beside DiER")
     baseline_timesteps: list[Timestep] = Field(
