@@ -12,8 +12,8 @@ LIMIT = 1.1
 QUANTITIES = {"seconds": 1.0, "cpu_seconds": 1.0, "memory": 32 * 2**20, "anonymous": 32 * 2**20, "bytes": 2**20}
 """What grows, and how much of it is noise: less is no growth."""
 MEANING = """Exponents. all: the slope of log cost over log images, start-up included. last: the same between the two largest sizes.
-net: of what the larger sizes cost more than the smallest, over the images that they have more, which takes start-up out; 1 where an
-image more always costs the same. -: it grows by no more than noise. **Bold**: above 1.1."""
+net: the p of a + b images^p, through the smallest and the two largest sizes, which takes start-up (a) out of it; 1 where an image
+more always costs the same. -: it grows by no more than noise. **Bold**: above 1.1."""
 
 
 def exponents(sizes: Sequence[int], costs: Sequence[float], noise: float) -> tuple[float | None, float | None, float | None]:
@@ -26,8 +26,20 @@ def exponents(sizes: Sequence[int], costs: Sequence[float], noise: float) -> tup
     last = (y[-1] - y[-2]) / (x[-1] - x[-2])
     net = None
     if len(sizes) > 2 and (grown := costs[-2] - costs[0]) > noise:
-        net = math.log((costs[-1] - costs[0]) / grown) / math.log((sizes[-1] - sizes[0]) / (sizes[-2] - sizes[0]))
+        net = _power(sizes[0], sizes[-2], sizes[-1], (costs[-1] - costs[0]) / grown)
     return whole, last, net
+
+
+def _power(small: int, middle: int, large: int, ratio: float) -> float:
+    """The p with (large^p - small^p) / (middle^p - small^p) = ratio, which rises with p; within 0.001 and 5."""
+    low, high = 0.001, 5.0
+    for _ in range(40):
+        p = (low + high) / 2
+        if (large**p - small**p) / (middle**p - small**p) < ratio:
+            low = p
+        else:
+            high = p
+    return low
 
 
 def table(rows: Sequence[Row]) -> str:
