@@ -48,6 +48,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def shards(self) -> tuple[slice, ...]:
+        """Successive ranges of images that lie in one file: whoever works in blocks inside them reads each file once."""
+        return getattr(self.images, "shards", (slice(0, len(self)),))
+
 
 @dataclass(frozen=True)
 class Dataset:
