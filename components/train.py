@@ -147,6 +147,8 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
         init_seed=seed,
         schedule=settings.schedule,
         prediction=settings.prediction,
+        modulation=settings.modulation,
+        modulation_rank=settings.modulation_rank,
     )
 
 

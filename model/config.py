@@ -11,6 +11,8 @@ NUM_TIMESTEPS = 1000
 """Length T of the diffusion: a timestep t is in [0, NUM_TIMESTEPS)."""
 POOLS = ("mean", "flat")
 """The head over the encoder's tokens: `model.encoder`."""
+MODULATIONS = ("full", "single", "low_rank")
+"""Where a block's shifts, scales and gates come from: `model.modulation`."""
 SCHEDULES = ("linear", "cosine")
 """How the noise grows with t: `model.schedule`."""
 PREDICTIONS = ("eps", "v", "x0")
@@ -56,6 +58,8 @@ class ModelConfig:
     init_seed: int = 0
     schedule: str = "linear"
     prediction: str = "eps"
+    modulation: str = "full"
+    modulation_rank: int = 64
 
     def __post_init__(self) -> None:
         if self.image_height % self.patch_size or self.image_width % self.patch_size:
@@ -65,9 +69,15 @@ class ModelConfig:
             )
         if self.dim % self.heads or self.dim % 4:
             raise ConfigError(f"width {self.dim} must be a multiple of 4 and of the number of heads {self.heads}")
-        for name, choices in (("pool", POOLS), ("schedule", SCHEDULES), ("prediction", PREDICTIONS)):
+        known = {"pool": POOLS, "schedule": SCHEDULES, "prediction": PREDICTIONS, "modulation": MODULATIONS}
+        for name, choices in known.items():
             if (value := getattr(self, name)) not in choices:
                 raise ConfigError(f"unknown model.{name} {value!r}: use {' or '.join(choices)}")
+        if self.modulation == "low_rank" and 7 * self.modulation_rank >= 6 * self.dim:  # 7 r D weights a block for 6 D^2
+            raise ConfigError(
+                f"model.modulation_rank {self.modulation_rank} saves nothing at width {self.dim}: "
+                f"use at most {(6 * self.dim - 1) // 7}, or model.modulation full"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:

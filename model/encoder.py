@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import Block, TimestepEmbedding, patchify, position_code
+from . import modulation
+from .blocks import Block, TimestepEmbedding, patchify, position_code, start_as_vit
 from .config import ModelConfig
 
 
@@ -21,15 +22,16 @@ class Encoder(nn.Module):
         self.patches = nn.Linear(config.patch_dim, config.dim)
         self.register_buffer("position", position_code(config.grid, config.dim), persistent=False)
         self.timestep = TimestepEmbedding(config.dim)
-        self.blocks = nn.ModuleList(Block(config.dim, config.heads) for _ in range(config.depth))
+        self.shared = modulation.of_network(config.modulation, config.dim)
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.heads, config.modulation, config.modulation_rank) for _ in range(config.depth)
+        )
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
         self.head = nn.Linear(config.dim * (config.tokens if config.pool == "flat" else 1), config.embed_dim)
 
     def initialise(self) -> None:
         """Each block starts as a plain ViT block that does not yet look at t."""
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            block.start_with_gates(1.0, std=0.0)
+        start_as_vit(self.shared, self.blocks, std=0.0)
 
     def forward(self, x0: Tensor, t: Tensor, ids_keep: Tensor | None = None) -> Tensor:
         """x0 (N, C, H, W) in [-1, 1], t (N,) int64 in [0, NUM_TIMESTEPS), or (1,) for one t for all; gives v_t (N, embed_dim).
@@ -41,6 +43,7 @@ class Encoder(nn.Module):
             x = x.gather(1, ids_keep[:, :, None].expand(-1, -1, x.shape[2]))  # (N, K, D)
         # the ablation sees the same t for every image, so that the two networks have equal size
         c = F.silu(self.timestep(t if self.config.encoder_time else t * 0))  # (N, D) or (1, D)
+        c = self.shared(c)
         for block in self.blocks:
             x = block(x, c)
         x = self.norm(x)

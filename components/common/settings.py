@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 from components.common.errors import SettingsError
 from components.probing.baselines import BaselineName
 from data.sources import DOWNLOADS, SOURCES
-from model.config import NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
+from model.config import MODULATIONS, NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
 from model.training.fields import Float as Float
 from model.training.fields import Int as Int
 from model.training.fields import Section as Section
@@ -130,6 +130,11 @@ class ModelSettings(Section):
     pool: Annotated[str, OneOf(POOLS)] = Field("mean", description="head over the tokens: their mean, or all of them flattened")
     embed_norm: bool = Field(True, description="layer-normalise v_t (no scale, no shift)")
     encoder_time: bool = Field(True, description="condition the encoder on t; false is the ablation")
+    modulation: Annotated[str, OneOf(MODULATIONS)] = Field(
+        "full",
+        description="where a block's shifts, scales and gates come from: full = a matrix a block (a third of all weights), single = one a network, low_rank = a thin one a block",
+    )
+    modulation_rank: Int = Field(64, ge=1, description="numbers in the bottleneck of modulation low_rank")
     schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
         "linear", description="how noise grows with t; cosine spends fewer steps on almost nothing but noise"
     )
