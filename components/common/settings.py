@@ -141,8 +141,9 @@ class ModelSettings(Section):
     schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
         "linear", description="how noise grows with t; cosine spends fewer steps on almost nothing but noise"
     )
-    prediction: Annotated[str, OneOf(PREDICTIONS)] = Field(
-        "eps", description="what the denoiser predicts: the noise, v (a mix of noise and image), or the clean image"
+    prediction: Annotated[str, OneOf(("auto", *PREDICTIONS))] = Field(
+        "auto",
+        description="what the denoiser predicts: the noise (eps), v (a mix of noise and image), or the clean image; auto = x0 where a patch has more numbers than the width, else eps",
     )
 
 

@@ -77,7 +77,7 @@ def test_bad_settings_are_refused_in_one_line_that_names_them(raw: dict, named: 
         ("model.pool", POOLS),
         ("model.modulation", MODULATIONS),
         ("model.schedule", SCHEDULES),
-        ("model.prediction", PREDICTIONS),
+        ("model.prediction", ("auto", *PREDICTIONS)),
     ],
 )
 def test_choices_are_those_of_the_table_that_the_code_looks_them_up_in(key: str, table: Iterable[str]) -> None:
