@@ -20,6 +20,7 @@ from data.format import Dataset, open_dataset
 from model.config import SIZES, ModelConfig
 from model.device import keep_freed_memory, pick_device
 from model.errors import PermanentTrainingError
+from model.memory import in_words
 from model.objective import choose_prediction, too_narrow
 from model.training.callback import Callback
 from model.training.compiling import choose_compile, training_work
@@ -86,6 +87,8 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             shape = f"{len(images)} images of {height}x{width}x{channels}"
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
             say(f"train: {why}")
+            at_once = min(train_settings.micro_batch or len(images), train_settings.batch_size // processes.count)
+            say(f"train: {in_words(config, train_settings.precision, at_once)}")
             if narrow := too_narrow(config):
                 say(f"train: WARNING: {narrow}")
             with LiveLog(key, folder, settings=settings) as live:

@@ -52,6 +52,15 @@ def largest_batch(config: ModelConfig, memory: float, precision: str = "float32"
     return max(0, int(room / activation_bytes(config, precision, checkpointing=checkpointing)))
 
 
+def in_words(config: ModelConfig, precision: str, samples: int) -> str:
+    """What training takes on a device that is given `samples` at a time, in one line."""
+    state, adds = state_bytes(config, precision), activation_bytes(config, precision)
+    return (
+        f"memory by arithmetic: {state / 1e9:.2f} GB for weights, gradients, moments and average, {adds / 1e6:.1f} MB a sample: "
+        f"{(state + samples * adds) / 1e9:.2f} GB with {samples} at a time"
+    )
+
+
 def pooled(config: ModelConfig) -> int:
     """Numbers that the encoder's head reads."""
     cells = {"flat": config.tokens, "grid": min(GRID, config.grid[0]) * min(GRID, config.grid[1])}

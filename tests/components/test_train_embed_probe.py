@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -198,7 +199,9 @@ def test_the_models_configuration_says_what_is_predicted_and_noise_of_wide_patch
     wide, paths = MODEL.model_copy(update={"patch_size": 8}), (run / "dataset", run / "verdict", tmp_path / "work")
     assert train.model_config(wide, 8, 8, 1, seed=0).prediction == "x0"  # 64 numbers, width 32
     train.run(wide.model_copy(update={"prediction": "eps"}), TRAIN, *paths, tmp_path / "model")
-    assert "train: WARNING: model.prediction eps with patches of 64 numbers and a width of 32" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "train: WARNING: model.prediction eps with patches of 64 numbers and a width of 32" in said
+    assert re.search(r"^train: memory by arithmetic: .* GB with 32 at a time$", said, re.MULTILINE)
     assert ModelConfig.load(tmp_path / "model" / "config.json").prediction == "eps"
 
 

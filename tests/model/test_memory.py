@@ -6,7 +6,7 @@ import torch
 from benchmarks.memory import IMAGES, WAYS, config_of, ratio, rows, traced
 from model.config import MODULATIONS, POOLS, SIZES, ModelConfig
 from model.dier import DiER
-from model.memory import activation_bytes, largest_batch, parameters, state_bytes
+from model.memory import activation_bytes, in_words, largest_batch, parameters, state_bytes
 
 
 def config(size: str = "demo", side: int = 28, patch: int = 4, **changes: object) -> ModelConfig:
@@ -77,6 +77,12 @@ def test_the_largest_batch_fills_nine_tenths_and_is_none_where_the_state_does_no
     assert 0.9e9 - adds < state_bytes(shape) + batch * adds <= 0.9e9
     assert largest_batch(shape, state_bytes(shape)) == 0
     assert largest_batch(shape, 1e9, "bf16", checkpointing=True) > largest_batch(shape, 1e9, "bf16") > batch
+
+
+def test_train_says_it_in_a_line() -> None:
+    shape = config()
+    total = (state_bytes(shape, "bf16") + 64 * activation_bytes(shape, "bf16")) / 1e9
+    assert in_words(shape, "bf16", 64).endswith(f"MB a sample: {total:.2f} GB with 64 at a time")
 
 
 def test_the_table_has_a_row_for_every_image_and_modulation() -> None:
