@@ -20,6 +20,8 @@ from data.format import Dataset, open_dataset
 from model.config import SIZES, ModelConfig
 from model.device import keep_freed_memory, pick_device
 from model.errors import PermanentTrainingError
+from model.memory import in_words
+from model.objective import choose_prediction, too_narrow
 from model.training.callback import Callback
 from model.training.compiling import choose_compile, training_work
 from model.training.curve import Point
@@ -85,6 +87,10 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             shape = f"{len(images)} images of {height}x{width}x{channels}"
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
             say(f"train: {why}")
+            at_once = min(train_settings.micro_batch or len(images), train_settings.batch_size // processes.count)
+            say(f"train: {in_words(config, train_settings.precision, at_once)}")
+            if narrow := too_narrow(config):
+                say(f"train: WARNING: {narrow}")
             with LiveLog(key, folder, settings=settings) as live:
                 callbacks += _callbacks(train_settings, opened, folder, live)
                 trainer.run()
@@ -132,9 +138,10 @@ def _callbacks(settings: TrainSettings, dataset: Dataset, folder: Path, live: Li
 def model_config(settings: ModelSettings, height: int, width: int, channels: int, seed: int) -> ModelConfig:
     """The networks for images of this shape; `seed` fixes the initial weights."""
     named = SIZES[settings.size]
+    dim = settings.width or named.dim
     return ModelConfig(
         depth=settings.depth or named.depth,
-        dim=settings.width or named.dim,
+        dim=dim,
         heads=settings.heads or named.heads,
         image_height=height,
         image_width=width,
@@ -146,7 +153,9 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
         encoder_time=settings.encoder_time,
         init_seed=seed,
         schedule=settings.schedule,
-        prediction=settings.prediction,
+        prediction=choose_prediction(settings.prediction, channels * settings.patch_size**2, dim),
+        modulation=settings.modulation,
+        modulation_rank=settings.modulation_rank,
     )
 
 

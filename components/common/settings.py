@@ -18,7 +18,7 @@ from components.common.errors import SettingsError
 from components.probing.baselines import BaselineName
 from data.sources import DOWNLOADS, SOURCES
 from data.store import is_place
-from model.config import NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
+from model.config import FLAT_TOKENS, MODULATIONS, NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
 from model.training.fields import Float as Float
 from model.training.fields import Int as Int
 from model.training.fields import Section as Section
@@ -142,14 +142,23 @@ class ModelSettings(Section):
     heads: Annotated[Int, Field(ge=1)] | None = Field(None, description="attention heads; null = what the size says")
     patch_size: Int = Field(2, ge=1, description="pixels a side of a patch; the image size must be a multiple")
     embed_dim: Int = Field(128, ge=2, description="numbers in an embedding v_t")
-    pool: Annotated[str, OneOf(POOLS)] = Field("mean", description="head over the tokens: their mean, or all of them flattened")
+    pool: Annotated[str, OneOf(POOLS)] = Field(
+        "mean",
+        description=f"what the head reads: the tokens' mean, all of them (flat, up to {FLAT_TOKENS}), means over a 2x2 grid, or an average with learned weights (attention)",
+    )
     embed_norm: bool = Field(True, description="layer-normalise v_t (no scale, no shift)")
     encoder_time: bool = Field(True, description="condition the encoder on t; false is the ablation")
+    modulation: Annotated[str, OneOf(MODULATIONS)] = Field(
+        "full",
+        description="where a block's shifts, scales and gates come from: full = a matrix a block (a third of all weights), single = one a network, low_rank = a thin one a block",
+    )
+    modulation_rank: Int = Field(64, ge=1, description="numbers in the bottleneck of modulation low_rank")
     schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
         "linear", description="how noise grows with t; cosine spends fewer steps on almost nothing but noise"
     )
-    prediction: Annotated[str, OneOf(PREDICTIONS)] = Field(
-        "eps", description="what the denoiser predicts: the noise, v (a mix of noise and image), or the clean image"
+    prediction: Annotated[str, OneOf(("auto", *PREDICTIONS))] = Field(
+        "auto",
+        description="what the denoiser predicts: the noise (eps), v (a mix of noise and image), or the clean image; auto = x0 where a patch has more numbers than the width, else eps",
     )
 
 
