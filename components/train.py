@@ -20,6 +20,7 @@ from data.format import Dataset, open_dataset
 from model.config import SIZES, ModelConfig
 from model.device import keep_freed_memory, pick_device
 from model.errors import PermanentTrainingError
+from model.training import precision
 from model.training.callback import Callback
 from model.training.compiling import choose_compile, training_work
 from model.training.curve import Point
@@ -33,6 +34,7 @@ from model.weights import save_model
 NOT_IN_KEY = {
     "device",
     "compile",
+    "checkpoint_activations",
     "checkpoint_every",
     "checkpoint_minutes",
     "keep_checkpoints",
@@ -85,6 +87,8 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             shape = f"{len(images)} images of {height}x{width}x{channels}"
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
             say(f"train: {why}")
+            if note := precision.note(train_settings.precision, device):
+                say(f"train: {note}")
             with LiveLog(key, folder, settings=settings) as live:
                 callbacks += _callbacks(train_settings, opened, folder, live)
                 trainer.run()

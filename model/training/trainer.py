@@ -25,6 +25,7 @@ from .curve import Point, Rates, Window
 from .distributed import Processes
 from .divergence import TRIVIAL_LOSS, check_finite, check_point
 from .options import TrainConfig, ema_decay, learning_rate
+from .precision import autocast, products
 from .prefetch import Ahead
 from .run_configuration import RunConfiguration
 
@@ -66,7 +67,9 @@ class Trainer:
     def __post_init__(self) -> None:
         self.model = DiER(self.model_config).to(self.device)
         if self.compiled:
-            self.model.compile_blocks()
+            self.model.compile_blocks(varying_tokens=self.config.mask_ratio > 0)
+        if self.config.checkpoint_activations:
+            self.model.checkpoint_activations()
         self.network = self.processes.wrap(self.model, self.device)
         self.parameters = list(self.model.parameters())
         self.ema = [p.detach().clone() for p in self.parameters]
@@ -93,7 +96,7 @@ class Trainer:
         Raises TrainingError when training goes wrong, CheckpointError (one of these) when checkpoints can be neither read nor
         written, and Stopped when a callback asked for it: everything up to then is saved.
         """
-        with hold(self.work) if self.processes.first else contextlib.nullcontext():
+        with products(self.config.precision, self.device), hold(self.work) if self.processes.first else contextlib.nullcontext():
             self._resume()
             self.model.train()
             while self.step < self.config.steps:
@@ -187,17 +190,12 @@ class Trainer:
         losses = []
         for number, piece in enumerate(pieces, 1):
             with self.processes.gradient_sync(self.network, last=number == len(pieces)):
-                with self._autocast():
+                with autocast(self.config.precision, self.device):
                     loss: Tensor = self.network(**piece)
                 counted = loss if self.weight is None else loss * self.weight[piece["t"]]
                 torch.autograd.backward(counted.sum() * scale)
             losses.append(loss.detach())
         return torch.cat(losses)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.config.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
     def _trivial(self) -> float:
         if self.model_config.prediction == "eps":
