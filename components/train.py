@@ -28,6 +28,7 @@ from model.training.deterministic import deterministic
 from model.training.distributed import joined, local_device
 from model.training.divergence import unused_encoder
 from model.training.run_configuration import code_digest, code_digests
+from model.training.sharding import choose_shard, device_memory, parameters
 from model.training.trainer import Trainer
 from model.weights import save_model
 
@@ -35,6 +36,7 @@ NOT_IN_KEY = {
     "device",
     "compile",
     "checkpoint_activations",
+    "shard",
     "checkpoint_every",
     "checkpoint_minutes",
     "keep_checkpoints",
@@ -77,9 +79,12 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     settings = {"model": model_settings.record(), "train": train_settings.record()}
     folder = work / key[:16]
     with deterministic(train_settings.deterministic), joined(device) as processes:
+        sharded, held = choose_shard(train_settings.shard, processes.count, parameters(config), device_memory(device))
         with stop_signals() as came:
             callbacks: list[Callback] = [StopOnSignal(came)]
-            trainer = Trainer(config, train_settings, images, folder, device, callbacks, configuration, processes, compiled)
+            trainer = Trainer(
+                config, train_settings, images, folder, device, callbacks, configuration, processes, compiled, sharded
+            )
             if not processes.first:  # of several processes one talks and writes
                 trainer.run()
                 return
@@ -87,6 +92,8 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             shape = f"{len(images)} images of {height}x{width}x{channels}"
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
             say(f"train: {why}")
+            if processes.count > 1:
+                say(f"train: {held}")
             if note := precision.note(train_settings.precision, device):
                 say(f"train: {note}")
             with LiveLog(key, folder, settings=settings) as live:
