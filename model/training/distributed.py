@@ -89,7 +89,7 @@ class Processes:
             answer(asked)
 
     def ask(self, what: str) -> None:
-        """By the first process while the others wait for it: have them call their `answer` with `what`. In theirs it does nothing."""
+        """By the first process while the others wait for it: they `answer` to `what`. In the others it does nothing."""
         if self.first:
             self._tell(what)
 

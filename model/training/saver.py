@@ -19,9 +19,9 @@ Tensors = Mapping[str, Mapping[str, Tensor]]
 class Saver:
     """Saves running checkpoints in `folder`, one at a time; the newest `keep` stay.
 
-    It holds one copy of what is saved, 16 bytes a parameter, for the whole of a training. Enter it before saving; leaving it waits for
-    the checkpoint under way, so that whoever holds the folder lets go of it only then. What went wrong in the thread, a
-    CheckpointError say, is raised by the next `check`, `wait` or `copy`.
+    It keeps one copy of what is saved, 16 bytes a parameter, as long as it lives. Enter it before saving; leaving it waits for the
+    checkpoint under way, so that whoever holds the folder lets go of it only then. What went wrong in the thread, a CheckpointError
+    say, is raised by the next `check`, `wait` or `copy`.
     """
 
     def __init__(self, folder: Path, keep: int, device: torch.device) -> None:
@@ -42,7 +42,7 @@ class Saver:
         self._thread.shutdown()
 
     def copy(self, parts: Mapping[str, Iterable[tuple[str, Tensor]]]) -> Tensors:
-        """Copy each part's tensors by name to the CPU, over the copies of last time. On CUDA the host does not wait for the device."""
+        """Copy each part's tensors by name to the CPU, over the last copies. On CUDA the host does not wait for the device."""
         self.wait()
         self._began = time.monotonic()
         for part, tensors in parts.items():

@@ -1,8 +1,8 @@
 """Weights, gradients, AdamW's moments and the average in shards, a process one of each (FSDP2, ZeRO's third stage).
 
 ZeRO's first stage (ZeroRedundancyOptimizer) would shard 8 of the 20 bytes a parameter, and gathers the moments on one process in
-pickles. Here all 20 are sharded, and each sharded tensor knows its whole: so a checkpoint is gathered a tensor at a time, is the same
-files as without, and may be gone on from with another number of processes or without sharding.
+pickles. Here all 20 are sharded, and each sharded tensor knows its whole: so a checkpoint is gathered a tensor at a time, is the
+same files as without, and may be gone on from with another number of processes or without sharding.
 """
 
 from collections.abc import Iterable

@@ -53,8 +53,8 @@ class Trainer:
     """Trains on images (N, H, W, C) uint8, any array that takes a sorted index array; checkpoints go to `work`.
 
     `run_configuration` is what the weights depend on, by name: a checkpoint of another one is refused. `compiled` says
-    whether the blocks are, which `model.training.compiling` decides; `sharded`, which `model.training.sharding` decides, whether each
-    of several processes holds a shard of the training's state or all of it.
+    whether the blocks are, which `model.training.compiling` decides; `sharded` whether each of several processes holds a shard of
+    the training's state or all of it, which `model.training.sharding` decides.
     """
 
     model_config: ModelConfig
