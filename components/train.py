@@ -22,6 +22,7 @@ from model.device import keep_freed_memory, pick_device
 from model.errors import PermanentTrainingError
 from model.memory import in_words
 from model.objective import choose_prediction, too_narrow
+from model.training import precision
 from model.training.callback import Callback
 from model.training.compiling import choose_compile, training_work
 from model.training.curve import Point
@@ -29,12 +30,15 @@ from model.training.deterministic import deterministic
 from model.training.distributed import joined, local_device
 from model.training.divergence import unused_encoder
 from model.training.run_configuration import code_digest, code_digests
+from model.training.sharding import choose_shard, device_memory, parameters
 from model.training.trainer import Trainer
 from model.weights import save_model
 
 NOT_IN_KEY = {
     "device",
     "compile",
+    "checkpoint_activations",
+    "shard",
     "checkpoint_every",
     "checkpoint_minutes",
     "keep_checkpoints",
@@ -77,9 +81,12 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     settings = {"model": model_settings.record(), "train": train_settings.record()}
     folder = work / key[:16]
     with deterministic(train_settings.deterministic), joined(device) as processes:
+        sharded, held = choose_shard(train_settings.shard, processes.count, parameters(config), device_memory(device))
         with stop_signals() as came:
             callbacks: list[Callback] = [StopOnSignal(came)]
-            trainer = Trainer(config, train_settings, images, folder, device, callbacks, configuration, processes, compiled)
+            trainer = Trainer(
+                config, train_settings, images, folder, device, callbacks, configuration, processes, compiled, sharded
+            )
             if not processes.first:  # of several processes one talks and writes
                 trainer.run()
                 return
@@ -91,6 +98,10 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             say(f"train: {in_words(config, train_settings.precision, at_once)}")
             if narrow := too_narrow(config):
                 say(f"train: WARNING: {narrow}")
+            if processes.count > 1:
+                say(f"train: {held}")
+            if note := precision.note(train_settings.precision, device):
+                say(f"train: {note}")
             with LiveLog(key, folder, settings=settings) as live:
                 callbacks += _callbacks(train_settings, opened, folder, live)
                 trainer.run()

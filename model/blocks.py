@@ -1,10 +1,12 @@
 """Transformer blocks conditioned by adaptive layer normalisation (DiT, arXiv 2212.09748, section 3.2)."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from . import modulation
 
@@ -54,6 +56,11 @@ class Block(nn.Module):
     leaves the encoder without a gradient to learn from for long.
     """
 
+    recompute = False
+    """Keep the inputs alone for the backward pass, and compute the rest again there (activation checkpointing)."""
+    varying_tokens = False
+    """Where compiled: one compilation for all numbers of tokens, instead of one for each."""
+
     def __init__(self, dim: int, heads: int, kind: str = "full", rank: int = 64) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
@@ -61,6 +68,15 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
         self.modulation = modulation.of_block(kind, dim, rank)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Calls `forward`, compiled where the block is. Nothing in it is random, so no generator's state is kept."""
+        if self.varying_tokens:
+            # "maybe": a single token is a special case to the compiler, and may be
+            torch._dynamo.maybe_mark_dynamic(inputs[0], 1)
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return super().__call__(*inputs)
 
     def start_with_gates(self, gate: float, std: float) -> None:
         """Initialise the modulation: weights of the given spread around 0, shifts and scales at 0, both gates at `gate`."""
