@@ -1,14 +1,13 @@
 """One training or embedding on a device, measured in the process that runs it (of several, each): what benchmarks/gpu.py starts.
 
-    torchrun --standalone --nproc-per-node 2 -m benchmarks.gpu_worker '{"kind": "train", ...}' result.json
+    torchrun --standalone --nproc-per-node 2 -m benchmarks.gpu_worker '{"kind": "train", ...}' FOLDER/result.json
 
 The training is `Trainer.run`, as `dier train` has it, with a callback that looks at the clock; the embedding is `dier embed`'s own
-`run`, checks, files and all, the second time in a process. The first process writes the result.
+`run`, checks, files and all, the second time in a process. The first process writes the result; what they need lies beside it.
 """
 
 import json
 import sys
-import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,6 +89,13 @@ class Clock(Callback):
             torch.cuda.synchronize(self._device)
 
 
+class Unsaved(Trainer):
+    """Leaves the last step's checkpoint out: of a large model that is gigabytes, and no part of what is measured."""
+
+    def _save(self) -> None:
+        pass
+
+
 def train(work: Work, folder: Path) -> dict[str, Any] | None:
     """Images a second over all processes, seconds a step, peak memory of the first process; None in the others."""
     keep_freed_memory()
@@ -106,9 +112,9 @@ def train(work: Work, folder: Path) -> dict[str, Any] | None:
     )
     with joined(device) as processes:
         clock = Clock(work, device)
-        arguments = (work.model(), config, _images(work, folder), folder / f"work-{processes.rank}", device)
-        trainer = Trainer(*arguments, callbacks=[clock], processes=processes, compiled=work.compiled)
-        trainer.run()
+        images = _images(work, folder / f"images-{processes.rank}.npy")
+        given = (work.model(), config, images, folder / "work", device)
+        Unsaved(*given, callbacks=[clock], processes=processes, compiled=work.compiled).run()
         if not processes.first:
             return None
     found: dict[str, Any] = peak_memory(device)
@@ -153,11 +159,10 @@ def kernels(profile: torch.profiler.profile, steps: int, device: torch.device) -
     ]
 
 
-def _images(work: Work, folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
+def _images(work: Work, file: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """A mapped file of random images, as large as needs be; each process has its own, since none must wait for another."""
     each = work.pixels**2 * 3
     count = max(work.batch, min(20_000, MOST_IMAGES_BYTES // each))
-    file = folder / "images.npy"
     rows = np.lib.format.open_memmap(file, "w+", np.uint8, (count, work.pixels, work.pixels, 3))
     generator = np.random.default_rng(0)
     for start in range(0, count, 1000):
@@ -170,12 +175,11 @@ def _images(work: Work, folder: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
 def main() -> None:
     """Measure, and write the result, or that there was too little memory."""
     work, out = Work(**json.loads(sys.argv[1])), Path(sys.argv[2])
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            found = train(work, Path(folder)) if work.kind == "train" else embed_images(work, Path(folder))
-        except torch.OutOfMemoryError:
-            out.write_text(json.dumps(asdict(work) | {"error": OUT_OF_MEMORY}), "utf-8")
-            raise  # the other processes wait for this one: torchrun ends them
+    try:
+        found = train(work, out.parent) if work.kind == "train" else embed_images(work, out.parent)
+    except torch.OutOfMemoryError:
+        out.write_text(json.dumps(asdict(work) | {"error": OUT_OF_MEMORY}), "utf-8")
+        raise  # the other processes wait for this one: torchrun ends them
     if found is not None:
         out.write_text(json.dumps(asdict(work) | found), "utf-8")
 
