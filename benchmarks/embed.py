@@ -34,20 +34,22 @@ BATCH = 500
 T = 300
 
 
-def make_inputs(folder: Path, images: int, side: int, size: str, patch: int) -> tuple[Path, Path]:
-    """A dataset artifact of random grey images, all in `test`, and an untrained model for it."""
+def make_inputs(folder: Path, images: int, side: int, size: str, patch: int, channels: int = 1) -> tuple[Path, Path]:
+    """A dataset artifact of random images, all in `test`, and an untrained model for it."""
     generator = np.random.default_rng(0)
     with artifact.create(folder / "dataset", "dataset", {}) as made:
         for split, count in {"train": 1, "val": 1, "test": images}.items():
             (made / split).mkdir()
-            mapped = np.lib.format.open_memmap(made / split / "images.npy", "w+", np.uint8, (count, side, side, 1))
+            mapped = np.lib.format.open_memmap(made / split / "images.npy", "w+", np.uint8, (count, side, side, channels))
             for start in range(0, count, 10_000):
                 mapped[start : start + 10_000] = generator.integers(0, 256, mapped[start : start + 10_000].shape, np.uint8)
             np.save(made / split / "labels.npy", generator.integers(0, 10, count))
         counts = {"train": 1, "val": 1, "test": images}
-        write_info(made, DatasetInfo("random", "npz", "none", "multi-class", list("0123456789"), [side, side, 1], counts, []))
+        write_info(
+            made, DatasetInfo("random", "npz", "none", "multi-class", list("0123456789"), [side, side, channels], counts, [])
+        )
     depth, dim, heads = SIZES[size]
-    network = DiER(ModelConfig(depth, dim, heads, side, side, 1, patch, 128))
+    network = DiER(ModelConfig(depth, dim, heads, side, side, channels, patch, 128))
     with artifact.create(folder / "model", "model", {}) as made:
         save_model(made, network, network.state_dict())
     return folder / "dataset", folder / "model"

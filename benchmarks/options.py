@@ -43,7 +43,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "prediction v, min_snr": {"model": {"prediction": "v"}, "train": {"loss_weight": "min_snr"}},
     "condition_dropout 0.1": {"train": {"condition_dropout": 0.1}},
 }
-MODEL = {"depth": 3, "width": 128, "heads": 4, "embed_dim": 512, "pool": "flat"}
+MODEL = {"depth": 3, "width": 128, "heads": 4, "embed_dim": 512, "pool": "flat", "prediction": "eps"}
 """As in the Fashion-MNIST preset; a patch is a quarter of the image's side."""
 LOOKS = 10
 """Looks of best_probe in a training."""

@@ -8,6 +8,10 @@ backward, clipping, AdamW, EMA;
 of the step's own shapes, each layer with operands of its own, in the step's order; (c hot) the same with one set of operands a
 shape, which then stays in the cache. Bars: a / c at least 0.90, a / b at least 1.15.
 
+--also adds public ways of PyTorch to make (a) faster, each a contestant of its own: `bf16` (train.precision, where the CPU has
+products in bfloat16), `whole` (torch.compile of both networks at once, not block by block), `autotune` (inductor tries its own C++
+products beside the library's), `medium` (torch.set_float32_matmul_precision: float32 products by bfloat16 ones).
+
 With --threads 1 the ratios of processor time say the most on a busy machine; with two, the wall clock's.
 """
 
@@ -16,6 +20,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,7 +36,7 @@ BATCH = 64
 EMBED_DIM = 256
 
 
-def make_trainer(side: int, folder: Path, compiled: bool) -> Trainer:
+def make_trainer(side: int, folder: Path, compiled: bool, precision: Literal["float32", "bf16"] = "float32") -> Trainer:
     """Our trainer on random images (grey at 28 pixels, colour at 32) in a mapped file, as `dier train` opens them."""
     channels = 1 if side == 28 else 3
     file = folder / "images.npy"
@@ -39,7 +44,7 @@ def make_trainer(side: int, folder: Path, compiled: bool) -> Trainer:
         np.save(file, np.random.default_rng(0).integers(0, 256, (20_000, side, side, channels), np.uint8))
     size = SIZES["tiny"]
     model = ModelConfig(size.depth, size.dim, size.heads, side, side, channels, 4, EMBED_DIM)
-    config = TrainConfig(steps=10**6, batch_size=BATCH, lr=1e-3, warmup_steps=100, lr_decay="constant")
+    config = TrainConfig(steps=10**6, batch_size=BATCH, lr=1e-3, warmup_steps=100, lr_decay="constant", precision=precision)
     trainer = Trainer(model, config, np.load(file, mmap_mode="r"), folder, torch.device("cpu"), compiled=compiled)
     trainer.model.train()
     return trainer
@@ -50,6 +55,39 @@ def our_step(side: int, threads: int, folder: Path, compiled: bool) -> Callable[
     torch.set_num_threads(threads)
     keep_freed_memory()
     return step_of(make_trainer(side, folder, compiled))
+
+
+def bf16_step(side: int, threads: int, folder: Path) -> Callable[[], None]:
+    """Our step in bfloat16."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    return step_of(make_trainer(side, folder, compiled=True, precision="bf16"))
+
+
+def whole_step(side: int, threads: int, folder: Path) -> Callable[[], None]:
+    """Our step, both networks compiled as one graph."""
+    torch.set_num_threads(threads)
+    keep_freed_memory()
+    trainer = make_trainer(side, folder, compiled=False)
+    trainer.network = torch.compile(trainer.model, dynamic=False)
+    return step_of(trainer)
+
+
+def autotune_step(side: int, threads: int, folder: Path) -> Callable[[], None]:
+    """Our step, inductor's C++ products tried beside the library's."""
+    from torch._inductor import config
+
+    config.max_autotune, config.max_autotune_gemm_backends = True, "CPP,ATEN"
+    return our_step(side, threads, folder, compiled=True)
+
+
+def medium_step(side: int, threads: int, folder: Path) -> Callable[[], None]:
+    """Our step, its float32 products by bfloat16 ones."""
+    torch.set_float32_matmul_precision("medium")
+    return our_step(side, threads, folder, compiled=True)
+
+
+ALSO = {"bf16": bf16_step, "whole": whole_step, "autotune": autotune_step, "medium": medium_step}
 
 
 def diffusers_step(side: int, threads: int, folder: Path, kept: bool) -> Callable[[], None]:
@@ -121,6 +159,8 @@ def main() -> None:
     arguments.add_argument("--side", type=int, choices=(28, 32), default=28, help="pixels a side; patches are of 4")
     arguments.add_argument("--threads", type=int, default=2)
     arguments.add_argument("--rounds", type=int, default=15)
+    arguments.add_argument("--also", choices=ALSO, nargs="+", default=[], help="other ways of making our step faster")
+    arguments.add_argument("--leave-out", nargs="+", default=[], help="contestants that are not wanted, such as 'b kept'")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as name:
         common = (given.side, given.threads, Path(name))
@@ -132,7 +172,8 @@ def main() -> None:
             "b kept": partial(diffusers_step, *common, True),
             "c": partial(products, *common, False),
             "c hot": partial(products, *common, True),
-        }
+        } | {f"a {name}": partial(ALSO[name], *common) for name in given.also}
+        contestants = {name: made for name, made in contestants.items() if name not in given.leave_out}
         times = take_turns(contestants, given.rounds)
     work = sum(2 * rows * wide * out * (3 if needs else 2) for rows, wide, out, needs in shapes)
     print(f"{given.side}x{given.side} patch 4, batch {BATCH}, {given.threads} threads, {given.rounds} rounds, {load()}")
@@ -141,8 +182,9 @@ def main() -> None:
         print(f"  {name:8s} {rate(times, name, BATCH)}")
     for clock, title in enumerate(("wall clock", "processor time")):
         print(f"ratios by {title}, median (middle half):")
-        for name in ("a", "a eager"):
-            print(f"  {name:8s}" + "".join(f"  / {other} {ratio(times, name, other, clock)}" for other in list(contestants)[2:]))
+        for name in [name for name in contestants if name.startswith("a")]:
+            others = [other for other in contestants if other[0] != "a" or (other == "a" != name)]
+            print(f"  {name:10s}" + "".join(f"  / {other} {ratio(times, name, other, clock)}" for other in others))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from components.common import artifact
@@ -14,8 +17,8 @@ from components.common.errors import SettingsError
 from components.common.lineage import check_one_run
 from components.common.progress import say, track
 from components.common.settings import ProbeSettings
-from components.probing.conclusions import ONE_CLASS, UNUSED, chance, comparisons, peak, warnings
-from components.probing.metrics import Estimate, correct, predicted
+from components.probing.conclusions import ONE_CLASS, UNUSED, chance, comparisons, peak, sampled, warnings
+from components.probing.metrics import Estimate, right_of
 from components.probing.representations import candidates
 from components.probing.sweep import Scored, Sweep, Tested
 from data.format import SPLITS, open_dataset
@@ -83,6 +86,7 @@ def _findings(sweep: Sweep, curve: list[Scored], tested: dict[str, Tested]) -> d
     differences = {name: _differences(tested["dier"], one)[metric] for name, one in tested.items() if name != "dier"}
     best = {name: one.scored for name, one in tested.items()}
     conclusions = comparisons(differences, metric) + warnings(best, metric, chance(sweep.labels("val"), metric))
+    conclusions += sampled(len(sweep.train_images), info.counts["train"])
     return {"peak": peak(over_t, metric), "conclusions": conclusions}
 
 
@@ -110,13 +114,19 @@ def _write_curve(file: Path, schedule: str, scored: Sequence[Scored], tested: Se
 
 
 def _write_predictions(folder: Path, sweep: Sweep, tested: Tested) -> None:
-    labels = sweep.labels("test")
-    guess, right = predicted(tested.scores, labels.ndim == 2), correct(tested.scores, labels)
-    table = pd.DataFrame({"index": np.arange(len(labels)), "label": list(labels), "dier": list(guess), "correct": right})
-    table.to_parquet(folder / "predictions.parquet", index=False)
+    labels, guess = sweep.labels("test"), tested.guess
+    columns = {"index": np.arange(len(labels)), "label": labels, "dier": guess, "correct": right_of(guess, labels)}
+    pq.write_table(pa.table({name: _column(values) for name, values in columns.items()}), folder / "predictions.parquet")
     probe = tested.scored.probe
     save_file({"weight": np.ascontiguousarray(probe.weight), "bias": probe.bias}, folder / "classifier.safetensors")
     if labels.ndim == 1:
-        names = sweep.dataset.info.class_names
-        confusion = pd.DataFrame({"actual": [names[i] for i in labels], "predicted": [names[i] for i in guess]})
+        names = np.array(sweep.dataset.info.class_names, object)
+        confusion = pd.DataFrame({"actual": names[labels], "predicted": names[guess]})
         confusion.to_csv(folder / "confusion.csv", index=False, lineterminator="\n")
+
+
+def _column(values: npt.NDArray[Any]) -> pa.Array:
+    """Numbers (N,), or a list of L numbers an image (N, L)."""
+    if values.ndim == 1:
+        return pa.array(values)
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), values.shape[1])

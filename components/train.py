@@ -20,6 +20,9 @@ from data.format import Dataset, open_dataset
 from model.config import SIZES, ModelConfig
 from model.device import keep_freed_memory, pick_device
 from model.errors import PermanentTrainingError
+from model.memory import in_words
+from model.objective import choose_prediction, too_narrow
+from model.training import precision
 from model.training.callback import Callback
 from model.training.compiling import choose_compile, training_work
 from model.training.curve import Point
@@ -27,12 +30,15 @@ from model.training.deterministic import deterministic
 from model.training.distributed import joined, local_device
 from model.training.divergence import unused_encoder
 from model.training.run_configuration import code_digest, code_digests
+from model.training.sharding import choose_shard, device_memory, parameters
 from model.training.trainer import Trainer
 from model.weights import save_model
 
 NOT_IN_KEY = {
     "device",
     "compile",
+    "checkpoint_activations",
+    "shard",
     "checkpoint_every",
     "checkpoint_minutes",
     "keep_checkpoints",
@@ -41,7 +47,7 @@ NOT_IN_KEY = {
     "min_gap",
 }
 """Settings that change neither weights nor curve, so that a run may go on with others. (On CUDA `deterministic` is in the key.)"""
-CHOOSING = ("training/online_probe.py", "probing/classifier.py", "probing/metrics.py")
+CHOOSING = ("training/online_probe.py", "probing/classifier.py", "probing/grouped.py", "probing/metrics.py")
 """Code that the exported weights depend on where the probe chooses them."""
 
 
@@ -75,9 +81,12 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     settings = {"model": model_settings.record(), "train": train_settings.record()}
     folder = work / key[:16]
     with deterministic(train_settings.deterministic), joined(device) as processes:
+        sharded, held = choose_shard(train_settings.shard, processes.count, parameters(config), device_memory(device))
         with stop_signals() as came:
             callbacks: list[Callback] = [StopOnSignal(came)]
-            trainer = Trainer(config, train_settings, images, folder, device, callbacks, configuration, processes, compiled)
+            trainer = Trainer(
+                config, train_settings, images, folder, device, callbacks, configuration, processes, compiled, sharded
+            )
             if not processes.first:  # of several processes one talks and writes
                 trainer.run()
                 return
@@ -85,6 +94,14 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             shape = f"{len(images)} images of {height}x{width}x{channels}"
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
             say(f"train: {why}")
+            at_once = min(train_settings.micro_batch or len(images), train_settings.batch_size // processes.count)
+            say(f"train: {in_words(config, train_settings.precision, at_once)}")
+            if narrow := too_narrow(config):
+                say(f"train: WARNING: {narrow}")
+            if processes.count > 1:
+                say(f"train: {held}")
+            if note := precision.note(train_settings.precision, device):
+                say(f"train: {note}")
             with LiveLog(key, folder, settings=settings) as live:
                 callbacks += _callbacks(train_settings, opened, folder, live)
                 trainer.run()
@@ -132,9 +149,10 @@ def _callbacks(settings: TrainSettings, dataset: Dataset, folder: Path, live: Li
 def model_config(settings: ModelSettings, height: int, width: int, channels: int, seed: int) -> ModelConfig:
     """The networks for images of this shape; `seed` fixes the initial weights."""
     named = SIZES[settings.size]
+    dim = settings.width or named.dim
     return ModelConfig(
         depth=settings.depth or named.depth,
-        dim=settings.width or named.dim,
+        dim=dim,
         heads=settings.heads or named.heads,
         image_height=height,
         image_width=width,
@@ -146,7 +164,9 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
         encoder_time=settings.encoder_time,
         init_seed=seed,
         schedule=settings.schedule,
-        prediction=settings.prediction,
+        prediction=choose_prediction(settings.prediction, channels * settings.patch_size**2, dim),
+        modulation=settings.modulation,
+        modulation_rank=settings.modulation_rank,
     )
 
 

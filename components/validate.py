@@ -35,6 +35,7 @@ def run(validate_settings: ValidateSettings, dataset: Path, out: Path) -> None:
                 "passed": not errors,
                 "warnings": len(failed) - len(errors),
                 "expectations": [asdict(outcome) for outcome in result.outcomes],
+                **({"notes": measures.notes} if measures.notes else {}),
                 "near_duplicates": _near_duplicates(measures),
                 "pairs": [asdict(pair) for pair in measures.pairs[:MAX_PAIRS]],
             },

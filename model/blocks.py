@@ -1,10 +1,14 @@
 """Transformer blocks conditioned by adaptive layer normalisation (DiT, arXiv 2212.09748, section 3.2)."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from . import modulation
 
 
 class TimestepEmbedding(nn.Module):
@@ -52,29 +56,47 @@ class Block(nn.Module):
     leaves the encoder without a gradient to learn from for long.
     """
 
-    def __init__(self, dim: int, heads: int) -> None:
+    recompute = False
+    """Keep the inputs alone for the backward pass, and compute the rest again there (activation checkpointing)."""
+    varying_tokens = False
+    """Where compiled: one compilation for all numbers of tokens, instead of one for each."""
+
+    def __init__(self, dim: int, heads: int, kind: str = "full", rank: int = 64) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.attention = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
-        self.modulation = nn.Linear(dim, 6 * dim)
+        self.modulation = modulation.of_block(kind, dim, rank)
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Calls `forward`, compiled where the block is. Nothing in it is random, so no generator's state is kept."""
+        if self.varying_tokens:
+            # "maybe": a single token is a special case to the compiler, and may be
+            torch._dynamo.maybe_mark_dynamic(inputs[0], 1)
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return super().__call__(*inputs)
 
     def start_with_gates(self, gate: float, std: float) -> None:
         """Initialise the modulation: weights of the given spread around 0, shifts and scales at 0, both gates at `gate`."""
-        nn.init.normal_(self.modulation.weight, std=std)
-        nn.init.zeros_(self.modulation.bias)
-        dim = self.modulation.in_features
-        with torch.no_grad():
-            self.modulation.bias[2 * dim : 3 * dim] = gate
-            self.modulation.bias[5 * dim :] = gate
+        self.modulation.start(gate, std)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (N, T, D), c (N, D) or (1, D) after its non-linearity; gives (N, T, D)."""
+        """x (N, T, D); c (N, D) after its non-linearity, or (1, D) for all (6 D numbers with `single`); gives (N, T, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)[:, None].chunk(6, dim=2)  # each (N, 1, D) or (1, 1, D)
         x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1))
         out: Tensor = x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
         return out
+
+
+def start_as_vit(shared: nn.Module, blocks: nn.ModuleList, std: float) -> None:
+    """Initialise all modulations of a network: each block starts as a plain ViT block, but for weights of spread `std`."""
+    if isinstance(shared, nn.Linear):
+        nn.init.normal_(shared.weight, std=std)
+    for block in blocks:
+        assert isinstance(block, Block)
+        block.start_with_gates(1.0, std)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

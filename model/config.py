@@ -9,8 +9,12 @@ from .errors import ConfigError
 
 NUM_TIMESTEPS = 1000
 """Length T of the diffusion: a timestep t is in [0, NUM_TIMESTEPS)."""
-POOLS = ("mean", "flat")
-"""The head over the encoder's tokens: `model.encoder`."""
+POOLS = ("mean", "flat", "grid", "attention")
+"""What the encoder's head reads of its tokens: `model.pooling`."""
+FLAT_TOKENS = 64
+"""With `flat` at most: from 196 tokens of 768 numbers to 512 a head has 77 million weights, near the 85 of all 12 blocks."""
+MODULATIONS = ("full", "single", "low_rank")
+"""Where a block's shifts, scales and gates come from: `model.modulation`."""
 SCHEDULES = ("linear", "cosine")
 """How the noise grows with t: `model.schedule`."""
 PREDICTIONS = ("eps", "v", "x0")
@@ -56,6 +60,8 @@ class ModelConfig:
     init_seed: int = 0
     schedule: str = "linear"
     prediction: str = "eps"
+    modulation: str = "full"
+    modulation_rank: int = 64
 
     def __post_init__(self) -> None:
         if self.image_height % self.patch_size or self.image_width % self.patch_size:
@@ -65,9 +71,21 @@ class ModelConfig:
             )
         if self.dim % self.heads or self.dim % 4:
             raise ConfigError(f"width {self.dim} must be a multiple of 4 and of the number of heads {self.heads}")
-        for name, choices in (("pool", POOLS), ("schedule", SCHEDULES), ("prediction", PREDICTIONS)):
+        known = {"pool": POOLS, "schedule": SCHEDULES, "prediction": PREDICTIONS, "modulation": MODULATIONS}
+        for name, choices in known.items():
             if (value := getattr(self, name)) not in choices:
                 raise ConfigError(f"unknown model.{name} {value!r}: use {' or '.join(choices)}")
+        if self.pool == "flat" and self.tokens > FLAT_TOKENS:
+            head = self.tokens * self.dim * self.embed_dim / 1e6
+            raise ConfigError(
+                f"model.pool flat with {self.tokens} tokens, more than {FLAT_TOKENS}: its head would have {head:.1f} million "
+                "weights; use grid or attention, or a larger model.patch_size"
+            )
+        if self.modulation == "low_rank" and 7 * self.modulation_rank >= 6 * self.dim:  # 7 r D weights a block for 6 D^2
+            raise ConfigError(
+                f"model.modulation_rank {self.modulation_rank} saves nothing at width {self.dim}: "
+                f"use at most {(6 * self.dim - 1) // 7}, or model.modulation full"
+            )
 
     @property
     def grid(self) -> tuple[int, int]:

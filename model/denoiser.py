@@ -3,7 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import Block, TimestepEmbedding, modulate, patchify, position_code, unpatchify
+from . import modulation
+from .blocks import Block, TimestepEmbedding, modulate, patchify, position_code, start_as_vit, unpatchify
 from .config import ModelConfig
 
 
@@ -19,7 +20,10 @@ class Denoiser(nn.Module):
         self.register_buffer("position", position_code(config.grid, config.dim), persistent=False)
         self.timestep = TimestepEmbedding(config.dim)
         self.embedding = nn.Linear(config.embed_dim, config.dim)
-        self.blocks = nn.ModuleList(Block(config.dim, config.heads) for _ in range(config.depth))
+        self.shared = modulation.of_network(config.modulation, config.dim)
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.heads, config.modulation, config.modulation_rank) for _ in range(config.depth)
+        )
         self.norm = nn.LayerNorm(config.dim, elementwise_affine=False, eps=1e-6)
         self.modulation = nn.Linear(config.dim, 2 * config.dim)
         self.out = nn.Linear(config.dim, config.patch_dim)
@@ -29,9 +33,7 @@ class Denoiser(nn.Module):
 
         Gates at 1 and small modulation weights let the encoder's gradient flow from the first step.
         """
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            block.start_with_gates(1.0, std=0.02)
+        start_as_vit(self.shared, self.blocks, std=0.02)
         nn.init.normal_(self.modulation.weight, std=0.02)
         nn.init.zeros_(self.modulation.bias)
         nn.init.normal_(self.out.weight, std=0.02)
@@ -53,8 +55,9 @@ class Denoiser(nn.Module):
     def _features(self, x_t: Tensor, t: Tensor, v: Tensor, means: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         x = self.patches(patchify(x_t, self.config.patch_size)) + self.position  # (N, T, D)
         c = F.silu(self.timestep(t) + self.embedding(v))  # (N, D)
+        given = self.shared(c)
         for block in self.blocks:
-            x = block(x, c)
+            x = block(x, given)
             if means is not None:
                 means.append(x.mean(dim=1))
         return x, c

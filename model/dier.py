@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .blocks import Block
 from .config import ModelConfig
 from .denoiser import Denoiser
 from .encoder import Encoder
@@ -32,14 +33,28 @@ class DiER(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         self.encoder.initialise()
         self.denoiser.initialise()
 
-    def compile_blocks(self) -> None:
-        """Let torch.compile fuse what stands between the matrix products; all blocks are alike, so one compilation serves all."""
-        for block in (*self.encoder.blocks, *self.denoiser.blocks):
-            block.compile(dynamic=False)
+    def blocks(self) -> list[Block]:
+        """The transformer blocks of both networks, which hold nearly all of the weights and of the work."""
+        return [block for block in self.modules() if isinstance(block, Block)]
+
+    def compile_blocks(self, *, varying_tokens: bool = False) -> None:
+        """Let torch.compile fuse what stands between the matrix products; all blocks are alike, so one compilation serves all.
+
+        `varying_tokens`: one for all numbers of tokens too, as where the encoder sees some of them and the denoiser all.
+        """
+        for block in self.blocks():
+            block.varying_tokens = varying_tokens
+            block.compile(dynamic=False)  # but for what is marked
+
+    def checkpoint_activations(self) -> None:
+        """Compute each block's activations again in the backward pass instead of keeping them."""
+        for block in self.blocks():
+            block.recompute = True
 
     def forward(
         self,

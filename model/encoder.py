@@ -3,15 +3,13 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import Block, TimestepEmbedding, patchify, position_code
+from . import modulation, pooling
+from .blocks import Block, TimestepEmbedding, patchify, position_code, start_as_vit
 from .config import ModelConfig
 
 
 class Encoder(nn.Module):
-    """A vision transformer conditioned on t by adaLN, with a linear head over its tokens (DiER, arXiv 2505.05732).
-
-    pool `mean` averages the tokens; `flat` keeps every token's place, which serves small images of centred things.
-    """
+    """A vision transformer conditioned on t by adaLN, with a linear head over its pooled tokens (DiER, arXiv 2505.05732)."""
 
     position: Tensor
 
@@ -21,15 +19,17 @@ class Encoder(nn.Module):
         self.patches = nn.Linear(config.patch_dim, config.dim)
         self.register_buffer("position", position_code(config.grid, config.dim), persistent=False)
         self.timestep = TimestepEmbedding(config.dim)
-        self.blocks = nn.ModuleList(Block(config.dim, config.heads) for _ in range(config.depth))
+        self.shared = modulation.of_network(config.modulation, config.dim)
+        self.blocks = nn.ModuleList(
+            Block(config.dim, config.heads, config.modulation, config.modulation_rank) for _ in range(config.depth)
+        )
         self.norm = nn.LayerNorm(config.dim, eps=1e-6)
-        self.head = nn.Linear(config.dim * (config.tokens if config.pool == "flat" else 1), config.embed_dim)
+        self.pool, numbers = pooling.make(config)
+        self.head = nn.Linear(numbers, config.embed_dim)
 
     def initialise(self) -> None:
         """Each block starts as a plain ViT block that does not yet look at t."""
-        for block in self.blocks:
-            assert isinstance(block, Block)
-            block.start_with_gates(1.0, std=0.0)
+        start_as_vit(self.shared, self.blocks, std=0.0)
 
     def forward(self, x0: Tensor, t: Tensor, ids_keep: Tensor | None = None) -> Tensor:
         """x0 (N, C, H, W) in [-1, 1], t (N,) int64 in [0, NUM_TIMESTEPS), or (1,) for one t for all; gives v_t (N, embed_dim).
@@ -41,18 +41,8 @@ class Encoder(nn.Module):
             x = x.gather(1, ids_keep[:, :, None].expand(-1, -1, x.shape[2]))  # (N, K, D)
         # the ablation sees the same t for every image, so that the two networks have equal size
         c = F.silu(self.timestep(t if self.config.encoder_time else t * 0))  # (N, D) or (1, D)
+        c = self.shared(c)
         for block in self.blocks:
             x = block(x, c)
-        x = self.norm(x)
-        if ids_keep is not None and self.config.pool == "flat":
-            x = self._in_place(x, ids_keep)
-        x = x.flatten(1) if self.config.pool == "flat" else x.mean(dim=1)  # (N, T * D) or (N, D)
-        v = self.head(x)  # (N, E)
+        v = self.head(self.pool(self.norm(x), ids_keep))  # (N, E)
         return F.layer_norm(v, v.shape[1:]) if self.config.embed_norm else v
-
-    def _in_place(self, x: Tensor, ids_keep: Tensor) -> Tensor:
-        """(N, K, D) back at their places among T, scaled by T / K, zeros at the others: as dropout does, so that the head expects
-        the same with all tokens there."""
-        n, k, dim = x.shape
-        whole = x.new_zeros(n, self.config.tokens, dim)
-        return whole.scatter(1, ids_keep[:, :, None].expand(-1, -1, dim), x * (self.config.tokens / k))

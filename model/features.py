@@ -17,10 +17,13 @@ from .rng import derangement, generator, sample
 from .schedule import add_noise, log_snr
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 GAP_IMAGES = 500
 """Images behind a shuffled-v_t gap at most."""
 IN_FLIGHT = 3
 """Batches on their way at a time on CUDA: one whose embeddings are fetched, one that computes, one that is read."""
+NOISE_IMAGES = 500
+"""Images whose noise for the denoiser's layers is one draw."""
 
 
 def _batches(images: Images, size: int, device: torch.device | str) -> Iterator[tuple[int, Tensor]]:
@@ -34,6 +37,16 @@ def _same_t(x: Tensor, t: int) -> Tensor:
 
 def _noise_like(x: Tensor, seed: int, *what: str | int) -> Tensor:
     return torch.randn(x.shape, generator=generator(seed, *what)).to(x.device)
+
+
+def _noise_of(numbers: Ints, of: int, shape: torch.Size, seed: int, t: int) -> Tensor:
+    """Noise (N, C, H, W) of images by their numbers in a set of `of` images, drawn for NOISE_IMAGES successive ones at a time."""
+    noise = torch.empty(len(numbers), *shape)
+    for first in np.unique(numbers // NOISE_IMAGES) * NOISE_IMAGES:
+        drawn = torch.randn((min(NOISE_IMAGES, of - first), *shape), generator=generator(seed, "layers", t, int(first)))
+        here = slice(*np.searchsorted(numbers, [first, first + NOISE_IMAGES]))
+        noise[here] = drawn[torch.from_numpy(numbers[here] - first)]
+    return noise
 
 
 @torch.inference_mode()
@@ -126,13 +139,27 @@ class _Slot:
 
 @torch.inference_mode()
 def denoiser_layers(
-    model: DiER, images: Images, t: int, *, seed: int, batch_size: int = 500, device: torch.device | str = "cpu"
+    model: DiER,
+    images: Images,
+    t: int,
+    *,
+    seed: int,
+    numbers: Ints | None = None,
+    of: int | None = None,
+    batch_size: int = NOISE_IMAGES,
+    device: torch.device | str = "cpu",
 ) -> list[Floats]:
-    """Mean-pooled output of each denoiser block on x_t, (N, dim) float32 each: features the DDAE way."""
+    """Mean-pooled output of each denoiser block on x_t, (N, dim) float32 each: features the DDAE way.
+
+    `numbers` (N,) ascending says which images of a set of `of` images these are, left out: all of it. The noise of an image depends
+    on its number in the set, whichever others are given with it.
+    """
+    numbers, of = np.arange(len(images)) if numbers is None else numbers, len(images) if of is None else of
     out = [np.empty((len(images), model.config.dim), np.float32) for _ in range(model.config.depth)]
     for start, x in _batches(images, batch_size, device):
         times = _same_t(x, t)
-        x_t = add_noise(x, _noise_like(x, seed, "layers", t, start), model.alpha_bar[times])
+        noise = _noise_of(numbers[start : start + len(x)], of, x.shape[1:], seed, t).to(device)
+        x_t = add_noise(x, noise, model.alpha_bar[times])
         for layer, mean in zip(out, model.denoiser.layer_means(x_t, times, model.encoder(x, times)), strict=True):
             layer[start : start + len(x)] = mean.float().cpu().numpy()
     return out

@@ -3,15 +3,36 @@
 The denoiser is asked for the noise (`eps`, DDPM, arXiv 2006.11239), for the clean image (`x0`), or for
 `v` = sqrt(a) eps - sqrt(1 - a) x0 (arXiv 2202.00512, appendix D), where a is alpha_bar at t. An error e in x0
 is one of sqrt(SNR) e in eps and of sqrt(SNR + 1) e in v, with SNR = a / (1 - a).
+
+Noise fills every direction of a patch, images do not: a network that is narrower than a patch cannot carry the noise through
+(JiT, arXiv 2511.13720), so there the clean image is the default.
 """
 
 import torch
 from torch import Tensor
 
+from .config import ModelConfig
 from .schedule import remove_noise
 
 GAMMA = 5.0
 """Where min-SNR caps the weight on the error in x0; the authors' choice."""
+
+
+def choose_prediction(wanted: str, patch_dim: int, dim: int) -> str:
+    """auto | eps | v | x0 to one of the last three, for patches of `patch_dim` numbers and a network of width `dim`."""
+    if wanted != "auto":
+        return wanted
+    return "x0" if patch_dim > dim else "eps"
+
+
+def too_narrow(config: ModelConfig) -> str | None:
+    """What is to be said where noise is asked of a network that is narrower than a patch; None = nothing."""
+    if config.prediction == "x0" or config.patch_dim <= config.dim:
+        return None
+    return (
+        f"model.prediction {config.prediction} with patches of {config.patch_dim} numbers and a width of {config.dim}: noise does "
+        "not fit through a network narrower than a patch; consider model.prediction x0, or a smaller model.patch_size"
+    )
 
 
 def target(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:

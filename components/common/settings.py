@@ -17,7 +17,8 @@ from pydantic_core import CoreSchema, core_schema
 from components.common.errors import SettingsError
 from components.probing.baselines import BaselineName
 from data.sources import DOWNLOADS, SOURCES
-from model.config import NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
+from data.store import is_place
+from model.config import FLAT_TOKENS, MODULATIONS, NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
 from model.training.fields import Float as Float
 from model.training.fields import Int as Int
 from model.training.fields import Section as Section
@@ -68,8 +69,22 @@ class DataSettings(Section):
         description="and so do copies and near-duplicates, as validate.near_duplicate_distance measures them; 0 = do not look",
     )
 
+    shard_mb: Annotated[Int, Field(ge=1, le=1024)] | None = Field(
+        None, description="MB of pixels a shard (Parquet) for sets that outgrow a disk; null = one array a split"
+    )
+    store: str | None = Field(
+        None,
+        description="where shards lie: a folder that every machine has, or s3://bucket/prefix (AWS_* and AWS_ENDPOINT_URL apply); null = in the artifact",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
+        if self.store is not None and self.shard_mb is None:
+            raise ValueError("data.store holds shards, and data.shard_mb is null: set it, 64 say, or set data.store to null")
+        if self.store is not None and not is_place(self.store):
+            raise ValueError(
+                "data.store is a folder, or s3://bucket/prefix with no key in it: keys go into AWS_ACCESS_KEY_ID and so on"
+            )
         if self.source in ("npz", "folder") and self.path == DOWNLOADS:
             raise ValueError(f"data.source {self.source} needs data.path: give the file or folder")
         if self.source == "medmnist" and self.image_size not in (None, 28, 64, 128, 224):
@@ -127,14 +142,23 @@ class ModelSettings(Section):
     heads: Annotated[Int, Field(ge=1)] | None = Field(None, description="attention heads; null = what the size says")
     patch_size: Int = Field(2, ge=1, description="pixels a side of a patch; the image size must be a multiple")
     embed_dim: Int = Field(128, ge=2, description="numbers in an embedding v_t")
-    pool: Annotated[str, OneOf(POOLS)] = Field("mean", description="head over the tokens: their mean, or all of them flattened")
+    pool: Annotated[str, OneOf(POOLS)] = Field(
+        "mean",
+        description=f"what the head reads: the tokens' mean, all of them (flat, up to {FLAT_TOKENS}), means over a 2x2 grid, or an average with learned weights (attention)",
+    )
     embed_norm: bool = Field(True, description="layer-normalise v_t (no scale, no shift)")
     encoder_time: bool = Field(True, description="condition the encoder on t; false is the ablation")
+    modulation: Annotated[str, OneOf(MODULATIONS)] = Field(
+        "full",
+        description="where a block's shifts, scales and gates come from: full = a matrix a block (a third of all weights), single = one a network, low_rank = a thin one a block",
+    )
+    modulation_rank: Int = Field(64, ge=1, description="numbers in the bottleneck of modulation low_rank")
     schedule: Annotated[str, OneOf(SCHEDULES)] = Field(
         "linear", description="how noise grows with t; cosine spends fewer steps on almost nothing but noise"
     )
-    prediction: Annotated[str, OneOf(PREDICTIONS)] = Field(
-        "eps", description="what the denoiser predicts: the noise, v (a mix of noise and image), or the clean image"
+    prediction: Annotated[str, OneOf(("auto", *PREDICTIONS))] = Field(
+        "auto",
+        description="what the denoiser predicts: the noise (eps), v (a mix of noise and image), or the clean image; auto = x0 where a patch has more numbers than the width, else eps",
     )
 
 
@@ -145,6 +169,10 @@ class TrainSettings(TrainConfig):
     compile: Literal["auto", "on", "off"] = Field(
         "auto",
         description="torch.compile of the blocks; auto = where a compiler is installed and the run is long enough to repay it",
+    )
+    shard: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="weights, gradients, optimizer state and average in shards over the processes (FSDP2); auto = on GPUs of whose memory they would take more than a quarter",
     )
     probe_every: Int = Field(
         0,
@@ -214,7 +242,7 @@ class ProbeSettings(Section):
     )
     max_iter: Int = Field(300, ge=1, description="iterations of L-BFGS at most")
     train_limit: Annotated[Int, Field(ge=10)] | None = Field(
-        None, description="training images used for the sweep (seeded choice); null = all"
+        None, description="training images that probes are fitted on (seeded choice); null = all, of more than 100,000 so many"
     )
     baselines: list[BaselineName] = Field(list(get_args(BaselineName)), description="representations probed beside DiER")
     baseline_timesteps: list[Timestep] = Field(

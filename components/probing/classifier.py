@@ -17,10 +17,13 @@ from sklearn.preprocessing import StandardScaler
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[np.float64]
+Scores = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[Any]
 
 ROWS = 4096
 """Rows that are float64 at a time."""
+COLUMNS = 64
+"""Columns that are standardised at a time: scikit-learn makes several copies of what it is given."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +58,21 @@ def _against_the_rest(logits: Array) -> Array:
 
 
 def fit_grid(
-    x: Floats, y: Labels, classes: int, c_grid: Sequence[float], max_iter: int, *, standardise: bool = True
+    x: Floats,
+    y: Labels,
+    classes: int,
+    c_grid: Sequence[float],
+    max_iter: int,
+    *,
+    standardise: bool = True,
+    overwrite: bool = False,
 ) -> Iterator[tuple[float, Linear]]:
-    """Fit one probe a C, the strongest penalty first, each starting from the last. x (N, D), y (N,) or (N, L)."""
-    scaler = StandardScaler(with_mean=standardise, with_std=standardise).fit(x)
-    standard = scaler.transform(x)
+    """Fit one probe a C, the strongest penalty first, each starting from the last. x (N, D), y (N,) or (N, L).
+
+    With `overwrite` x is standardised where it stands, and there is no second copy of it.
+    """
+    standard = x if overwrite else x.copy()
+    mean, scale = _standardise(standard) if standardise else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
     columns = [y[:, i] for i in range(y.shape[1])] if y.ndim == 2 else [y]
     fits = [LogisticRegression(C=1.0, max_iter=max_iter, warm_start=True) for _ in columns]
     for c in sorted(c_grid):
@@ -72,9 +85,19 @@ def fit_grid(
         else:
             weight, bias = parts[0]
         if standardise:
-            weight = weight / scaler.scale_
-            bias = bias - weight @ scaler.mean_
+            weight = weight / scale
+            bias = bias - weight @ mean
         yield c, Linear(weight.astype(np.float32), bias.astype(np.float32), y.ndim == 2, converged)
+
+
+def _standardise(x: Floats) -> tuple[Array, Array]:
+    """Standardise x (N, D) in place; its columns' means and scales, (D,) each."""
+    scalers = []
+    for start in range(0, x.shape[1], COLUMNS):
+        part = x[:, start : start + COLUMNS]
+        scalers.append(StandardScaler(copy=False).fit(part))
+        part[:] = scalers[-1].transform(part)
+    return np.concatenate([scaler.mean_ for scaler in scalers]), np.concatenate([scaler.scale_ for scaler in scalers])
 
 
 def _fit(fit: LogisticRegression, c: float, x: Floats, y: Labels, classes: int) -> tuple[Array, Array]:

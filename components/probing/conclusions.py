@@ -70,6 +70,13 @@ def comparisons(differences: Mapping[str, Estimate], metric: str) -> list[str]:
     return sentences + [caveat for caveat in caveats if caveat]
 
 
+def sampled(fitted: int, images: int) -> list[str]:
+    """What must be said where the probes were fitted on fewer training images than there are."""
+    if fitted == images:
+        return []
+    return [f"The probes were fitted on a random sample of {fitted:,} of {images:,} training images (probe.train_limit)."]
+
+
 def chance(labels: Labels, metric: str) -> float:
     """What naming the commonest class of labels (N,) would score, or for several labels, or by AUC, a guess."""
     if metric == "auc" or labels.ndim == 2:

@@ -2,7 +2,7 @@
 
 Sharing the resamples makes every comparison of two representations a paired one. The definitions are MedMNIST's (its Evaluator):
 for several labels the accuracy is the mean over labels at a probability of 0.5, and the AUC is the mean over classes, one against
-the rest. Scores are log-odds (N, K) float64 (`Linear.scores`).
+the rest. Scores are log-odds (N, K) (`Linear.scores`). Of more than `EXACT` images random groups are resampled (`grouped.py`).
 """
 
 import math
@@ -12,10 +12,17 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
-from components.probing.classifier import Array, Labels
+from components.probing import grouped
+from components.probing.classifier import Array, Labels, Scores
+from components.probing.grouped import Bools, Ints
 
 CHUNK = 100
+EXACT = 20_000
+"""Images that are resampled one by one; of more, groups of them."""
+GROUPS = 10_000
+"""Groups of which there is a resample: their number alone gives the width of an interval an error of 1 / sqrt(2 GROUPS) = 0.7 %."""
 
 
 @dataclass(frozen=True)
@@ -51,22 +58,28 @@ class Estimate:
 
 
 class Bootstrap:
-    """`resamples` draws of N images with replacement, as counts an image (B, N)."""
+    """`resamples` draws of N images with replacement, as counts an image (B, N).
+
+    Of more than `EXACT` images, draws of random groups of equal size (but for one image): counts a group (B, GROUPS), and `groups`
+    (N,) says which one an image is in.
+    """
 
     def __init__(self, images: int, resamples: int, seed: int) -> None:
         rng = np.random.default_rng([seed, images])
-        self.counts = np.empty((resamples, images), np.uint8)
+        self.groups: Ints | None = rng.permutation(images) % GROUPS if images > EXACT else None
+        units = images if self.groups is None else GROUPS
+        self.counts = np.empty((resamples, units), np.uint8)
         for row in self.counts:
-            row[:] = np.bincount(rng.integers(images, size=images), minlength=images)
+            row[:] = np.bincount(rng.integers(units, size=units), minlength=units)
 
     def chunks(self) -> Iterator[Array]:
-        """The counts, some resamples at a time, as float64 (b, N)."""
+        """The counts, some resamples at a time, as float64 (b, N) or (b, GROUPS)."""
         for start in range(0, len(self.counts), CHUNK):
             yield self.counts[start : start + CHUNK].astype(np.float64)
 
     def mean(self, values: npt.NDArray[np.floating]) -> Estimate:
         """The mean of one number an image (N,), such as right or wrong, or the difference of two such."""
-        return self.estimate(_mean_of(values))
+        return self.estimate(_mean_of(values, self.groups))
 
     def estimate(self, weighted: "Weighted") -> Estimate:
         """A metric with its interval."""
@@ -74,33 +87,43 @@ class Bootstrap:
 
 
 Weighted = Callable[[Array], Array]
-"""A metric of fixed scores and labels as a function of how often each image counts, (b, N) to (b,)."""
+"""A metric of fixed scores and labels as a function of how often each image (or group) counts, (b, N) to (b,)."""
 
 
-def predicted(scores: Array, multi_label: bool) -> Labels:
+def predicted(scores: Scores, multi_label: bool) -> Labels:
     """Log-odds (N, K) to classes (N,), or to yes/no a label (N, L)."""
     return (scores > 0).astype(np.uint8) if multi_label else scores.argmax(axis=1)
 
 
-def correct(scores: Array, labels: Labels) -> Array:
+def correct(scores: Scores, labels: Labels) -> Array:
     """(N,) 1 where right, 0 where wrong; with several labels the share that is right."""
-    right = predicted(scores, labels.ndim == 2) == labels
+    return right_of(predicted(scores, labels.ndim == 2), labels)
+
+
+def right_of(guess: Labels, labels: Labels) -> Array:
+    """`correct` of what is predicted, (N,) or (N, L)."""
+    right = guess == labels
     return np.asarray(right.mean(axis=1) if labels.ndim == 2 else right, np.float64)
 
 
-def evaluate(scores: Array, labels: Labels, bootstrap: Bootstrap) -> dict[str, Estimate]:
+def evaluate(scores: Scores, labels: Labels, bootstrap: Bootstrap) -> dict[str, Estimate]:
     """Every metric of scores (N, K) against labels (N,) or (N, L)."""
     return {name: estimate_of(name, scores, labels, bootstrap) for name in METRICS}
 
 
-def estimate_of(metric: str, scores: Array, labels: Labels, bootstrap: Bootstrap) -> Estimate:
+def estimate_of(metric: str, scores: Scores, labels: Labels, bootstrap: Bootstrap) -> Estimate:
     """One metric of scores (N, K) against labels (N,) or (N, L); NaN without images."""
-    return bootstrap.estimate(METRICS[metric](scores, labels)) if len(labels) else Estimate(math.nan, np.empty(0))
+    if not len(labels):
+        return Estimate(math.nan, np.empty(0))
+    return bootstrap.estimate(METRICS[metric](scores, labels, bootstrap.groups))
 
 
-def value_of(metric: str, scores: Array, labels: Labels) -> float:
+def value_of(metric: str, scores: Scores, labels: Labels) -> float:
     """One metric without its interval; -1 where there is nothing to compute, so that anything else is chosen before it."""
-    found = _plain(METRICS[metric](scores, labels), len(labels)) if len(labels) else math.nan
+    if not len(labels):
+        return -1.0
+    together = np.zeros(len(labels), np.int64) if len(labels) > EXACT else None  # one group of all
+    found = _plain(METRICS[metric](scores, labels, together), len(labels) if together is None else 1)
     return found if math.isfinite(found) else -1.0
 
 
@@ -120,22 +143,19 @@ def _plain(weighted: Weighted, images: int) -> float:
     return float(weighted(np.ones((1, images)))[0])
 
 
-def _mean_of(values: npt.NDArray[np.floating]) -> Weighted:
-    return lambda counts: np.asarray(counts @ values / len(values))
+def _mean_of(values: npt.NDArray[np.floating], groups: Ints | None) -> Weighted:
+    return (lambda counts: np.asarray(counts @ values / len(values))) if groups is None else grouped.mean(values, groups)
 
 
-def _accuracy(scores: Array, labels: Labels) -> Weighted:
-    return _mean_of(correct(scores, labels))
+def _accuracy(scores: Scores, labels: Labels, groups: Ints | None) -> Weighted:
+    return _mean_of(correct(scores, labels), groups)
 
 
-def _balanced_accuracy(scores: Array, labels: Labels) -> Weighted:
+def _balanced_accuracy(scores: Scores, labels: Labels, groups: Ints | None) -> Weighted:
     """Mean recall over the classes that occur (with several labels: over yes and no of each)."""
-    guess = predicted(scores, labels.ndim == 2)
-    if labels.ndim == 2:
-        columns = [(labels[:, i] == c, guess[:, i] == c) for i in range(labels.shape[1]) for c in (0, 1)]
-    else:
-        columns = [(labels == c, guess == c) for c in range(scores.shape[1])]
-    columns = [(of, right) for of, right in columns if of.any()]
+    if groups is not None:
+        return grouped.mean_recall(_recalls(scores, labels), groups)
+    columns = [(of, right) for of, right in _recalls(scores, labels) if of.any()]
     members = np.stack([of for of, _ in columns], axis=1).astype(np.float64)  # (N, columns)
     hits = np.stack([of & right for of, right in columns], axis=1).astype(np.float64)
 
@@ -146,18 +166,30 @@ def _balanced_accuracy(scores: Array, labels: Labels) -> Weighted:
     return weighted
 
 
-def _auc(scores: Array, labels: Labels) -> Weighted:
+def _recalls(scores: Scores, labels: Labels) -> Iterator[tuple[Bools, Bools]]:
+    """For each class, or yes and no of each label, which images are of it and which are said to be, (N,) each."""
+    guess = predicted(scores, labels.ndim == 2)
+    if labels.ndim == 2:
+        return ((labels[:, i] == c, guess[:, i] == c) for i in range(labels.shape[1]) for c in (0, 1))
+    return ((labels == c, guess == c) for c in range(scores.shape[1]))
+
+
+def _auc(scores: Scores, labels: Labels, groups: Ints | None) -> Weighted:
     """Mean over classes (or labels) of the area under the curve, one against the rest; classes without both kinds are left out."""
     if labels.ndim == 2:
-        tasks = [(scores[:, i], labels[:, i] == 1) for i in range(labels.shape[1])]
+        columns = ((scores[:, i], labels[:, i] == 1) for i in range(labels.shape[1]))
     else:  # of two classes the second alone, as is usual: the first's curve is the same
-        tasks = [(scores[:, c], labels == c) for c in range(scores.shape[1])][1 if scores.shape[1] == 2 else 0 :]
-    areas = [_area(score, positive) for score, positive in tasks if positive.any() and not positive.all()]
+        columns = ((scores[:, c], labels == c) for c in range(1 if scores.shape[1] == 2 else 0, scores.shape[1]))
+    tasks = ((score, positive) for score, positive in columns if positive.any() and not positive.all())
+    if groups is not None:
+        return grouped.mean_area(tasks, groups)
+    areas = [_area(score, positive) for score, positive in tasks]
 
     def weighted(counts: Array) -> Array:
         if not areas:
             return np.full(len(counts), np.nan)
-        found = np.stack([area(counts) for area in areas])
+        by_image = np.ascontiguousarray(counts.T)
+        found = np.stack([area(by_image) for area in areas])
         known = np.isfinite(found)  # a resample may lack a rare class
         with np.errstate(invalid="ignore"):
             return np.asarray(np.where(known, found, 0).sum(0) / known.sum(0))
@@ -165,24 +197,31 @@ def _auc(scores: Array, labels: Labels) -> Weighted:
     return weighted
 
 
-def _area(score: Array, positive: npt.NDArray[np.bool_]) -> Weighted:
-    """The weight of pairs in which the positive scores higher, ties counting half."""
-    order = np.argsort(score, kind="stable")
-    ranked, yes_at = score[order], positive[order]
-    ties = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])  # where each run of equal scores starts
+def _area(score: Scores, positive: Bools) -> Weighted:
+    """The weight of pairs in which the positive scores higher, ties counting half, from counts (N, b).
+
+    Counts are whole numbers, so that every sum here is exact, in whatever order: between two positives the others need no ranks.
+    """
+    ranked = np.unique(score[positive])  # (p,)
+    place = np.searchsorted(ranked, score, "left") + np.searchsorted(ranked, score, "right")  # 2r + 1 where it ties with the r-th
+    sum_yes = _sums(place[positive] // 2, positive, len(ranked))
+    sum_no = _sums(place[~positive], ~positive, 2 * len(ranked) + 1)
 
     def weighted(counts: Array) -> Array:
-        weights = counts[:, order]
-        yes = np.add.reduceat(weights * yes_at, ties, axis=1)
-        no = np.add.reduceat(weights * ~yes_at, ties, axis=1)
-        below = np.cumsum(no, axis=1) - no
+        yes, no = sum_yes @ counts, sum_no @ counts  # (p, b), (2p + 1, b)
+        below, ties = np.cumsum(no, axis=0)[:-1:2], no[1::2]
         with np.errstate(invalid="ignore"):
-            return np.asarray((yes * (below + no / 2)).sum(1) / (yes.sum(1) * no.sum(1)))
+            return np.asarray((yes * (below + ties / 2)).sum(0) / (yes.sum(0) * no.sum(0)))
 
     return weighted
 
 
-METRICS: dict[str, Callable[[Array, Labels], Weighted]] = {
+def _sums(place: Ints, of: Bools, size: int) -> csr_array:
+    """Sums over the images `of` (N,) by place, as a matrix (size, N)."""
+    return csr_array((np.ones(len(place)), (place, np.flatnonzero(of))), shape=(size, len(of)))
+
+
+METRICS: dict[str, Callable[[Scores, Labels, Ints | None], Weighted]] = {
     "accuracy": _accuracy,
     "balanced_accuracy": _balanced_accuracy,
     "auc": _auc,

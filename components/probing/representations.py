@@ -1,7 +1,7 @@
 """The representations that are probed side by side, DiER's and the baselines, each with all that is chosen on val."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 
 import numpy as np
@@ -13,6 +13,7 @@ from components.common.errors import SettingsError
 from components.common.settings import ProbeSettings
 from components.embedding import store
 from components.probing.baselines import BaselineName, block
+from components.probing.candidate import Candidate, Ints, Pass, gather, images_of
 from components.probing.classifier import Floats
 from data.format import Dataset, SplitName
 from model.dier import DiER
@@ -22,24 +23,13 @@ from model.weights import load_model
 
 LARGEST_SIDE = 32
 """The pixel baselines see larger images averaged down to this many pixels a side: their features would not fit in memory."""
+PIXEL_BYTES = 32 * 2**20
+"""Bytes of images whose pixels are read at a time."""
+BATCH = 500
+"""Images that a network is given at a time."""
 PCA_IMAGES = 20_000
 PCA_SHARES = (1, 2, 4)
 """PCA is tried with as many components as DiER has numbers, a half and a quarter of that: the last ones may be noise."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """One representation at one timestep (None where it has none); `features` gives a split's (N, D) float32.
-
-    `variant` says what else is chosen on val, such as the number of components. Without `standardise` the probe takes the features
-    as they are: standardising principal components whitens them.
-    """
-
-    representation: str
-    t: int | None
-    features: Callable[[SplitName], Floats]
-    variant: str = ""
-    standardise: bool = True
 
 
 @dataclass(frozen=True)
@@ -49,16 +39,25 @@ class Sources:
     settings: ProbeSettings
     dataset: Dataset
     model: DiER
+    last_pass: Pass = field(default_factory=Pass)
 
 
 def candidates(settings: ProbeSettings, dataset: Dataset, model: Artifact, embedded: Artifact) -> Iterator[Candidate]:
-    """Every candidate, DiER's timesteps first. Features are computed when asked for; the denoiser's are kept for one t."""
+    """Every candidate, DiER's timesteps first. Features are computed when asked for, of the images asked for."""
     for t in embedded.json("embeddings.json")["timesteps"]:
-        yield Candidate("dier", t, partial(store.read, embedded, t=t))
+        yield Candidate("dier", t, partial(_stored, embedded, t))
     sources = Sources(settings, dataset, load_model(model.path))
     for name, made in CANDIDATES.items():
         if name in settings.baselines:
             yield from made(sources)
+
+
+def _stored(embedded: Artifact, t: int, split: SplitName, rows: Ints | None) -> Iterator[Floats]:
+    if rows is None:
+        for _, vectors in store.pieces(store.files_of(embedded.path, split, t)):
+            yield vectors
+    else:
+        yield store.read(embedded, split, t, rows)
 
 
 def _pixels(sources: Sources) -> Iterator[Candidate]:
@@ -66,53 +65,61 @@ def _pixels(sources: Sources) -> Iterator[Candidate]:
 
 
 def _pca(sources: Sources) -> Iterator[Candidate]:
+    dataset, settings, count = sources.dataset, sources.settings, sources.dataset.info.counts["train"]
+
     @cache
     def fitted() -> PCA:
-        x = _pixel_values(sources.dataset, "train")
-        x = x[np.random.default_rng(sources.settings.seed).permutation(len(x))[:PCA_IMAGES]]
+        chosen = np.random.default_rng(settings.seed).permutation(count)[:PCA_IMAGES]
+        x = gather(_pixel_values(dataset, "train", np.sort(chosen)), len(chosen))[chosen.argsort().argsort()]
         solver = "full" if x.shape[1] <= 1024 else "randomized"
-        return PCA(min(largest, *x.shape), svd_solver=solver, random_state=sources.settings.seed).fit(x)
+        return PCA(min(largest, *x.shape), svd_solver=solver, random_state=settings.seed).fit(x)
 
-    @cache
-    def projected(split: SplitName) -> Floats:
-        return np.asarray(fitted().transform(_pixel_values(sources.dataset, split)), np.float32)
+    def projected(split: SplitName, rows: Ints | None) -> Iterator[dict[int, Floats]]:
+        for x in _pixel_values(dataset, split, rows):
+            yield {0: np.asarray(fitted().transform(x), np.float32)}
 
-    def features(split: SplitName, components: int) -> Floats:
+    def pieces(split: SplitName, rows: Ints | None, components: int) -> Iterator[Floats]:
         # one scale for all, so that a C means about the same with and without whitening
         scale = np.sqrt(fitted().explained_variance_[:components].mean()) or 1.0
-        return np.asarray(projected(split)[:, :components] / scale, np.float32)
+        for x in sources.last_pass.pieces("pca", split, rows, 0, projected):
+            yield np.asarray(x[:, :components] / scale, np.float32)
 
-    height, width, channels = sources.dataset.info.image_shape
+    height, width, channels = dataset.info.image_shape
     pixels = min(height, LARGEST_SIDE) * min(width, LARGEST_SIDE) * channels
-    largest = min(sources.model.config.embed_dim, pixels, sources.dataset.info.counts["train"])
+    largest = min(sources.model.config.embed_dim, pixels, count)
     for components in sorted({max(1, largest // share) for share in PCA_SHARES}):
         for whiten in (False, True):
             variant = f"{components} components, {'whitened' if whiten else 'not whitened'}"
-            yield Candidate("pca", None, partial(features, components=components), variant, standardise=whiten)
+            yield Candidate("pca", None, partial(pieces, components=components), variant, standardise=whiten)
 
 
 def _untrained(sources: Sources) -> Iterator[Candidate]:
     fresh = DiER(sources.model.config).eval()  # the very weights that training began with; they do not look at t yet
-    yield Candidate("untrained", None, lambda split: embed(fresh, sources.dataset.split(split).images, 0))
+
+    def pieces(split: SplitName, rows: Ints | None) -> Iterator[Floats]:
+        for _, images in images_of(sources.dataset.split(split), rows, BATCH):
+            yield embed(fresh, images, 0)
+
+    yield Candidate("untrained", None, pieces)
 
 
 def _denoiser_given_v(sources: Sources) -> Iterator[Candidate]:
     """Mean-pooled blocks of the denoiser on x_t, with v_t of the clean image as its condition: they contain DiER's embedding."""
     settings = sources.settings
     blocks = denoiser_blocks(settings.denoiser_blocks, sources.model.config.depth)
-    computed: dict[tuple[int, SplitName], dict[int, Floats]] = {}
 
-    def features(split: SplitName, number: int, t: int) -> Floats:
-        if (t, split) not in computed:  # one pass gives every block; those of another t are not needed again until test
-            for other in [place for place in computed if place[0] != t]:
-                del computed[other]
-            layers = denoiser_layers(sources.model, sources.dataset.split(split).images, t, seed=settings.seed)
-            computed[t, split] = {number: layers[number] for number in blocks}
-        return computed[t, split][number]
+    def computed(split: SplitName, rows: Ints | None, t: int) -> Iterator[dict[int, Floats]]:
+        opened = sources.dataset.split(split)
+        for numbers, images in images_of(opened, rows, BATCH):
+            layers = denoiser_layers(sources.model, images, t, seed=settings.seed, numbers=numbers, of=len(opened))
+            yield {number: layers[number] for number in blocks}
+
+    def pieces(split: SplitName, rows: Ints | None, number: int, t: int) -> Iterator[Floats]:
+        return sources.last_pass.pieces(("denoiser", t), split, rows, number, partial(computed, t=t))
 
     for t in settings.baseline_timesteps:
         for number in blocks:
-            yield Candidate(block("denoiser_given_v", number), t, partial(features, number=number, t=t))
+            yield Candidate(block("denoiser_given_v", number), t, partial(pieces, number=number, t=t))
 
 
 CANDIDATES: Mapping[BaselineName, Callable[[Sources], Iterator[Candidate]]] = {
@@ -134,13 +141,12 @@ def denoiser_blocks(chosen: list[int] | None, depth: int) -> list[int]:
     return chosen
 
 
-def _pixel_values(dataset: Dataset, split: SplitName) -> Floats:
-    images = dataset.split(split).images
-    side = tuple(min(size, LARGEST_SIDE) for size in images.shape[1:3])
-    parts = []
-    for start in range(0, len(images), 1000):
-        x = to_tensor(images[start : start + 1000])
+def _pixel_values(dataset: Dataset, split: SplitName, rows: Ints | None) -> Iterator[Floats]:
+    opened = dataset.split(split)
+    height, width, channels = opened.images.shape[1:]
+    side = min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
+    for _, images in images_of(opened, rows, max(1, PIXEL_BYTES // (4 * height * width * channels))):
+        x = to_tensor(images)
         if tuple(x.shape[2:]) != side:
             x = torch.nn.functional.adaptive_avg_pool2d(x, side)
-        parts.append(x.flatten(1).numpy())
-    return np.concatenate(parts)
+        yield x.flatten(1).numpy()

@@ -1,6 +1,9 @@
-"""The sweep: every candidate fitted on train and scored on val; per representation what is best there reads test once."""
+"""The sweep: every candidate fitted on train and scored on val; per representation what is best there reads test once.
 
-from collections.abc import Callable, Hashable, Iterable
+A probe is fitted on a sample of a large train split. Val and test are scored whole, in pieces.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -9,13 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from components.common.settings import ProbeSettings
-from components.probing.classifier import Array, Labels, Linear, fit_grid
-from components.probing.metrics import Bootstrap, Estimate, choosing_metric, estimate_of, evaluate, value_of
-from components.probing.representations import Candidate
+from components.probing.candidate import Candidate, gather
+from components.probing.classifier import Labels, Linear, Scores, fit_grid
+from components.probing.metrics import EXACT, Bootstrap, Estimate, choosing_metric, estimate_of, evaluate, predicted, value_of
 from data.format import Dataset, SplitName
 
 Key = TypeVar("Key", bound=Hashable)
 Ints = npt.NDArray[np.int64]
+LARGEST_FIT = 100_000
+"""Training images that a probe is fitted on at most, unless probe.train_limit says otherwise: 0.9 GB of 28 x 28 x 3 pixels."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class Tested:
-    """The chosen candidate of a representation, on test."""
+    """The chosen candidate of a representation, on test; `guess` is what it predicts there, (N,) or (N, L)."""
 
     scored: Scored
     test: dict[str, Estimate]
-    scores: Array
+    guess: Labels
 
 
 @dataclass
@@ -53,7 +58,8 @@ class Sweep:
     def __post_init__(self) -> None:
         info, settings = self.dataset.info, self.settings
         count = info.counts["train"]
-        order = np.random.default_rng(settings.seed).permutation(count)[: settings.train_limit or count]
+        # at random over all, not class by class: a class's share of so many images differs little from its share of all
+        order = np.random.default_rng(settings.seed).permutation(count)[: settings.train_limit or LARGEST_FIT]
         self.train_images: Ints = np.sort(order)
         self.bootstraps = {s: Bootstrap(info.counts[s], settings.bootstrap, settings.seed) for s in ("val", "test")}
         self.halves = halves(self.labels("val"), settings.seed)
@@ -73,13 +79,15 @@ class Sweep:
 
     def score(self, candidate: Candidate) -> Scored:
         """Fit on train for every C, keep the best on val (the stronger penalty where two are equal)."""
-        x = candidate.features("train")[self.train_images]
+        x = candidate.features("train", self.train_images)
         y = self.labels("train")[self.train_images]
         classes = 0 if self.dataset.info.multi_label else len(self.dataset.info.class_names)
-        val, labels = candidate.features("val"), self.labels("val")
-        one, other = self.halves
-        grid = fit_grid(x, y, classes, self.settings.c_grid, self.settings.max_iter, standardise=candidate.standardise)
-        fits = [(c, probe, probe.scores(val)) for c, probe in grid]
+        labels, (one, other) = self.labels("val"), self.halves
+        c_grid, max_iter = self.settings.c_grid, self.settings.max_iter
+        grid = list(fit_grid(x, y, classes, c_grid, max_iter, standardise=candidate.standardise, overwrite=True))
+        del x
+        scored = self._scores(candidate, "val", [probe for _, probe in grid])
+        fits = [(c, probe, scores) for (c, probe), scores in zip(grid, scored, strict=True)]
         c, probe, scores = max(fits, key=lambda fit: value_of(self.chosen_by, fit[2], labels))
         half = max((fit[2] for fit in fits), key=lambda scores: value_of(self.chosen_by, scores[one], labels[one]))
         tested = estimate_of(self.chosen_by, half[other], labels[other], self.half_bootstrap)
@@ -88,8 +96,23 @@ class Sweep:
 
     def test(self, scored: Scored) -> Tested:
         """Read test, once, with what was chosen on val."""
-        scores = scored.probe.scores(scored.candidate.features("test"))
-        return Tested(scored, evaluate(scores, self.labels("test"), self.bootstraps["test"]), scores)
+        (scores,) = self._scores(scored.candidate, "test", [scored.probe])
+        labels = self.labels("test")
+        return Tested(scored, evaluate(scores, labels, self.bootstraps["test"]), predicted(scores, labels.ndim == 2))
+
+    def _scores(self, candidate: Candidate, split: SplitName, probes: Sequence[Linear]) -> list[Scores]:
+        """What each probe gives on a whole split, (N, K) each: float32 above `EXACT` images, of which there may be many."""
+        count, pieces = self.dataset.info.counts[split], candidate.pieces(split, None)
+        if count <= EXACT:
+            x = gather(pieces, count)
+            return [probe.scores(x) for probe in probes]
+        found = [np.empty((count, len(probe.bias)), np.float32) for probe in probes]
+        start = 0
+        for x in pieces:
+            for probe, scores in zip(probes, found, strict=True):
+                scores[start : start + len(x)] = probe.scores(x)
+            start += len(x)
+        return found
 
     def best(self, scored: Iterable[Scored], key: Callable[[Candidate], Key]) -> dict[Key, Scored]:
         """For each value of `key` the candidate that is best on val by the choosing metric, the first where two are equal."""
@@ -103,6 +126,8 @@ class Sweep:
 
 def halves(labels: Labels, seed: int) -> tuple[Ints, Ints]:
     """Two halves of the images with labels (N,) or (N, L), drawn at random within each class (or combination of labels)."""
-    groups = np.unique(labels, axis=0, return_inverse=True)[1].ravel()
+    groups: Ints = np.zeros(len(labels), np.int64)
+    for column in labels.reshape(len(labels), -1).T:  # numbers of the combinations so far, in their order
+        groups = np.unique(groups * (1 + int(column.max(initial=0))) + column, return_inverse=True)[1]
     order = np.lexsort((np.random.default_rng([seed, len(labels)]).random(len(labels)), groups))
     return np.sort(order[::2]), np.sort(order[1::2])

@@ -31,7 +31,6 @@ def page(info: DatasetInfo, measures: Measures, result: Result, shown: list[Show
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    images = measures.images.to_pandas()
     rows = measures.splits.to_dict("records")
     return environment.get_template("data_docs.html.j2").render(
         info=info,
@@ -41,11 +40,12 @@ def page(info: DatasetInfo, measures: Measures, result: Result, shown: list[Show
         warnings=[outcome for outcome in result.outcomes if _urgency(outcome) == 1],
         shown=shown,
         pairs=len(measures.pairs),
+        notes=measures.notes,
         classes=_balance(info, measures),
         hidden=max(0, len(info.class_names) - CLASSES),
         histograms={
-            "Brightness (mean grey level)": pictures.histograms(images, "mean"),
-            "Contrast (standard deviation)": pictures.histograms(images, "std"),
+            "Brightness (mean grey level)": pictures.histograms(measures, "mean"),
+            "Contrast (standard deviation)": pictures.histograms(measures, "std"),
         },
         table=[[_cell(str(column), value) for column, value in row.items()] for row in rows],
         columns=[str(column).removesuffix("_share").replace("_", " ") for column in measures.splits],

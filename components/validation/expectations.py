@@ -3,7 +3,7 @@
 An expectation with a limit is a column of `_flags`, an entry of `checks`, and the limit's setting.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -11,18 +11,23 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from components.common.progress import track
+from components.common.progress import say, track
 from components.common.settings import ValidateSettings
 from data.format import SPLITS, Dataset, DatasetInfo, Split
-from data.quality import near_duplicates
-from data.quality.near_duplicates import Pair
-from data.quality.statistics import SCHEMA, bad_labels, class_counts, image_statistics
+from data.quality.candidates import INDEXED
+from data.quality.near_duplicates import Pair, References
+from data.quality.statistics import SCHEMA, bad_labels, class_counts, copies, image_statistics, numbered
 
 Severity = Literal["error", "warning"]
 Observed = float | int | str
+Flags = npt.NDArray[np.bool_]
 
 NAMED = 5
 """Images that a message lists."""
+INDEXED_NOTE = (
+    f"Among more than {INDEXED:,} images, pictures to compare with come from an approximate index: "
+    "a few near-duplicates in a hundred may be missed (docs/validation.md has it measured). Copies, byte for byte, are all found."
+)
 EARLIER = {"val": ("train",), "test": ("train", "val")}
 """Where the copy of an image does harm: val may not stand in train, test in neither."""
 
@@ -58,6 +63,15 @@ class Measures:
     """For each split the share of its images in each class, or with each label."""
     pairs: list[Pair]
     """Near-duplicates, the most alike first."""
+    notes: list[str]
+    """What was not looked at in full, for people."""
+
+    def of(self, split: str, column: str) -> npt.NDArray[Any]:
+        """One statistic of the images of a split: (n,)."""
+        sizes = self.splits["images"].tolist()
+        place = self.splits["split"].tolist().index(split)
+        values: npt.NDArray[Any] = self.images.column(column).slice(sum(sizes[:place]), sizes[place]).to_numpy()
+        return values
 
 
 def checks(info: DatasetInfo, settings: ValidateSettings) -> list[Check]:
@@ -131,72 +145,75 @@ def checks(info: DatasetInfo, settings: ValidateSettings) -> list[Check]:
 def measure(dataset: Dataset, settings: ValidateSettings) -> Measures:
     """Measure a dataset. Raises DataError when a split cannot be opened."""
     splits = [dataset.split(name) for name in SPLITS]
-    table = pa.concat_tables([image_statistics(split) for split in splits])
-    images = table.to_pandas()
-    pairs = _pairs(dataset, settings.near_duplicate_distance)
-    flags = _flags(images, splits, dataset.info, settings, pairs)
+    table = pa.concat_tables([_statistics(split) for split in splits])
+    pairs, notes = _pairs(splits, settings.near_duplicate_distance)
+    flags = _flags(table, splits, dataset.info, settings, pairs)
     counts: dict[str, npt.NDArray[np.int64]] = {
         split.name: class_counts(split.labels, len(dataset.info.class_names)) for split in splits
     }
     summary = pd.DataFrame([_described(split) for split in splits])
-    by_split = flags.groupby(images["split"], sort=False).mean()
-    for column in flags:
-        summary[column] = by_split[column].to_numpy()
+    for column, hits in flags.items():
+        summary[column] = [hits[name].mean() if name in hits else np.nan for name in SPLITS]
     shares: dict[str, npt.NDArray[np.float64]] = {split.name: counts[split.name] / len(split) for split in splits}
-    shifts = _shifts(images, shares, dataset.info.multi_label)
     missing = [int((counts[name] == 0).sum()) for name in SPLITS]
+    where = {column: _where(hits) for column, hits in flags.items()}
+    for column, chosen in (("missing_in_train", SPLITS[:1]), ("missing_in_val_or_test", SPLITS[1:])):
+        where[column] = _absent(counts, chosen, dataset.info.class_names)
+    measures = Measures(table, summary, where, {name: values.tolist() for name, values in shares.items()}, pairs, notes)
+    shifts = _shifts(measures, shares, dataset.info.multi_label)
     summary = summary.assign(
         missing_in_train=[missing[0], np.nan, np.nan],
         missing_in_val_or_test=[np.nan, *missing[1:]],
         **{column: [np.nan, *values] for column, values in shifts.items()},
     )
-    where = {str(column): _where(flags[column], images) for column in flags}
-    for column, chosen in (("missing_in_train", SPLITS[:1]), ("missing_in_val_or_test", SPLITS[1:])):
-        where[column] = _absent(counts, chosen, dataset.info.class_names)
-    return Measures(table, summary, where, {name: values.tolist() for name, values in shares.items()}, pairs)
+    return replace(measures, splits=summary)
 
 
-def _pairs(dataset: Dataset, distance: float) -> list[Pair]:
-    found = []
-    for name, others in EARLIER.items():
-        split = dataset.split(name)
-        pairs = near_duplicates.find(split, [dataset.split(other) for other in others], distance)
-        found += [pair for pair in track(pairs, len(split), f"validate: near-duplicates of {name}", "images") if pair]
-    return sorted(found, key=lambda pair: (pair.distance, pair.split == "test", pair.index))
+def _statistics(split: Split) -> pa.Table:
+    say(f"validate: statistics of {len(split)} images of {split.name}")
+    return image_statistics(split)
+
+
+def _pairs(splits: list[Split], distance: float) -> tuple[list[Pair], list[str]]:
+    """The near-duplicates that do harm (EARLIER: each split among those before it), and notes on how they were looked for."""
+    references, found = References(splits[:-1]), []
+    for among, split in enumerate(splits[1:], 1):
+        pairs = references.find(split, distance, among)
+        found += [pair for pair in track(pairs, len(split), f"validate: near-duplicates of {split.name}", "images") if pair]
+    return sorted(found, key=lambda pair: (pair.distance, pair.split == "test", pair.index)), [
+        INDEXED_NOTE
+    ] if references.indexed else []
 
 
 def _flags(
-    images: pd.DataFrame, splits: list[Split], info: DatasetInfo, settings: ValidateSettings, pairs: list[Pair]
-) -> pd.DataFrame:
-    """A column a share: 1.0 for the images that it counts, 0.0 for the rest, empty where the split is not asked."""
-    picture = images["std"] > 0  # a blank or constant image is judged as such, never as a copy
-    flags = pd.DataFrame(
-        {
+    table: pa.Table, splits: list[Split], info: DatasetInfo, settings: ValidateSettings, pairs: list[Pair]
+) -> dict[str, dict[str, Flags]]:
+    """For each share, and each split that is asked, the images that count: (n,)."""
+    hashes, start = numbered(table), 0
+    known = np.zeros(int(hashes.max(initial=-1)) + 1, bool)  # the hashes of the splits so far
+    flags: dict[str, dict[str, Flags]] = {}
+    for split in splits:
+        end = start + len(split)
+        images = {
+            name: table.column(name).slice(start, len(split)).to_numpy() for name in ("mean", "std", "max", "saturated_share")
+        }
+        own, start = hashes[start:end], end
+        picture = images["std"] > 0  # a blank or constant image is judged as such, never as a copy
+        found = {
             "not_finite_share": ~np.isfinite(images["mean"] + images["std"]),
-            "bad_label_share": np.concatenate([bad_labels(split.labels, len(info.class_names)) for split in splits]),
+            "bad_label_share": bad_labels(split.labels, len(info.class_names)),
             "blank_share": images["max"] == 0,
             "constant_share": (images["std"] == 0) & (images["max"] > 0),
             "saturated_share": images["saturated_share"] > settings.saturated_pixel_share,
-            "duplicate_share": picture & images.duplicated(["split", "hash"]),
-            "leak_share": picture & _leaked(images),
-            "near_duplicate_share": _paired(images, pairs),
+            "duplicate_share": picture & copies(own),
+            "leak_share": picture & known[own],
+            "near_duplicate_share": np.isin(np.arange(len(split)), [pair.index for pair in pairs if pair.split == split.name]),
         }
-    ).astype(float)
-    flags.loc[images["split"] == "train", ["leak_share", "near_duplicate_share"]] = np.nan
+        known[own] = True
+        for column, hits in found.items():
+            if split.name in EARLIER or column not in ("leak_share", "near_duplicate_share"):
+                flags.setdefault(column, {})[split.name] = hits
     return flags
-
-
-def _leaked(images: pd.DataFrame) -> pd.Series:
-    leaked = pd.Series(False, images.index)
-    for name, others in EARLIER.items():
-        known = images.loc[images["split"].isin(others), "hash"]
-        leaked |= (images["split"] == name) & images["hash"].isin(known)
-    return leaked
-
-
-def _paired(images: pd.DataFrame, pairs: list[Pair]) -> npt.NDArray[np.bool_]:
-    known = pd.MultiIndex.from_tuples([(pair.split, pair.index) for pair in pairs], names=["split", "index"])
-    return pd.MultiIndex.from_frame(images[["split", "index"]]).isin(known)
 
 
 def _described(split: Split) -> dict[str, Any]:
@@ -211,29 +228,27 @@ def _described(split: Split) -> dict[str, Any]:
     }
 
 
-def _shifts(images: pd.DataFrame, shares: dict[str, npt.NDArray[Any]], multi_label: bool) -> dict[str, list[float]]:
+def _shifts(measures: Measures, shares: dict[str, npt.NDArray[Any]], multi_label: bool) -> dict[str, list[float]]:
     """How far val and test lie from train, in classes and in the mean and standard deviation of the images."""
     shifts: dict[str, list[float]] = {"class_shift": [], "brightness_shift": [], "contrast_shift": []}
-    train = images[images["split"] == "train"]
     for name in EARLIER:
         apart = np.abs(shares[name] - shares["train"])
         shifts["class_shift"].append(float(apart.max() if multi_label else apart.sum() / 2))
         for column, measure in (("brightness_shift", "mean"), ("contrast_shift", "std")):
-            there = images.loc[images["split"] == name, measure].mean()
-            scale = max(float(train[measure].std(ddof=0)), 1.0)  # at least one grey level, so that equal images do not divide by 0
-            shifts[column].append(abs(float(there) - float(train[measure].mean())) / scale)
+            here, train = pd.Series(measures.of(name, measure)), pd.Series(measures.of("train", measure))
+            scale = max(float(train.std(ddof=0)), 1.0)  # at least one grey level, so that equal images do not divide by 0
+            shifts[column].append(abs(float(here.mean()) - float(train.mean())) / scale)
     return shifts
 
 
-def _where(flag: pd.Series, images: pd.DataFrame) -> str:
+def _where(hits: dict[str, Flags]) -> str:
     """The split with the largest share, how many images that is, and the first of them; nothing when there are none."""
-    by_split = flag.groupby(images["split"], sort=False)
-    if not flag.any():
+    worst = max(hits, key=lambda split: hits[split].mean())  # the first of equals
+    found = np.flatnonzero(hits[worst])
+    if not len(found):
         return ""
-    worst = str(by_split.mean().idxmax())
-    hit = images.loc[(flag == 1) & (images["split"] == worst), "index"]
-    named = ", ".join(str(index) for index in hit[:NAMED]) + (", ..." if len(hit) > NAMED else "")
-    return f"{worst} breaks this in {len(hit)} of {(images['split'] == worst).sum()} images ({named})"
+    named = ", ".join(map(str, found[:NAMED])) + (", ..." if len(found) > NAMED else "")
+    return f"{worst} breaks this in {len(found)} of {len(hits[worst])} images ({named})"
 
 
 def _absent(counts: dict[str, npt.NDArray[np.int64]], splits: tuple[str, ...], names: list[str]) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from PIL import Image
 
-from data.format import Dataset
+from components.validation.expectations import Measures
+from data.format import SPLITS, Dataset
 from data.quality.near_duplicates import Pair
 
 SHOWN = 24
@@ -72,10 +72,11 @@ def montage(shown: list[ShownPair]) -> Image.Image:
     return canvas
 
 
-def histograms(images: pd.DataFrame, column: str) -> dict[str, str]:
+def histograms(measures: Measures, column: str) -> dict[str, str]:
     """For each split the distribution of a statistic over 0 .. 255, as the points of an SVG polyline in a box of 100 x 40."""
     counts = {}
-    for split, values in images.groupby("split", sort=False)[column]:
+    for split in SPLITS:
+        values = measures.of(split, column)
         counts[str(split)] = np.histogram(values, BINS, (0, 256))[0] / len(values)
     tallest = max(float(count.max()) for count in counts.values())
     return {

@@ -1,8 +1,7 @@
 """Near-duplicates: the same picture twice, once re-encoded, flipped, shifted by a pixel or slightly brighter.
 
-Two stages. *Candidates* come from a descriptor that flips and shifts leave alone: the magnitudes of an image's low spatial
-frequencies. A shift changes only the phases; a flip along one axis turns frequency (u, v) into (-u, v), so the two are averaged.
-One matrix product therefore covers every flip and shift. *Verification* then compares pixels, over four flips and shifts by up to
+Two stages. *Candidates* are the pictures whose descriptors are the most similar (`data.quality.candidates`);
+one product of them covers every flip and shift. *Verification* then compares pixels, over four flips and shifts by up to
 a pixel, after a light blur: re-encoding adds noise from pixel to pixel, which the blur removes, where another garment
 of the same cut differs over whole regions, which it keeps. On Fashion-MNIST the blur raises the share of found JPEG copies
 from 77 % to 99 % at the same share of look-alikes (docs/validation.md).
@@ -14,19 +13,19 @@ and are left out. Colours are averaged to grey.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
 from data.format import Split
 from data.groups import Groups, connected
-from data.npy_stream import Rows, blocks_of
-from data.quality.alignment import MIN_CONTRAST, SIDE, Floats, Ints, distances, grey, is_small, shrunk
+from data.npy_stream import Rows
+from data.quality.alignment import SIDE, Floats, Ints, distances, grey, is_small, shrunk
+from data.quality.candidates import CANDIDATES, Candidates, candidates
+from data.quality.descriptors import blocks_in, descriptors, descriptors_of
 
-FREQUENCIES = 8
-"""Highest spatial frequency in a descriptor, in periods an image."""
-CANDIDATES = 6
-"""Pictures verified for each query."""
 MIN_SIMILARITY = np.float32(0.95)
 """Candidates below this cosine of descriptors are not verified: planted copies of all kinds stayed above 0.97."""
 ROUGH = 0.35
@@ -34,10 +33,9 @@ ROUGH = 0.35
 averaged down, a shift by a pixel is one by a part of a pixel, which costs up to 0.3."""
 MIN_SIDE = 4
 """Pixels a side below which shifts leave nothing to compare."""
-TILES, TILE = 64, 1024
-"""One of every `TILE` references can become a candidate; fewer than TILE where there would not be `TILES` tiles."""
 BLOCK_BYTES = 16 * 2**20
-DESCRIBED_BYTES = 2**20
+GATHERED_BYTES = 256 * 2**20
+"""Candidates in shards that are fetched at a time, each shard read once for all of them."""
 
 
 @dataclass(frozen=True)
@@ -51,48 +49,102 @@ class Pair:
     distance: float
 
 
-def find(queries: Split, references: Sequence[Split], distance: float) -> Iterator[Pair | None]:
-    """For each query image, in order, its nearest picture in `references` where that is nearer than `distance`, else None.
+class References:
+    """Pictures that others are compared with: descriptors are in memory, about 0.3 kB an image (twice that above
+    `candidates.INDEXED` images), pixels stay on disk."""
 
-    Memory: about 0.3 kB an image of `references`, plus blocks. Time: proportional to queries times references.
-    """
-    if min(queries.images.shape[1:3]) < MIN_SIDE:
-        yield from (None for _ in range(len(queries)))
-        return
-    described = np.concatenate([descriptors(split.images) for split in references])
-    starts = np.cumsum([0] + [len(split) for split in references])
-    step = _block_length(queries.images)
-    for start in range(0, len(queries), step):
-        block = queries.images[start : start + step]
-        nearest, index = _nearest(block, _candidates(descriptors(block), described), lambda at: _images_at(references, starts, at))
-        for i in range(len(block)):
-            place = _place(references, starts, int(index[i]))
-            yield Pair(queries.name, start + i, *place, float(nearest[i])) if nearest[i] < distance else None
+    def __init__(self, splits: Sequence[Split]) -> None:
+        self.splits = list(splits)
+        self._starts = np.cumsum([0] + [len(split) for split in splits])
+        self._candidates: Candidates | None = None
+        if _comparable(splits[0].images):
+            self._candidates = candidates(np.concatenate([descriptors_of(split) for split in splits]))
+
+    @property
+    def indexed(self) -> bool:
+        """Whether candidates come from an index, which may miss some."""
+        return self._candidates is not None and self._candidates.indexed
+
+    def find(self, queries: Split, distance: float, among: int | None = None) -> Iterator[Pair | None]:
+        """For each query image, in order, its nearest picture where that is nearer than `distance`, else None.
+
+        With `among`, only the first so many splits count. Time: proportional to queries times references, up to `INDEXED` of these.
+        """
+        if self._candidates is None:
+            yield from (None for _ in range(len(queries)))
+            return
+        count = int(self._starts[len(self.splits) if among is None else among])
+        for rows in blocks_in(queries, self._at_once(queries)):
+            block, step = queries.images[rows], _block_length(queries.images)
+            parts = [slice(start, start + step) for start in range(0, len(block), step)]
+            found = [self._candidates.search(descriptors(block[part]), count) for part in parts]
+            images_at = self._fetched(found)
+            for part, candidate in zip(parts, found, strict=True):
+                nearest, index = _nearest(block[part], candidate, images_at)
+                for i, near in enumerate(nearest.tolist(), rows.start + part.start):
+                    other = int(index[i - rows.start - part.start])
+                    yield Pair(queries.name, i, *self._place(other), near) if near < distance else None
+
+    def _at_once(self, queries: Split) -> int:
+        """Queries whose candidates are fetched together: of references in shards as many as memory allows, so that each is read
+        seldom."""
+        step = _block_length(queries.images)
+        sharded = any(len(split.shards) > 1 for split in self.splits)
+        return max(step, GATHERED_BYTES // (CANDIDATES * prod(queries.images.shape[1:]))) if sharded else step
+
+    def _fetched(self, found: Sequence[tuple[Floats, Ints]]) -> Callable[[Ints], npt.NDArray[np.uint8]]:
+        """Gives the images of candidates that are verified: out of shards those of all blocks at once, in order."""
+        if all(len(split.shards) == 1 for split in self.splits):
+            return self._images_at
+        wanted = np.unique(np.concatenate([index[similarity >= MIN_SIMILARITY] for similarity, index in found]))
+        images = self._images_at(wanted)
+        return lambda index: images[np.searchsorted(wanted, index)]
+
+    def _images_at(self, index: Ints) -> npt.NDArray[np.uint8]:
+        """The images at `index`, counted through all splits: (P, H, W, C)."""
+        images = np.empty((len(index), *self.splits[0].images.shape[1:]), np.uint8)
+        for split, (start, end) in zip(self.splits, pairwise(self._starts), strict=True):
+            here = (index >= start) & (index < end)
+            images[here] = split.images[index[here] - start]
+        return images
+
+    def _place(self, index: int) -> tuple[str, int]:
+        which = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.splits[which].name, index - int(self._starts[which])
+
+
+def find(queries: Split, references: Sequence[Split], distance: float) -> Iterator[Pair | None]:
+    """`References.find` among all of `references`."""
+    yield from References(references).find(queries, distance)
 
 
 def groups(images: npt.NDArray[np.uint8] | Rows, distance: float) -> Groups:
     """Groups 0 .. G - 1, (N,): images nearer than `distance` share one, directly or through others.
 
     Boruvka's algorithm: each round joins an image's group with that of the nearest image outside of it. Images that found one are
-    asked again; a round at least halves the number of groups with anything near. Memory and time as of `find`, N times N.
+    asked again; a round at least halves the number of groups with anything near. Memory and time as of `References`, N times N.
     """
     group: Groups = np.arange(len(images))
-    if min(images.shape[1:3]) < MIN_SIDE:
+    if not _comparable(images):
         return group
     described, step = descriptors(images), _block_length(images)
+    search = candidates(described)
     asked = group
     while len(asked):
         near = group.copy()  # the group that each image's group is joined with
         for start in range(0, len(asked), step):
             rows = asked[start : start + step]
-            block = images[rows]
-            found = _candidates(described[rows], described, (group[rows], group))
-            nearest, index = _nearest(block, found, images.__getitem__)
+            found = search.search(described[rows], len(images), (group[rows], group))
+            nearest, index = _nearest(images[rows], found, images.__getitem__)
             close = nearest < distance
             near[rows[close]] = group[index[close]]
         asked = np.flatnonzero(near != group)
         group = connected(group, near)[group]
     return group
+
+
+def _comparable(images: npt.NDArray[np.uint8] | Rows) -> bool:
+    return min(images.shape[1:3]) >= MIN_SIDE
 
 
 def _block_length(images: npt.NDArray[np.uint8] | Rows) -> int:
@@ -119,56 +171,3 @@ def _nearest(
         exact = distances(pictures.astype(np.float64), nearby.astype(np.float64), np.arange(len(close)))
         nearest[close] = exact if is_small(queries) else np.minimum(nearest[close], exact)
     return nearest, index
-
-
-def descriptors(images: npt.NDArray[np.uint8] | Rows) -> Floats:
-    """(N, H, W, C) uint8 to unit vectors (N, F) that shifts, flips, brightness and contrast hardly change; 0 if nearly blank."""
-    return np.concatenate([_descriptor(shrunk(images[rows])) for rows in blocks_of(images, DESCRIBED_BYTES)])
-
-
-def _descriptor(levels: Floats) -> Floats:
-    count, height, width = levels.shape
-    contrast = levels.std((1, 2), keepdims=True)
-    levels = (levels - levels.mean((1, 2), keepdims=True)) * (contrast >= MIN_CONTRAST)
-    high = np.arange(min(FREQUENCIES, height // 2) + 1)
-    wide = np.arange(min(FREQUENCIES, width // 2) + 1)
-    magnitude = np.abs(np.fft.fft(np.fft.rfft(levels, axis=2)[:, :, wide], axis=1))  # (N, H, V)
-    folded = (magnitude[:, high] + magnitude[:, -high % height]).reshape(count, -1)[:, 1:]  # (N, F): (u, v) with (-u, v), no mean
-    vector = np.sqrt(folded)  # magnitudes fall steeply with frequency; the root lets the finer ones count
-    unit: Floats = vector / np.maximum(np.linalg.norm(vector, axis=1, keepdims=True), 1e-6)
-    return unit
-
-
-def _candidates(queries: Floats, references: Floats, groups: tuple[Groups, Groups] | None = None) -> tuple[Floats, Ints]:
-    """The most similar reference of each tile, and of those the best CANDIDATES, in order of index: both (Q, K).
-
-    The most similar one is always among them; a close second is missed only where it shares a tile with a better one. With the
-    `groups` of queries and references, only those of another group count.
-    """
-    similarity, index = [], []
-    rows = np.arange(len(queries))
-    tile = min(TILE, -(-len(references) // TILES))
-    for start in range(0, len(references), tile):
-        cosine = queries @ references[start : start + tile].T  # (Q, tile)
-        if groups:
-            cosine[groups[0][:, None] == groups[1][start : start + tile]] = -1
-        best = cosine.argmax(1)
-        similarity.append(cosine[rows, best])
-        index.append(best + start)
-    all_similarity, all_index = np.stack(similarity, 1), np.stack(index, 1)
-    keep = np.sort(np.argsort(-all_similarity, 1, kind="stable")[:, :CANDIDATES], 1)
-    return np.take_along_axis(all_similarity, keep, 1), np.take_along_axis(all_index, keep, 1)
-
-
-def _images_at(references: Sequence[Split], starts: Ints, index: Ints) -> npt.NDArray[np.uint8]:
-    """The images at `index`, counted through all references: (P, H, W, C)."""
-    images = np.empty((len(index), *references[0].images.shape[1:]), np.uint8)
-    for split, start in zip(references, starts, strict=False):
-        here = (index >= start) & (index < start + len(split))
-        images[here] = split.images[index[here] - start]
-    return images
-
-
-def _place(references: Sequence[Split], starts: Ints, index: int) -> tuple[str, int]:
-    which = int(np.searchsorted(starts, index, side="right")) - 1
-    return references[which].name, index - int(starts[which])

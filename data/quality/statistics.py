@@ -1,5 +1,6 @@
 """Statistics of each image and of a split's labels, a block of images at a time."""
 
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.format import Split, image_hash
-from data.npy_stream import blocks_of
+from data.quality.descriptors import blocks_in
 
 BLOCK_BYTES = 8 * 2**20
 """Pixels read at a time; the working memory is about ten times this (wide integers), whatever the size of the set."""
@@ -32,15 +33,23 @@ SCHEMA = pa.schema(
 
 def image_statistics(split: Split) -> pa.Table:
     """The statistics of every image of a split, in its order: a table with SCHEMA."""
-    blocks = [_block(split.images[rows]) for rows in blocks_of(split.images, BLOCK_BYTES)]
+    at_once = max(1, BLOCK_BYTES // max(1, prod(split.images.shape[1:])))
+    blocks = [_block(split.images[rows]) for rows in blocks_in(split, at_once)]
+    hashes = pa.chunked_array([block.pop("hash") for block in blocks], pa.string()).combine_chunks()
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     return pa.table(
-        {"split": [split.name] * len(split), "index": np.arange(len(split)), "label": _one_label(split.labels), **columns},
+        {
+            "split": pa.repeat(pa.scalar(split.name, pa.string()), len(split)),
+            "index": np.arange(len(split)),
+            "label": _one_label(split.labels),
+            **columns,
+            "hash": hashes,
+        },
         schema=SCHEMA,
     )
 
 
-def _block(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+def _block(images: npt.NDArray[np.uint8]) -> dict[str, Any]:
     pixels = images.reshape(len(images), -1)  # (B, H * W * C)
     count = pixels.shape[1]
     # Sums of integers are exact, so a constant image has a standard deviation of exactly 0, in any order of summation.
@@ -52,7 +61,7 @@ def _block(images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
         "min": pixels.min(1).astype(np.int64),
         "max": pixels.max(1).astype(np.int64),
         "saturated_share": (pixels == 255).mean(1),
-        "hash": np.array([image_hash(image) for image in pixels]),
+        "hash": pa.array([image_hash(image) for image in pixels], pa.string()),
     }
 
 
@@ -69,7 +78,8 @@ def class_counts(labels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.int64
     if labels.dtype.kind not in "iufb":
         return np.zeros(classes, np.int64)
     if labels.ndim == 1:
-        return np.array([(labels == label).sum() for label in range(classes)], np.int64)
+        inside = labels[(labels >= 0) & (labels < classes) & (labels == np.floor(labels))]
+        return np.bincount(inside.astype(np.int64), minlength=classes)
     counts = np.zeros(classes, np.int64)
     present = (labels == 1).sum(0)[:classes]
     counts[: len(present)] = present
@@ -84,6 +94,19 @@ def bad_labels(labels: npt.NDArray[Any], classes: int) -> npt.NDArray[np.bool_]:
     inside = (labels >= 0) & (labels <= top) & (labels == np.floor(labels))  # false for NaN and the infinities
     bad: npt.NDArray[np.bool_] = ~inside.reshape(len(labels), -1).all(1)
     return bad
+
+
+def copies(hashes: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Which images are copies of an earlier one, by their numbers from `numbered`: (N,)."""
+    copy = np.ones(len(hashes), bool)
+    copy[np.unique(hashes, return_index=True)[1]] = False
+    return copy
+
+
+def numbered(table: pa.Table) -> npt.NDArray[np.int32]:
+    """A number for each image's hash, equal ones for copies: (N,), from 0 up."""
+    found: npt.NDArray[np.int32] = table.column("hash").combine_chunks().dictionary_encode().indices.to_numpy()
+    return found
 
 
 def write(path: Path, table: pa.Table) -> None:

@@ -13,6 +13,9 @@ from ..errors import ConfigError
 LEAST_WORK = 1e14
 """Floating-point operations on a CPU from which compiling repays itself twice: some 12 minutes of two cores."""
 
+COST = {"cpu": "a step takes 1 to 5 % longer", "cuda": "Triton needs one; what that costs was not measured"}
+"""What the absence of a compiler costs, as measured."""
+
 
 def training_work(config: ModelConfig, images: int) -> float:
     """Floating-point operations of training on so many images: both networks forward, and twice that backward."""
@@ -35,7 +38,7 @@ def choose_compile(wanted: str, device: torch.device, work: float, section: str 
     if missing:
         if wanted == "on":
             raise ConfigError(f"{section}.compile = 'on', but {missing}: install it, or use auto or off")
-        return False, f"{missing}, so nothing is compiled"
+        return False, f"{missing}, so nothing is compiled: {COST[device.type]} (docs/performance.md)"
     if wanted == "auto" and device.type == "cpu" and work < LEAST_WORK:
         return False, "a run this short does not repay compiling"
     return True, "the blocks are compiled, which delays the first step"

@@ -6,7 +6,7 @@ samples do not depend on how many there are, and gradients and losses only by th
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -75,19 +75,35 @@ class Processes:
         high, low = self.largest([number, -number], device)
         return high == number == -low
 
-    def wait_for_first(self) -> None:
+    def wait_for_first(self, answer: Callable[[str], None] | None = None) -> None:
         """Called by all, as often: the others wait here until the first process has come as far, for hours if need be.
 
-        In a collective operation they would wait for COLLECTIVE_TIMEOUT at most, and then end the training.
+        Meanwhile they `answer` what it asks. In a collective operation they would wait for COLLECTIVE_TIMEOUT at most, and then end
+        the training.
         """
-        if self._store is None:
-            return
-        self._turn += 1
         if self.first:
-            self._store.set(f"turn-{self._turn}", "")
+            self._tell("")
+            return
+        while asked := self._hear():
+            assert answer is not None
+            answer(asked)
+
+    def ask(self, what: str) -> None:
+        """By the first process while the others wait for it: they `answer` to `what`. In the others it does nothing."""
+        if self.first:
+            self._tell(what)
+
+    def _tell(self, what: str) -> None:
+        if self._store is not None:
+            self._turn += 1
+            self._store.set(f"turn-{self._turn}", what)
             self._store.delete_key(f"turn-{self._turn - LEAD}")
-        else:
-            self._store.wait([f"turn-{self._turn}"], FIRST_TIMEOUT)
+
+    def _hear(self) -> str:
+        assert self._store is not None
+        self._turn += 1
+        self._store.wait([f"turn-{self._turn}"], FIRST_TIMEOUT)
+        return str(self._store.get(f"turn-{self._turn}").decode())
 
 
 def local_device(device: torch.device) -> torch.device:

@@ -40,7 +40,14 @@ class TrainConfig(Section):
     ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")
     grad_clip: Float = Field(1.0, gt=0, description="largest global gradient norm")
     seed: Int = Field(0, ge=0, description="seed of initialisation, order, timesteps and noise")
-    precision: Literal["float32", "bf16"] = Field("float32", description="bf16 = autocast with float32 weights")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32",
+        description="of matrix products, weights stay float32: tf32 = TF32 on a GPU, float32 on a CPU; bf16 = autocast",
+    )
+    checkpoint_activations: bool = Field(
+        False,
+        description="keep each block's input alone and compute the rest again in the backward pass: less memory, a third more work",
+    )
     log_every: Int = Field(100, ge=1, description="steps between points of the training curve")
     checkpoint_every: Int = Field(500, ge=1, description="steps between running checkpoints in the work folder")
     checkpoint_minutes: Float = Field(

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,16 @@ from ..rng import generator, sample_order
 from ..schedule import alpha_bars
 from .augment import vary
 from .callback import Callback
-from .checkpoint import BEST, RunningCheckpoint, hold, load_optimizer, newest, optimizer_tensors, save
+from .checkpoint import BEST, PARTS, RunningCheckpoint, hold, load_optimizer, newest, optimizer_tensors
 from .curve import Point, Rates, Window
 from .distributed import Processes
 from .divergence import TRIVIAL_LOSS, check_finite, check_point
 from .options import TrainConfig, ema_decay, learning_rate
+from .precision import autocast, products
 from .prefetch import Ahead
 from .run_configuration import RunConfiguration
+from .saver import Saver
+from .sharding import like, local, shard, whole
 
 AGREE_STEPS, AGREE_S = 20, 2.0
 """Several processes agree on stopping once in so many steps, and more often where these take longer than so many seconds."""
@@ -50,7 +53,8 @@ class Trainer:
     """Trains on images (N, H, W, C) uint8, any array that takes a sorted index array; checkpoints go to `work`.
 
     `run_configuration` is what the weights depend on, by name: a checkpoint of another one is refused. `compiled` says
-    whether the blocks are, which `model.training.compiling` decides.
+    whether the blocks are, which `model.training.compiling` decides; `sharded` whether each of several processes holds a shard of
+    the training's state or all of it, which `model.training.sharding` decides.
     """
 
     model_config: ModelConfig
@@ -62,12 +66,17 @@ class Trainer:
     run_configuration: RunConfiguration = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
     compiled: bool = False
+    sharded: bool = False
 
     def __post_init__(self) -> None:
         self.model = DiER(self.model_config).to(self.device)
         if self.compiled:
-            self.model.compile_blocks()
-        self.network = self.processes.wrap(self.model, self.device)
+            self.model.compile_blocks(varying_tokens=self.config.mask_ratio > 0)
+        if self.config.checkpoint_activations:
+            self.model.checkpoint_activations()
+        if self.sharded:
+            shard(self.model, self.processes.count, self.device, self.config.precision)
+        self.network = self.model if self.sharded else self.processes.wrap(self.model, self.device)
         self.parameters = list(self.model.parameters())
         self.ema = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.AdamW(
@@ -79,9 +88,10 @@ class Trainer:
         self.trivial = self._trivial()
         self.step = self._agreed = self._agree_at = 0
         self._saved_at = self._agreed_at = time.monotonic()
-        self._saving_s = 0.0
+        self.saver = Saver(self.work, self.config.keep_checkpoints, self.device)
         self.curve: list[Point] = []
         self.best: Best | None = None
+        self._gathered: tuple[int, dict[str, Tensor]] | None = None
         self.window = Window(self.device)
         self.rates = Rates(self.work / "rates.csv")
         # on a CPU the thread's work would take the cores from the step itself (docs/performance.md)
@@ -93,7 +103,11 @@ class Trainer:
         Raises TrainingError when training goes wrong, CheckpointError (one of these) when checkpoints can be neither read nor
         written, and Stopped when a callback asked for it: everything up to then is saved.
         """
-        with hold(self.work) if self.processes.first else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(products(self.config.precision, self.device))
+            if self.processes.first:
+                stack.enter_context(hold(self.work))
+                stack.enter_context(self.saver)
             self._resume()
             self.model.train()
             while self.step < self.config.steps:
@@ -106,18 +120,29 @@ class Trainer:
                 if log or save:
                     self.window.merge(self.processes)
                 if self.processes.first:
-                    self._after_step(log=log, save=save)
+                    self._after_step(log=log, save=save, end=last or bool(stop))
                 elif log:
                     self.window.clear()
                 if save:
                     self._saved_at = time.monotonic()
-                self.processes.wait_for_first()
+                self.processes.wait_for_first(self._gather_too)
                 if stop:
                     raise Stopped(f"stopped after step {self.step}, which is saved: the same command goes on from there", stop)
+            if self.sharded and self.processes.first:
+                self.ema_weights()  # while the others are there to give theirs
+            self.processes.wait_for_first(self._gather_too)
 
     def ema_weights(self) -> dict[str, Tensor]:
-        """The averaged weights by name: what is exported."""
-        return {name: tensor for (name, _), tensor in zip(self.model.named_parameters(), self.ema, strict=True)}
+        """The averaged weights by name: what is exported. For the first process, and at any time but amid a step.
+
+        Sharded ones are gathered on the CPU, once a step, from the others, which wait for the first process then.
+        """
+        names = [name for name, _ in self.model.named_parameters()]
+        if not self.sharded:
+            return dict(zip(names, self.ema, strict=True))
+        if self._gathered is None or self._gathered[0] != self.step:
+            self._gathered = self.step, {name: tensor.to("cpu", copy=True) for name, tensor in self._whole("ema")}
+        return self._gathered[1]
 
     def ema_model(self, weights: Mapping[str, Tensor] | None = None) -> DiER:
         """The model with its averaged weights (or those given) in evaluation mode."""
@@ -153,14 +178,20 @@ class Trainer:
         given = vary(self.config, self.model_config.tokens, self.step, share, x0)
         losses = self._backward(t=t, noise=noise, **given)  # (N,)
         norms = torch.stack([_gradient_norm(part) for part in (self.model.encoder, self.model.denoiser)])  # (2,)
+        if self.sharded:
+            norms = self.processes.total(norms.square()).sqrt()
         torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, norms.norm())
         self.optimizer.step()
-        torch._foreach_lerp_(self.ema, [p.detach() for p in self.parameters], 1 - ema_decay(self.config, self.step))
+        torch._foreach_lerp_(local(self.ema), local(self.parameters), 1 - ema_decay(self.config, self.step))
 
         self.window.add(t, losses, norms)
 
-    def _after_step(self, *, log: bool, save: bool) -> None:
-        """What the first process does alone: callbacks, a point of the curve, a checkpoint. Nothing in here may ask the others."""
+    def _after_step(self, *, log: bool, save: bool, end: bool) -> None:
+        """What the first process does alone: callbacks, a point of the curve, a checkpoint.
+
+        Nothing in here may ask the others, but for their shards (`_whole`).
+        """
+        self.saver.check()
         with self.window.paused():
             for callback in self.callbacks:
                 callback.on_step(self)
@@ -174,6 +205,8 @@ class Trainer:
             self.window.clear()
         if save:
             self._save()
+        if end:
+            self.saver.wait()
 
     def _backward(self, x0: Tensor, t: Tensor, noise: Tensor, **more: Tensor) -> Tensor:
         """Gradients of the global batch's mean loss, a micro-batch at a time; gives the losses of this process's images.
@@ -187,17 +220,12 @@ class Trainer:
         losses = []
         for number, piece in enumerate(pieces, 1):
             with self.processes.gradient_sync(self.network, last=number == len(pieces)):
-                with self._autocast():
+                with autocast(self.config.precision, self.device):
                     loss: Tensor = self.network(**piece)
                 counted = loss if self.weight is None else loss * self.weight[piece["t"]]
                 torch.autograd.backward(counted.sum() * scale)
             losses.append(loss.detach())
         return torch.cat(losses)
-
-    def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self.config.precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
     def _trivial(self) -> float:
         if self.model_config.prediction == "eps":
@@ -218,7 +246,8 @@ class Trainer:
         if self.processes.count > 1 and self.step < self._agree_at:
             return 0, False
         now, minutes = time.monotonic(), self.config.checkpoint_minutes
-        late = minutes > 0 and now - self._saved_at >= max(60 * minutes, self._saving_s / SAVING_SHARE)
+        late = minutes > 0 and now - self._saved_at >= max(60 * minutes, self.saver.seconds() / SAVING_SHARE)
+        late = late and self.processes.first  # which alone knows how long it takes
         stop = max((callback.stop_requested() for callback in self.callbacks), default=0)
         done = self.step - self._agreed
         seconds = (now - self._agreed_at) / done  # a step
@@ -232,18 +261,29 @@ class Trainer:
         """Save a running checkpoint. The one place that does; of several processes the first, which holds the folder."""
         if self.window.steps:
             check_finite(self._point())
-        tensors: dict[str, Mapping[str, Tensor]] = {
-            "weights": dict(self.model.named_parameters()),
-            "ema": self.ema_weights(),
-            "optimizer": optimizer_tensors(self.optimizer),
-        }
-        state: dict[str, Any] = {"steps": self.config.steps, "curve": self.curve, "window": self.window.state()}
+        state: dict[str, Any] = {"steps": self.config.steps, "curve": list(self.curve), "window": self.window.state()}
+        tensors = dict(self.saver.copy({part: self._whole(part) for part in PARTS}))
         if self.best is not None:
             tensors[BEST] = self.best.weights
             state[BEST] = {"step": self.best.step, "score": self.best.score}
-        start = time.monotonic()
-        save(self.work, RunningCheckpoint(self.step, tensors, state, self.run_configuration), self.config.keep_checkpoints)
-        self._saving_s = time.monotonic() - start
+        self.saver.save(RunningCheckpoint(self.step, tensors, state, self.run_configuration))
+
+    def _whole(self, part: str) -> Iterator[tuple[str, Tensor]]:
+        """A checkpoint's part by name, a whole tensor at a time. Sharded ones the first process asks for, and all gather them."""
+        if self.sharded:
+            self.processes.ask(part)
+        if part == "optimizer":
+            tensors = optimizer_tensors(self.optimizer)
+        else:
+            names = [name for name, _ in self.model.named_parameters()]
+            tensors = dict(zip(names, self.ema if part == "ema" else self.parameters, strict=True))
+        for name, tensor in tensors.items():
+            yield name, whole(tensor.detach())
+
+    def _gather_too(self, part: str) -> None:
+        """What the others do when the first process asks for a part."""
+        for _ in self._whole(part):
+            pass
 
     def _resume(self) -> None:
         """Put everything as it was at the newest whole checkpoint; the logs are cut back to it. The first process reads first."""
@@ -251,13 +291,7 @@ class Trainer:
             self.processes.wait_for_first()
         running = newest(self.work, self.run_configuration, self.config.keep_checkpoints, self._say)
         if running is not None:
-            weights, ema, optimizer = (
-                {name: tensor.to(self.device) for name, tensor in running.tensors[part].items()}
-                for part in ("weights", "ema", "optimizer")
-            )
-            self.model.load_state_dict(weights)
-            self.ema = [ema[name] for name, _ in self.model.named_parameters()]
-            load_optimizer(self.optimizer, optimizer)
+            self._load(running)
             self.step, self.curve = running.step, running.state["curve"]
             if BEST in running.state:
                 self.best = Best(**running.state[BEST], weights=running.tensors[BEST])
@@ -274,10 +308,24 @@ class Trainer:
         self._saved_at = self._agreed_at = time.monotonic()
         self._agreed, self._agree_at = self.step, self.step + 1
 
+    @torch.no_grad()
+    def _load(self, running: RunningCheckpoint) -> None:
+        """Weights, average and the optimizer's state; where they are sharded, this process's part of each tensor."""
+        weights, ema, optimizer = (running.tensors[part] for part in PARTS)
+        for (name, parameter), average in zip(self.model.named_parameters(), self.ema, strict=True):
+            parameter.copy_(like(weights[name], parameter))
+            average.copy_(like(ema[name], average))
+        at: dict[str, Tensor] = {}
+        for key, value in optimizer.items():  # `step` is a number, the moments are shaped as their parameter
+            parameter = self.parameters[int(key.split(".")[0])]
+            at[key] = like(value, parameter) if value.shape == parameter.shape else value.to(self.device)
+        load_optimizer(self.optimizer, at)
+
     def _say(self, message: str) -> None:
         for callback in self.callbacks:
             callback.on_message(message)
 
 
 def _gradient_norm(module: torch.nn.Module) -> Tensor:
-    return torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    """Of what this process holds of the gradients."""
+    return torch.nn.utils.get_total_norm(local(p.grad for p in module.parameters() if p.grad is not None))

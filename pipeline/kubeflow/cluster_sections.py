@@ -46,7 +46,7 @@ class Gpu(ForSteps):
 
     type: str = Field("nvidia.com/gpu", min_length=1, description="resource name, such as nvidia.com/gpu or amd.com/gpu")
     count: Int = Field(0, ge=0, le=16, description="accelerators a step; 0 = none")
-    steps: list[StepName] = Field(["train", "embed", "probe"], description="steps that get them")
+    steps: list[StepName] = Field(["train", "embed"], description="steps that get them; probe computes on the CPU")
 
 
 class NodeSelector(ForSteps):

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,12 +14,13 @@ from sklearn.preprocessing import StandardScaler
 
 from components.common.settings import ProbeSettings
 from components.probing.baselines import BASELINES, BaselineName
+from components.probing.candidate import Candidate
 from components.probing.classifier import Linear, fit_grid
 from components.probing.conclusions import chance, comparisons, peak, warnings
 from components.probing.metrics import Bootstrap, Estimate, choosing_metric, correct, evaluate
-from components.probing.representations import CANDIDATES, Candidate, Sources, denoiser_blocks
+from components.probing.representations import CANDIDATES, Sources, denoiser_blocks
 from components.probing.sweep import Scored, Sweep, halves
-from data.format import MULTI_LABEL, Dataset, DatasetInfo, open_dataset, write_info
+from data.format import MULTI_LABEL, Dataset, DatasetInfo, SplitName, open_dataset, write_info
 from model.config import ModelConfig
 from model.dier import DiER
 
@@ -143,7 +145,7 @@ PROBE = fitted(X[:100], Y[:100], 10)
 def scored(t: int | None, right: np.ndarray, representation: str = "dier") -> Scored:
     values = right.astype(np.float64)
     val = {"accuracy": VAL.mean(values)}
-    candidate = Candidate(representation, t, lambda split: X)
+    candidate = Candidate(representation, t, lambda split, rows: [X])
     return Scored(candidate, 0.1, PROBE, val, float(values[CHOOSING].mean()), HALF.mean(values[TESTING]))
 
 
@@ -248,8 +250,12 @@ def noise_and_signal(labels: np.ndarray, strength: float) -> list[Candidate]:
     places = {"train": 0, "val": 1, "test": 2}
     noise = np.random.default_rng(0).normal(size=(2, len(labels), labels.shape[1])).astype(np.float32)
     noise[1] += strength * labels
-    cut = lambda x: lambda split: x[places[split] * third : (places[split] + 1) * third]  # noqa: E731
-    return [Candidate("dier", t, cut(x)) for t, x in zip((0, 100), noise, strict=True)]
+
+    def pieces(split: SplitName, rows: np.ndarray | None, x: np.ndarray) -> list[np.ndarray]:
+        here = x[places[split] * third : (places[split] + 1) * third]
+        return [here if rows is None else here[rows]]
+
+    return [Candidate("dier", t, partial(pieces, x=x)) for t, x in zip((0, 100), noise, strict=True)]
 
 
 def test_several_rare_labels_choose_by_auc(tmp_path: Path) -> None:
@@ -301,7 +307,7 @@ def test_labels_that_val_lacks_are_skipped_and_without_any_accuracy_chooses(tmp_
 
 def test_one_val_image_is_no_reason_to_fail(tmp_path: Path) -> None:
     sweep = sweep_of(tmp_path, np.zeros(3, np.int64), np.zeros((3, 4, 4, 1), np.uint8))
-    found = [sweep.score(Candidate("dier", t, lambda split: X[:1])) for t in (0, 1, 2)]
+    found = [sweep.score(Candidate("dier", t, lambda split, rows: [X[:1]])) for t in (0, 1, 2)]
     assert peak(found, sweep.chosen_by)["kind"] == "none"
 
 
@@ -322,7 +328,7 @@ def test_pca_chooses_its_components_and_whitening_on_val(tmp_path: Path) -> None
     whole = found[-1]  # what it was before: all components, whitened by the standardisation
     assert "not whitened" in best.candidate.variant
     assert sweep.test(best).test["accuracy"].value > sweep.test(whole).test["accuracy"].value + 0.05
-    spread = found[0].candidate.features("train").std(0)
+    spread = found[0].candidate.features("train", np.arange(120)).std(0)
     assert spread[0] > 10 * spread[-1]
 
 

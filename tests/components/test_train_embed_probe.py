@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from components.training import callbacks, online_probe
 from data.errors import DataError
 from data.format import open_dataset
 from model import features
+from model.config import ModelConfig
 from model.errors import CheckpointError, ConfigError, PermanentTrainingError
 from model.schedule import log_snr
 from model.training.run_configuration import code_digest
@@ -188,6 +190,19 @@ def test_every_option_at_once_goes_through_to_the_probe(run: Path, tmp_path: Pat
     assert [row["log_snr"] for row in summary["gap"]] == [log_snr(t, "cosine") for t in callbacks.GAP_TIMESTEPS]
     metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
     assert metrics["log_snr"] == log_snr(metrics["t"], "cosine")
+
+
+def test_the_models_configuration_says_what_is_predicted_and_noise_of_wide_patches_is_warned_of(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ModelConfig.load(run / "model" / "config.json").prediction == "eps"
+    wide, paths = MODEL.model_copy(update={"patch_size": 8}), (run / "dataset", run / "verdict", tmp_path / "work")
+    assert train.model_config(wide, 8, 8, 1, seed=0).prediction == "x0"  # 64 numbers, width 32
+    train.run(wide.model_copy(update={"prediction": "eps"}), TRAIN, *paths, tmp_path / "model")
+    said = capsys.readouterr().err
+    assert "train: WARNING: model.prediction eps with patches of 64 numbers and a width of 32" in said
+    assert re.search(r"^train: memory by arithmetic: .* GB with 32 at a time$", said, re.MULTILINE)
+    assert ModelConfig.load(tmp_path / "model" / "config.json").prediction == "eps"
 
 
 def test_no_label_is_read_while_training(run: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from model.config import ModelConfig
+from model.config import POOLS, ModelConfig
 from model.dier import DiER
 from model.errors import ConfigError
 from model.images import to_images, to_tensor
@@ -10,7 +10,7 @@ from model.schedule import add_noise
 from tests.model.conftest import make_trainer, small_model
 
 
-@pytest.mark.parametrize("pool", ["mean", "flat"])
+@pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes(pool: str, channels: int) -> None:
     model = DiER(small_model(pool=pool, channels=channels, image_height=12))

@@ -10,7 +10,7 @@ from model.dier import DiER
 from model.errors import ConfigError, PermanentTrainingError
 from model.features import denoise, shuffled_gap
 from model.images import to_images, to_tensor
-from model.objective import clean, loss_weight, target, trivial_loss
+from model.objective import choose_prediction, clean, loss_weight, target, too_narrow, trivial_loss
 from model.schedule import add_noise, alpha_bars, log_snr
 from model.training.divergence import check_point
 from tests.model.conftest import make_trainer, small_model
@@ -65,6 +65,23 @@ def test_min_snr_weighs_one_error_in_the_image_alike_whatever_is_predicted(sched
         assert weight is not None
         found = weight[T] * ((value - target(prediction, x0, noise, alpha_bar)) ** 2).mean(dim=(1, 2, 3))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+def test_auto_is_the_image_where_a_patch_has_more_numbers_than_the_width_and_noise_there_is_warned_of() -> None:
+    assert [choose_prediction("auto", numbers, 192) for numbers in (4, 192, 193, 768)] == ["eps", "eps", "x0", "x0"]
+    for wanted in PREDICTIONS:
+        assert choose_prediction(wanted, 768, 192) == wanted
+        wide = {
+            "image_height": 16,
+            "image_width": 16,
+            "channels": 3,
+            "patch_size": 8,
+            "prediction": wanted,
+        }  # 192 numbers, width 32
+        said = too_narrow(small_model(**wide))
+        assert too_narrow(small_model(prediction=wanted)) is None
+        assert (said is None) == (wanted == "x0")
+        assert said is None or f"model.prediction {wanted} with patches of 192 numbers and a width of 32" in said
 
 
 def test_min_snr_in_the_papers_own_numbers() -> None:

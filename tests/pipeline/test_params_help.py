@@ -32,7 +32,7 @@ def test_ranges_choices_and_nulls_are_read_off_the_schema() -> None:
     lines = [" ".join(line.split()) for line in params_table(120).splitlines()]
     assert "data.image_size = null [whole number 4 .. 1024 or null]" in lines
     assert "data.channels = null [1 | 3 or null]" in lines
-    assert "model.pool = mean [mean | flat]" in lines
+    assert "model.pool = mean [mean | flat | grid | attention]" in lines
     assert "train.lr = 0.002 [number > 0, <= 1]" in lines
     assert "train.ema_decay = 0.999 [number >= 0, < 1]" in lines
     assert "model.embed_norm = true [true | false]" in lines

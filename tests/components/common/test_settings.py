@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from components.common.errors import SettingsError
 from components.common.settings import SECTIONS, Settings, load, override, parse
 from data.sources import SOURCES
-from model.config import POOLS, PREDICTIONS, SCHEDULES, SIZES
+from model.config import MODULATIONS, POOLS, PREDICTIONS, SCHEDULES, SIZES
 
 ROOT = Path(__file__).parents[3]
 DEEP = "[" * 5000 + "]" * 5000
@@ -75,8 +75,9 @@ def test_bad_settings_are_refused_in_one_line_that_names_them(raw: dict, named: 
         ("data.source", SOURCES),
         ("model.size", SIZES),
         ("model.pool", POOLS),
+        ("model.modulation", MODULATIONS),
         ("model.schedule", SCHEDULES),
-        ("model.prediction", PREDICTIONS),
+        ("model.prediction", ("auto", *PREDICTIONS)),
     ],
 )
 def test_choices_are_those_of_the_table_that_the_code_looks_them_up_in(key: str, table: Iterable[str]) -> None:

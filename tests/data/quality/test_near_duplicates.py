@@ -7,7 +7,9 @@ from sklearn.datasets import load_digits, load_sample_images
 
 from data.format import Split
 from data.quality.alignment import SIDE
-from data.quality.near_duplicates import CANDIDATES, TILE, Pair, descriptors, find, groups
+from data.quality.candidates import CANDIDATES, TILE
+from data.quality.descriptors import descriptors
+from data.quality.near_duplicates import Pair, find, groups
 
 LIMIT = 0.08
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from data.format import Split
-from data.quality.statistics import BLOCK_BYTES, SCHEMA, bad_labels, blocks_of, class_counts, image_statistics
+from data.npy_stream import blocks_of
+from data.quality.statistics import BLOCK_BYTES, SCHEMA, bad_labels, class_counts, copies, image_statistics, numbered
 
 
 def split_of(images, labels=None):
@@ -68,3 +69,36 @@ def test_bad_labels_are_named(labels, classes, bad):
 
 def test_labels_out_of_range_are_not_counted_as_a_class():
     assert class_counts(np.array([0, 0, 2, 9, -1]), 3).tolist() == [2, 0, 1]
+
+
+def test_copies_are_found_by_numbers_for_hashes():
+    images = np.arange(6, dtype=np.uint8).reshape(6, 1, 1, 1) * np.ones((1, 4, 4, 1), np.uint8)
+    table = image_statistics(split_of(images[[3, 1, 3, 0, 1, 3]]))
+    numbers = numbered(table)
+    assert numbers.dtype == np.int32
+    assert numbers.tolist() == [0, 1, 0, 2, 1, 0]
+    assert copies(numbers).tolist() == [False, False, True, False, True, True]
+
+
+class Recording:
+    """Images in shards of 5 that note what is read of them."""
+
+    shards = (slice(0, 5), slice(5, 10), slice(10, 12))
+
+    def __init__(self, images):
+        self.images, self.shape, self.dtype, self.read = images, images.shape, images.dtype, []
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        rows = np.arange(len(self))[index]
+        self.read.append(sorted({number for number, shard in enumerate(self.shards) if np.isin(rows, np.arange(12)[shard]).any()}))
+        return self.images[rows]
+
+
+def test_shards_are_read_one_after_another_and_give_what_one_file_gives():
+    images = np.random.default_rng(0).integers(0, 256, (12, 5, 5, 3)).astype(np.uint8)
+    sharded = Recording(images)
+    assert image_statistics(split_of(sharded)).equals(image_statistics(split_of(images)))
+    assert sharded.read == [[0], [1], [2]]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.config import POOLS
 from model.dier import DiER
 from model.images import to_tensor
 from model.training.augment import LEAST_AREA, crop, tokens_kept, vary
@@ -85,7 +86,7 @@ def test_as_many_as_were_asked_for() -> None:
     assert (tokens_kept(49, 0.9), tokens_kept(1, 0.9), tokens_kept(16, 0.5)) == (5, 1, 8)
 
 
-@pytest.mark.parametrize("pool", ["mean", "flat"])
+@pytest.mark.parametrize("pool", POOLS)
 def test_masked_tokens_are_dropped_not_replaced(pool: str) -> None:
     """What is not kept has no influence at all; and keeping everything, in any order, is no masking."""
     encoder = DiER(small_model(pool=pool)).encoder
@@ -100,16 +101,6 @@ def test_masked_tokens_are_dropped_not_replaced(pool: str) -> None:
     assert not torch.allclose(encoder(changed, t), encoder(x0, t))
     every = torch.stack([torch.randperm(16) for _ in range(3)])
     torch.testing.assert_close(encoder(x0, t, every), encoder(x0, t), rtol=1e-4, atol=1e-5)
-
-
-def test_the_flat_heads_tokens_stand_at_their_places_scaled_as_by_dropout() -> None:
-    encoder = DiER(small_model(pool="flat")).encoder
-    x = torch.rand(2, 4, 32)
-    whole = encoder._in_place(x, torch.tensor([[3, 0, 9, 15], [8, 7, 6, 5]]))
-    assert whole.shape == (2, 16, 32)
-    assert torch.equal(whole[0, [3, 0, 9, 15]], 4 * x[0])
-    assert torch.equal(whole[1, [8, 7, 6, 5]], 4 * x[1])
-    torch.testing.assert_close(whole.sum(), 4 * x.sum())
 
 
 def test_a_withheld_embedding_is_zeros_to_the_denoiser_and_teaches_the_encoder_nothing(images: np.ndarray) -> None:
@@ -131,7 +122,7 @@ def test_the_denoiser_is_trained_on_its_own_view_and_the_encoder_sees_the_other(
     torch.testing.assert_close(model(x0, t, noise, encoder_view=encoder_view), expected)
 
 
-@pytest.mark.parametrize("pool", ["mean", "flat"])
+@pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("stopped", [3, 7])
 def test_with_everything_on_a_stopped_run_ends_where_an_unstopped_one_does(
     images: np.ndarray, tmp_path, stopped: int, pool: str

@@ -4,9 +4,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from model.device import keep_freed_memory
+from model.dier import DiER
 from model.errors import ConfigError
+from model.images import to_tensor
 from model.training.compiling import LEAST_WORK, choose_compile, training_work
 from tests.model.conftest import make_trainer, small_model
 from tests.model.training.test_trainer import StoppedError, same, stop_at
@@ -21,6 +24,8 @@ def test_without_a_compiler_auto_is_off_and_says_so_and_on_is_refused(monkeypatc
     compiled, why = choose_compile("auto", CPU, 10 * LEAST_WORK)
     assert not compiled
     assert "no compiler (g++)" in why
+    assert "docs/performance.md" in why
+    assert "not measured" in choose_compile("auto", torch.device("cuda"), 0)[1]
     with pytest.raises(ConfigError, match=r"train\.compile = 'on'.*use auto or off"):
         choose_compile("on", CPU, 0)
     assert choose_compile("off", CPU, 10 * LEAST_WORK) == (False, "train.compile is off")
@@ -43,6 +48,47 @@ def test_the_work_of_a_training_is_six_operations_a_weight_a_token() -> None:
 def test_keeping_memory_does_no_harm() -> None:
     keep_freed_memory()
     assert torch.ones(10_000_000).sum().item() == 10_000_000
+
+
+@compiler
+@pytest.mark.slow
+def test_a_varying_number_of_tokens_is_compiled_once(images: np.ndarray) -> None:
+    """Masked and whole images in turns; a single token alone is a case of its own, for its broadcasts."""
+
+    def compilations(varying_tokens: bool) -> list[int]:
+        torch._dynamo.reset()
+        counters["stats"].clear()
+        model, plain = (DiER(small_model()) for _ in range(2))
+        model.compile_blocks(varying_tokens=varying_tokens)
+        x0 = to_tensor(images[:4])
+        t = torch.tensor([1, 10, 100, 900])
+        found = []
+        for kept in (16, 8, 5, 16, 12, 1, 7, 1):
+            given = x0, t, torch.ones_like(x0), None, torch.arange(16).flip(0)[:kept].expand(4, -1)
+            model(*given).sum().backward()
+            plain(*given).sum().backward()
+            found.append(counters["stats"]["unique_graphs"])
+        for mine, other in zip(model.parameters(), plain.parameters(), strict=True):
+            torch.testing.assert_close(mine.grad, other.grad, rtol=1e-3, atol=1e-4)
+        return found
+
+    assert compilations(varying_tokens=True) == [1, 1, 1, 1, 1, 2, 2, 2]
+    assert compilations(varying_tokens=False) == [1, 2, 3, 3, 4, 5, 6, 6]
+
+
+@compiler
+@pytest.mark.slow
+def test_a_compiled_run_with_masked_tokens_and_checkpointed_activations_resumes_bit_for_bit(
+    images: np.ndarray, tmp_path: Path
+) -> None:
+    changes = {"compiled": True, "mask_ratio": 0.5, "checkpoint_activations": True}
+    whole = make_trainer(images, tmp_path / "whole", **changes)
+    whole.run()
+    with pytest.raises(StoppedError):
+        make_trainer(images, tmp_path / "work", stop_at(7), **changes).run()
+    resumed = make_trainer(images, tmp_path / "work", **changes)
+    resumed.run()
+    assert same(whole, resumed)
 
 
 @compiler

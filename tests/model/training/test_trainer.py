@@ -87,7 +87,7 @@ def test_checkpoints_by_the_clock_are_further_apart_where_saving_is_slow(
         slow(*arguments)
         time.sleep(0.2)
 
-    monkeypatch.setattr(trainer_module, "save", save)
+    monkeypatch.setattr(checkpoint, "save", save)
     make_trainer(images, tmp_path, steps=20, checkpoint_every=1000, checkpoint_minutes=1e-9, keep_checkpoints=9).run()
     assert checkpoints(tmp_path) == ["step-000000001", "step-000000020"]  # the next one is due after 10 s
 

@@ -76,9 +76,17 @@ def train(folder: Path, asked: dict[str, Any]) -> None:
 
 def make(folder: Path, asked: dict[str, Any], processes: Processes) -> Trainer:
     varied = VARIED if asked.get("varied") else {}
-    config = train_config(steps=STEPS, log_every=1, checkpoint_every=4, batch_size=20, micro_batch=asked.get("micro"), **varied)
+    config = train_config(
+        steps=asked.get("steps", STEPS),
+        log_every=1,
+        checkpoint_every=4,
+        batch_size=20,
+        micro_batch=asked.get("micro"),
+        **varied | asked.get("changes", {}),
+    )
     images = (load_digits().images[:300] * 255 / 16).round().astype(np.uint8)[..., None]
-    made = Dying(small_model(), config, images, folder / "work", torch.device("cpu"), [], processes=processes)
+    choices = {"compiled": asked.get("compiled", False), "sharded": asked.get("sharded", False)}
+    made = Dying(small_model(), config, images, folder / "work", torch.device("cpu"), [], processes=processes, **choices)
     made.die = asked.get("die")
     return made
 

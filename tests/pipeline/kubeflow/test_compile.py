@@ -143,6 +143,13 @@ def test_the_outcome_is_recorded_whether_or_not_the_steps_succeed() -> None:
     assert task["inputs"]["parameters"]["status"]["taskFinalStatus"]["producerTask"] == "exit-handler-1"
 
 
+def test_only_the_steps_that_compute_on_one_ask_for_a_gpu() -> None:
+    spec, _ = compile_with(gpu={"count": 1})
+    executors = spec["deploymentSpec"]["executors"].items()
+    asking = {name for name, executor in executors if "accelerator" in executor.get("container", {}).get("resources", {})}
+    assert asking == {"exec-train", "exec-embed"}
+
+
 @pytest.mark.slow
 def test_every_setting_of_the_cluster_file_reaches_the_pipeline() -> None:
     settings = {
