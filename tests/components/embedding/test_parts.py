@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from components import embed, prepare
 from components.common import artifact
@@ -24,6 +25,7 @@ from components.embedding.parts import join, split
 from data.format import Split
 from model.config import ModelConfig
 from model.dier import DiER
+from model.training.compiling import LEAST_WORK, choose_compile
 from model.weights import save_model
 from pipeline import cli
 
@@ -234,6 +236,35 @@ def test_a_foreign_or_a_damaged_part_is_refused(four: list[Path], made: Path, tm
 def test_a_part_is_not_taken_for_embeddings(four: list[Path]) -> None:
     with pytest.raises(ArtifactError, match="is a embeddings-part artifact where a embeddings artifact is needed"):
         artifact.read(four[0], "embeddings")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not choose_compile("auto", torch.device("cpu"), LEAST_WORK)[0], reason="no C++ compiler, or no Python headers")
+def test_compiled_parts_are_the_compiled_whole_and_no_short_batch_compiles_anew(made: Path, whole: Path, tmp_path: Path) -> None:
+    compiled = SHARDED.model_copy(update={"compile": "on"})
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        embed.run(compiled, made / "dataset", made / "model", tmp_path / "compiled")
+        places = in_parts(made, tmp_path, 2, compiled)
+    join(compiled, places, tmp_path / "again")
+    joined, one, eager = (artifact.read(place, "embeddings") for place in (tmp_path / "again", tmp_path / "compiled", whole))
+    assert joined.fingerprint == one.fingerprint != eager.fingerprint
+    assert one.json("embeddings.json") == eager.json("embeddings.json") | {"compiled": True}
+    np.testing.assert_allclose(store.read(one, "test", 400), store.read(eager, "test", 400), atol=1e-4)
+    plain = split(SHARDED, 2)[0]
+    embed.run(plain, made / "dataset", made / "model", tmp_path / "eager part")
+    assert "has compiled True where None is needed" in refused(SHARDED, [tmp_path / "eager part", *places[1:]], tmp_path)
+
+
+def test_every_part_is_compiled_or_none(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What decides is the work of a timestep over all images, not the part's own."""
+    asked = set()
+    monkeypatch.setattr(embed, "choose_compile", lambda *given: (False, str(asked.add(given))))
+    settings = WHOLE.model_copy(update={"timesteps": [0]})
+    in_parts(made, tmp_path, 3, settings)
+    embed.run(settings, made / "dataset", made / "model", tmp_path / "whole")
+    ((wanted, device, work, section),) = asked
+    assert (wanted, device.type, section) == ("auto", "cpu", "embed")
+    assert work == 2 * 16 * (4 * 32 * 32 + 8 * 32 * 32) * 300
 
 
 class Counted:
