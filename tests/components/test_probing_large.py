@@ -1,6 +1,7 @@
 """The probe of many images: fitted on a sample, scored in pieces, with intervals from groups of images."""
 
 import math
+import mmap
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,6 +271,21 @@ def test_images_are_read_once_in_order_and_never_across_shards(rows: np.ndarray 
     for some in images.read:
         assert len(some) <= 25
         assert len({sum(i >= edge for edge in (40, 70)) for i in some}) == 1
+
+
+def test_a_mapped_file_is_given_back_as_it_is_read(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 10,000 bytes of 83,200 but for what is left of a block, sampled or not."""
+    monkeypatch.setattr(candidate, "HELD_BYTES", 10_000)
+    released: list[str] = []
+    release = candidate._release
+    monkeypatch.setattr(candidate, "_release", lambda split: released.append(split.name) or release(split))
+    split = sources.dataset.split("train")
+    assert isinstance(split.images.base, mmap.mmap)
+    for rows in (None, np.arange(0, 1300, 2)):
+        released.clear()
+        found = np.concatenate([x for _, x in images_of(split, rows, 20)])
+        np.testing.assert_array_equal(found, np.asarray(split.images)[slice(None) if rows is None else rows])
+        assert 6 <= len(released) <= 8
 
 
 def test_a_gap_in_a_representation_is_an_error() -> None:
