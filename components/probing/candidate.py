@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from components.common.errors import ArtifactError
 from components.probing.classifier import Floats
 from data.format import Split, SplitName
 
@@ -43,7 +44,7 @@ class Candidate:
 
 
 def gather(pieces: Iterable[Floats], count: int) -> Floats:
-    """`count` rows of pieces (n, D) in one array, with no second copy of them all."""
+    """`count` rows of pieces (n, D) in one array, with no second copy of them all. Raises ArtifactError where there are fewer."""
     out, done = np.empty((0, 0), np.float32), 0
     for piece in pieces:
         if not done:
@@ -51,7 +52,7 @@ def gather(pieces: Iterable[Floats], count: int) -> Floats:
         out[done : done + len(piece)] = piece
         done += len(piece)
     if done != count:
-        raise ValueError(f"a representation has {done} of {count} images")
+        raise ArtifactError(f"a representation has {done} of {count} images of a split: embed all images of the dataset")
     return out
 
 
