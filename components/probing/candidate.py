@@ -1,19 +1,24 @@
 """What is probed: a candidate's features, in pieces; and what one pass over the images gives to several candidates."""
 
+import mmap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from math import prod
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from components.common.errors import ArtifactError
 from components.probing.classifier import Floats
 from data.format import Split, SplitName
 
 Ints = npt.NDArray[np.int64]
 IN_MEMORY = 64 * 2**20
 """Bytes of a candidate's features that are kept in memory, each split; more than that are kept in a temporary file."""
+HELD_BYTES = 128 * 2**20
+"""Bytes of a mapped file that are read before its pages are given back."""
 PIECE_BYTES = 16 * 2**20
 """Bytes of features that are read at a time from what is kept."""
 
@@ -39,7 +44,7 @@ class Candidate:
 
 
 def gather(pieces: Iterable[Floats], count: int) -> Floats:
-    """`count` rows of pieces (n, D) in one array, with no second copy of them all."""
+    """`count` rows of pieces (n, D) in one array, with no second copy of them all. Raises ArtifactError where there are fewer."""
     out, done = np.empty((0, 0), np.float32), 0
     for piece in pieces:
         if not done:
@@ -47,12 +52,13 @@ def gather(pieces: Iterable[Floats], count: int) -> Floats:
         out[done : done + len(piece)] = piece
         done += len(piece)
     if done != count:
-        raise ValueError(f"a representation has {done} of {count} images")
+        raise ArtifactError(f"a representation has {done} of {count} images of a split: embed all images of the dataset")
     return out
 
 
 def images_of(split: Split, rows: Ints | None, size: int) -> Iterator[tuple[Ints, npt.NDArray[np.uint8]]]:
     """Yield numbers (n,) and images (n, H, W, C), at most `size` at a time and none across shards: each is read once, in order."""
+    held, image = 0, prod(split.images.shape[1:])
     for shard in split.shards:
         if rows is None:
             numbers: Ints = np.arange(shard.start, shard.stop)
@@ -62,6 +68,17 @@ def images_of(split: Split, rows: Ints | None, size: int) -> Iterator[tuple[Ints
             some = numbers[start : start + size]
             successive = some[-1] - some[0] + 1 == len(some)
             yield some, split.images[slice(some[0], some[-1] + 1) if successive else some]
+            held += image * int(some[-1] - some[0] + 1)
+            if held > HELD_BYTES:
+                _release(split)
+                held = 0
+
+
+def _release(split: Split) -> None:
+    """Give the pages of a mapped file back to the system: they count as this process's memory, and are not asked for again."""
+    mapped = split.images.base if isinstance(split.images, np.memmap) else None
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The probe of many images: fitted on a sample, scored in pieces, with intervals from groups of images."""
 
 import math
+import mmap
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from scipy.special import ndtri
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
+from components.common.errors import ArtifactError
 from components.common.settings import ProbeSettings
 from components.probing import candidate, metrics, sweep
 from components.probing.candidate import Candidate, Pass, gather, images_of
@@ -22,7 +24,9 @@ from components.probing.grouped import placements
 from components.probing.metrics import EXACT, Bootstrap, Estimate, estimate_of, evaluate, value_of
 from components.probing.representations import CANDIDATES, Sources
 from components.probing.sweep import Sweep, halves
-from data.format import Dataset, DatasetInfo, SplitName, open_dataset, write_info
+from data import shard_writer
+from data.format import Dataset, DatasetInfo, Split, SplitName, open_dataset, write_info
+from data.shards import ShardedImages, read_manifests
 from model import features
 from model.config import ModelConfig
 from model.dier import DiER
@@ -272,8 +276,45 @@ def test_images_are_read_once_in_order_and_never_across_shards(rows: np.ndarray 
         assert len({sum(i >= edge for edge in (40, 70)) for i in some}) == 1
 
 
+@pytest.mark.parametrize("name", list(CANDIDATES))
+def test_of_images_in_shards_each_is_read_once_for_the_same_features(
+    name: Any, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = sources.dataset.split("train")
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    blocks = (plain.images[start : start + 300] for start in range(0, 1300, 300))
+    shard_writer.write(folder, None, blocks, plain.labels, 400 * 64, 1)
+    images: Any = ShardedImages(str(folder), read_manifests(folder, False), (8, 8, 1))
+    in_shards, read = Split("train", images, plain.labels), []
+    expected = [gather(one.pieces("train", None), 1300) for one in CANDIDATES[name](sources)]
+    real = ShardedImages._read
+    monkeypatch.setattr(Dataset, "split", lambda dataset, split: in_shards)
+    monkeypatch.setattr(ShardedImages, "_read", lambda self, shard: read.append(shard.name) or real(self, shard))
+    sources = Sources(sources.settings, sources.dataset, sources.model)
+    for one, whole in zip(CANDIDATES[name](sources), expected, strict=True):
+        np.testing.assert_allclose(gather(one.pieces("train", None), 1300), whole, rtol=1e-4, atol=1e-5)
+    in_order = [f"{number:05d}.parquet" for number in range(4)]
+    assert read == in_order * (2 if name == "pca" else 1)  # PCA reads what it is fitted on, then what it projects
+
+
+def test_a_mapped_file_is_given_back_as_it_is_read(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 10,000 bytes of 83,200 but for what is left of a block, sampled or not."""
+    monkeypatch.setattr(candidate, "HELD_BYTES", 10_000)
+    released: list[str] = []
+    release = candidate._release
+    monkeypatch.setattr(candidate, "_release", lambda split: released.append(split.name) or release(split))
+    split = sources.dataset.split("train")
+    assert isinstance(split.images.base, mmap.mmap)
+    for rows in (None, np.arange(0, 1300, 2)):
+        released.clear()
+        found = np.concatenate([x for _, x in images_of(split, rows, 20)])
+        np.testing.assert_array_equal(found, np.asarray(split.images)[slice(None) if rows is None else rows])
+        assert 6 <= len(released) <= 8
+
+
 def test_a_gap_in_a_representation_is_an_error() -> None:
-    with pytest.raises(ValueError, match="1 of 2 images"):
+    with pytest.raises(ArtifactError, match="1 of 2 images"):
         gather([np.zeros((1, 3), np.float32)], 2)
 
 
