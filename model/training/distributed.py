@@ -93,6 +93,11 @@ class Processes:
         if self.first:
             self._tell(what)
 
+    def meet(self) -> None:
+        """Called by all: none goes on before all have come as far. The store is in the first process, which must not end sooner."""
+        if self.count > 1:
+            dist.barrier()
+
     def _tell(self, what: str) -> None:
         if self._store is not None:
             self._turn += 1

@@ -110,6 +110,7 @@ class Trainer:
                 stack.enter_context(self.saver)
             self._resume()
             self.model.train()
+            stop = 0
             while self.step < self.config.steps:
                 self._train_step()
                 self.step += 1
@@ -127,10 +128,13 @@ class Trainer:
                     self._saved_at = time.monotonic()
                 self.processes.wait_for_first(self._gather_too)
                 if stop:
-                    raise Stopped(f"stopped after step {self.step}, which is saved: the same command goes on from there", stop)
+                    break
             if self.sharded and self.processes.first:
                 self.ema_weights()  # while the others are there to give theirs
             self.processes.wait_for_first(self._gather_too)
+            self.processes.meet()
+            if stop:
+                raise Stopped(f"stopped after step {self.step}, which is saved: the same command goes on from there", stop)
 
     def ema_weights(self) -> dict[str, Tensor]:
         """The averaged weights by name: what is exported. For the first process, and at any time but amid a step.

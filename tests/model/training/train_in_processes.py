@@ -6,6 +6,7 @@ Runs the trainings one after another, each in a folder of its name. The processe
 once for all and never computes. Started by torchrun it is one process of the single training that is named.
 """
 
+import gc
 import hashlib
 import json
 import os
@@ -23,8 +24,10 @@ import torch._dynamo  # making an optimizer imports it, which takes longer than 
 from sklearn.datasets import load_digits
 
 from model.errors import Stopped
+from model.images import to_tensor
 from model.training import distributed, trainer
 from model.training.distributed import Processes, joined
+from model.training.sharding import local
 from model.training.trainer import Trainer
 from tests.model.conftest import Hooks, small_model, train_config
 
@@ -56,7 +59,19 @@ def train(folder: Path, asked: dict[str, Any]) -> None:
         def stop() -> int:
             return 15 if "stop" in asked and processes.rank == processes.count - 1 and training.step >= asked["stop"] else 0
 
-        training.callbacks.append(Hooks(wait, stop=stop))
+        evaluated: dict[int, list[float]] = {}
+
+        def evaluate(training: Trainer) -> None:
+            """The first process alone, at some of the steps only, as an evaluation does it."""
+            if training.step == asked.get("fail"):
+                raise RuntimeError
+            if training.step in asked.get("evaluate", []):
+                x0 = to_tensor(training.images[:4])
+                given = x0, torch.tensor([10, 100, 500, 900]), torch.ones_like(x0)
+                with torch.no_grad():
+                    evaluated[training.step] = [training.ema_model()(*given).sum().item() for _ in range(2)]
+
+        training.callbacks += [Hooks(wait, stop=stop), Hooks(evaluate)]
         drawn = []
         for step in range(STEPS):
             x0, t, noise = training.batch(step)
@@ -69,7 +84,9 @@ def train(folder: Path, asked: dict[str, Any]) -> None:
             training.run()
         except Stopped:
             return
+        (folder / f"held-{processes.rank}.json").write_text(json.dumps(held(training)))
         if processes.first:
+            (folder / "evaluated.json").write_text(json.dumps(evaluated))
             np.savez(folder / "weights.npz", **{name: value.numpy() for name, value in training.ema_weights().items()})
             (folder / "curve.json").write_text(json.dumps(training.curve))
 
@@ -89,6 +106,13 @@ def make(folder: Path, asked: dict[str, Any], processes: Processes) -> Trainer:
     made = Dying(small_model(), config, images, folder / "work", torch.device("cpu"), [], processes=processes, **choices)
     made.die = asked.get("die")
     return made
+
+
+def held(training: Trainer) -> int:
+    """Bytes of weights, gradients, moments and average in this process."""
+    moments = [state[name] for state in training.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    gradients = [parameter.grad for parameter in training.parameters if parameter.grad is not None]
+    return sum(part.nbytes for part in local([*training.parameters, *gradients, *moments, *training.ema]))
 
 
 def digest(tensor: torch.Tensor) -> str:
@@ -117,6 +141,7 @@ def fork(folder: Path, asked: dict[str, Any]) -> list[int]:
 
 def main() -> None:
     folder, trainings = Path(sys.argv[1]), json.loads(sys.argv[2])
+    gc.freeze()  # else a fork's first full collection copies all that PyTorch's import made: a second on a busy machine
     for name, asked in trainings.items():
         (folder / name).mkdir(exist_ok=True)
         if "RANK" in os.environ:
