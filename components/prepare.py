@@ -5,6 +5,7 @@ Official splits are kept; missing ones are cut from train, in groups: copies and
 decode them and write shards; what is written does not depend on how many.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from math import ceil
@@ -143,8 +144,12 @@ def _grouped(part: sources.Part, settings: DataSettings, source: str, file: Path
 
 
 def _compared(part: sources.Part, settings: DataSettings, file: Path) -> tuple[sources.Part, Groups, bool]:
-    """A part, its images now in `file`; the groups of copies and near-duplicates (N,); whether the latter were looked for."""
+    """A part, its images now in `file` if they fit; the groups of copies and near-duplicates (N,); whether these were looked for.
+
+    A large set whose shards go to a store is read from its source again instead: no disk here may hold it.
+    """
     count, number, copies = len(part.labels), dict[str, int](), list[int]()
+    kept = settings.store is None or count <= SEARCHED
 
     def hashed() -> Iterator[decoding.Images]:
         for block in _images(part, np.arange(count), settings, "prepare: read"):
@@ -153,12 +158,19 @@ def _compared(part: sources.Part, settings: DataSettings, file: Path) -> tuple[s
                 copies.append(number.setdefault(str(index) if constant else image_hash(image), len(number)))
             yield block
 
-    npy_stream.write(file, hashed(), count)
+    if kept:
+        npy_stream.write(file, hashed(), count)
+    else:
+        deque(hashed(), maxlen=0)
     groups, first = np.unique(copies, return_index=True)
     searched = len(first) <= SEARCHED
     if searched:
+        if not kept:
+            npy_stream.write(file, _images(part, first, settings, "prepare: read those without copies"), len(first))
         say(f"prepare: looking for near-duplicates among {len(first)} images")
-        groups = near_duplicates.groups(npy_stream.Rows(file, first), settings.near_duplicate_distance)
+        groups = near_duplicates.groups(npy_stream.Rows(file, first if kept else None), settings.near_duplicate_distance)
+    if not kept:
+        return part, groups[copies], searched
     written = npy_stream.Rows(file)
     return replace(part, images=written.__iter__, read=written.__getitem__), groups[copies], searched
 

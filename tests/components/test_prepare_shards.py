@@ -6,19 +6,22 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
-from components import prepare, validate
+from components import embed, prepare, validate
 from components.common import artifact
 from components.common.errors import ArtifactError, SettingsError
-from components.common.settings import DataSettings, ValidateSettings, parse
-from data import decoding
+from components.common.settings import DataSettings, EmbedSettings, ValidateSettings, parse
+from data import decoding, npy_stream
 from data.errors import DataError
 from data.format import SPLITS, Dataset, open_dataset
 from data.shards import ShardedImages
 from data.sources import folder as folder_source
 from pipeline.cli import main
+from tests.components.embedding.test_parts import a_model
 from tests.components.test_prepare import PEAK, npz, prepared
 from tests.data.files import check_message, digits, layout, save
 
@@ -105,6 +108,23 @@ def test_the_first_bad_image_is_named_whichever_thread_meets_it(tmp_path, monkey
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("distinct", [True, False])
+def test_a_large_set_that_is_cut_here_for_a_store_is_never_on_this_disk(tmp_path, monkeypatch, distinct):
+    """So as in the plain form, images and notes; near-duplicates are looked for where those without copies are few enough."""
+    images, labels = (array[:200] if distinct else np.concatenate([array[:40]] * 5) for array in digits())
+    arrays = {"train_images": images, "train_labels": labels, "test_images": images[:9], "test_labels": labels[:9]}
+    given = npz(save(tmp_path / "x.npz", arrays))
+    monkeypatch.setattr(prepare, "SEARCHED", 100)
+    plain = prepared(tmp_path / "plain", **given)
+    lengths: list[int] = []
+    real = npy_stream.write
+    monkeypatch.setattr(npy_stream, "write", lambda file, blocks, count: lengths.append(count) or real(file, blocks, count))
+    found = prepared(tmp_path / "out", shard_mb=1, store=str(tmp_path / "store"), **given)
+    assert_same(found, plain)
+    assert found.info.notes == plain.info.notes
+    assert lengths == ([] if distinct else [40])
+
+
 def damage(file: Path, content: bytes) -> None:
     middle = len(content) // 2
     file.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
@@ -163,6 +183,21 @@ def test_validate_finds_in_an_s3_store_what_it_finds_in_the_plain_form(tmp_path,
     assert verdicts[0].json("verdict.json") == verdicts[1].json("verdict.json")
     tables = [(one.path / "statistics.parquet").read_bytes() for one in verdicts]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_embed_makes_of_an_s3_store_the_embeddings_of_the_plain_form(tmp_path, s3_store):
+    model = a_model(tmp_path / "model", 0)
+    wanted = EmbedSettings(timesteps=[0, 400], splits=["train", "val"], dtype="float32", batch_size=64)
+    found = []
+    for name, more in (("plain", {}), ("s3", {"shard_mb": 1, "store": s3_store})):
+        prepared(tmp_path / name, limit=150, **more)
+        embed.run(wanted, tmp_path / name, model, tmp_path / f"{name}-embeddings")
+        files = sorted((tmp_path / f"{name}-embeddings").rglob("*.parquet"))  # a file a shard, or one a split
+        table = pa.concat_tables([parquet.read_table(file, columns=["index", "embedding"]) for file in files])
+        found.append((table.column("index").to_pylist(), np.array(table.column("embedding").to_pylist())))
+    assert found[0][0] == found[1][0]
+    np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-5)
 
 
 @pytest.mark.parametrize(
