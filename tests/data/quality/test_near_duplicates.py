@@ -11,6 +11,7 @@ from data.quality.alignment import SIDE
 from data.quality.candidates import CANDIDATES, TILE
 from data.quality.descriptors import descriptors
 from data.quality.near_duplicates import Pair, References, find, groups
+from data.shards import ShardedImages
 
 LIMIT = 0.08
 
@@ -132,7 +133,7 @@ def test_images_of_a_few_pixels_have_no_near_duplicates():
     assert list(find(split_of("val", images), [split_of("train", images)], LIMIT)) == [None] * 5
 
 
-class Sharded:
+class Sharded(ShardedImages):
     """Images in shards of 20 that count how often one is read, where the last one read is remembered."""
 
     def __init__(self, images):
