@@ -34,15 +34,19 @@ def sample(count: int, most: int, seed: int = 0) -> Ints:
 
 
 def nearest(queries: Floats, files: Sequence[Path], k: int) -> Ints:
-    """Image numbers (n, k) of the k images of `files` nearest to each query (n, D) by cosine, nearest first."""
+    """Image numbers (n, k) of the k images of `files` nearest to each query (n, D) by cosine, nearest first; -1 beyond the last."""
     unit = _unit(queries)
-    best = np.full((len(queries), 0), -np.inf, np.float32)
-    best_index = np.zeros((len(queries), 0), np.int64)
+    best = np.full((len(queries), k), -np.inf, np.float32)
+    best_index = np.full((len(queries), k), -1)
     for index, v in pieces(files):
-        cosine = np.concatenate([best, unit @ _unit(v).T], axis=1)
-        numbers = np.concatenate([best_index, np.broadcast_to(index, (len(queries), len(index)))], axis=1)
-        order = np.argsort(-cosine, axis=1, kind="stable")[:, :k]
-        best, best_index = np.take_along_axis(cosine, order, 1), np.take_along_axis(numbers, order, 1)
+        cosine = unit @ _unit(v).T
+        better = np.flatnonzero((cosine > best[:, -1:]).any(1))  # few after the first pieces: only those are sorted
+        if not len(better):
+            continue
+        all_cosine = np.concatenate([best[better], cosine[better]], axis=1)
+        numbers = np.concatenate([best_index[better], np.broadcast_to(index, (len(better), len(index)))], axis=1)
+        order = np.argsort(-all_cosine, axis=1, kind="stable")[:, :k]
+        best[better], best_index[better] = np.take_along_axis(all_cosine, order, 1), np.take_along_axis(numbers, order, 1)
     return best_index
 
 

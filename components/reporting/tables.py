@@ -99,7 +99,8 @@ class LabelResult:
 def label_results(inputs: Inputs) -> list[LabelResult]:
     """Accuracy and AUC of each label on test; AUC needs the test embeddings at the chosen t, and is left out without them."""
     found = pq.read_table(inputs.artifacts["probe"].path / "predictions.parquet", columns=["label", "dier"])
-    truth, predicted = (np.array(found[name].to_pylist(), np.int64) for name in ("label", "dier"))  # (N, L)
+    lists = (found[name].combine_chunks() for name in ("label", "dier"))
+    truth, predicted = (column.flatten().to_numpy().reshape(len(column), -1).astype(np.int64) for column in lists)  # (N, L)
     areas = _label_aucs(inputs, truth)
     return [
         LabelResult(name, number(int(truth[:, k].sum())), percent(float((truth[:, k] == predicted[:, k]).mean())), areas[k])

@@ -3,32 +3,23 @@
 A shift changes only the phases; a flip along one axis turns frequency (u, v) into (-u, v), so the two are averaged.
 """
 
-from collections.abc import Iterator
-from math import prod
-
 import numpy as np
 import numpy.typing as npt
 
 from data.format import Split
 from data.npy_stream import Rows, blocks_of
 from data.quality.alignment import MIN_CONTRAST, Floats, shrunk
+from data.quality.blocks import at_once, blocks_in
 
 FREQUENCIES = 8
 """Highest spatial frequency in a descriptor, in periods an image."""
 BLOCK_BYTES = 2**20
 
 
-def blocks_in(split: Split, count: int) -> Iterator[slice]:
-    """Slices over a split's images of at most `count` images, each inside one shard."""
-    for shard in split.shards:
-        for start in range(shard.start, shard.stop, count):
-            yield slice(start, min(start + count, shard.stop))
-
-
 def descriptors_of(split: Split) -> Floats:
     """`descriptors` of a split's images, each shard read once, in order."""
-    at_once = max(1, BLOCK_BYTES // max(1, prod(split.images.shape[1:])))
-    return np.concatenate([_descriptor(shrunk(split.images[rows])) for rows in blocks_in(split, at_once)])
+    blocks = blocks_in(split, at_once(split, BLOCK_BYTES))
+    return np.concatenate([_descriptor(shrunk(split.images[rows])) for rows in blocks])
 
 
 def descriptors(images: npt.NDArray[np.uint8] | Rows) -> Floats:

@@ -23,8 +23,9 @@ from data.format import Split
 from data.groups import Groups, connected
 from data.npy_stream import Rows
 from data.quality.alignment import SIDE, Floats, Ints, distances, grey, is_small, shrunk
+from data.quality.blocks import HELD_BYTES, blocks_in, release
 from data.quality.candidates import CANDIDATES, Candidates, candidates
-from data.quality.descriptors import blocks_in, descriptors, descriptors_of
+from data.quality.descriptors import descriptors, descriptors_of
 
 MIN_SIMILARITY = np.float32(0.95)
 """Candidates below this cosine of descriptors are not verified: planted copies of all kinds stayed above 0.97."""
@@ -34,6 +35,8 @@ averaged down, a shift by a pixel is one by a part of a pixel, which costs up to
 MIN_SIDE = 4
 """Pixels a side below which shifts leave nothing to compare."""
 BLOCK_BYTES = 16 * 2**20
+PAGES = 24
+"""Bytes of a mapped file that come into memory with each byte of single images: the system maps 64 kB around it."""
 GATHERED_BYTES = 256 * 2**20
 """Candidates in shards that are fetched at a time, each shard read once for all of them."""
 
@@ -56,6 +59,7 @@ class References:
     def __init__(self, splits: Sequence[Split]) -> None:
         self.splits = list(splits)
         self._starts = np.cumsum([0] + [len(split) for split in splits])
+        self._held = 0
         self._candidates: Candidates | None = None
         if _comparable(splits[0].images):
             self._candidates = candidates(np.concatenate([descriptors_of(split) for split in splits]))
@@ -103,6 +107,11 @@ class References:
     def _images_at(self, index: Ints) -> npt.NDArray[np.uint8]:
         """The images at `index`, counted through all splits: (P, H, W, C)."""
         images = np.empty((len(index), *self.splits[0].images.shape[1:]), np.uint8)
+        self._held += images.nbytes
+        if self._held > HELD_BYTES // PAGES:
+            self._held = 0
+            for split in self.splits:
+                release(split)
         for split, (start, end) in zip(self.splits, pairwise(self._starts), strict=True):
             here = (index >= start) & (index < end)
             images[here] = split.images[index[here] - start]

@@ -1,6 +1,5 @@
 """Statistics of each image and of a split's labels, a block of images at a time."""
 
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.format import Split, image_hash
-from data.quality.descriptors import blocks_in
+from data.quality.blocks import at_once, blocks_in
 
 BLOCK_BYTES = 8 * 2**20
 """Pixels read at a time; the working memory is about ten times this (wide integers), whatever the size of the set."""
@@ -33,8 +32,7 @@ SCHEMA = pa.schema(
 
 def image_statistics(split: Split) -> pa.Table:
     """The statistics of every image of a split, in its order: a table with SCHEMA."""
-    at_once = max(1, BLOCK_BYTES // max(1, prod(split.images.shape[1:])))
-    blocks = [_block(split.images[rows]) for rows in blocks_in(split, at_once)]
+    blocks = [_block(split.images[rows]) for rows in blocks_in(split, at_once(split, BLOCK_BYTES))]
     hashes = pa.chunked_array([block.pop("hash") for block in blocks], pa.string()).combine_chunks()
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     return pa.table(

@@ -6,10 +6,12 @@ from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 
 from data.format import Split
+from data.quality import candidates as candidates_module
 from data.quality.alignment import SIDE
 from data.quality.candidates import CANDIDATES, TILE
 from data.quality.descriptors import descriptors
-from data.quality.near_duplicates import Pair, find, groups
+from data.quality.near_duplicates import Pair, References, find, groups
+from data.shards import ShardedImages
 
 LIMIT = 0.08
 
@@ -129,3 +131,50 @@ def test_fewer_references_than_candidates_and_odd_shapes():
 def test_images_of_a_few_pixels_have_no_near_duplicates():
     images = np.random.default_rng(0).integers(0, 256, (5, 2, 3, 1)).astype(np.uint8)
     assert list(find(split_of("val", images), [split_of("train", images)], LIMIT)) == [None] * 5
+
+
+class Sharded(ShardedImages):
+    """Images in shards of 20 that count how often one is read, where the last one read is remembered."""
+
+    def __init__(self, images):
+        self.images, self.shape, self.dtype, self.reads, self.last = images, images.shape, images.dtype, 0, None
+        self.shards = tuple(slice(start, min(start + 20, len(images))) for start in range(0, len(images), 20))
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        rows = np.arange(len(self))[index]
+        for number in np.atleast_1d(rows) // 20:
+            self.reads += number != self.last
+            self.last = number
+        return self.images[rows]
+
+
+@pytest.fixture(params=["asked in full", "indexed"])
+def search(request, monkeypatch):
+    if request.param == "indexed":
+        monkeypatch.setattr(candidates_module, "INDEXED", 50)
+
+
+def test_shards_give_the_same_pairs_and_are_read_seldom(photos, search):
+    train, test = photos[::2], np.concatenate([jpeg(photos[::4][:, :, ::-1]), photos[1::4]])
+    plain = list(find(split_of("test", test), [split_of("train", train)], LIMIT))
+    sharded_train, sharded_test = Sharded(train), Sharded(test)
+    assert list(find(split_of("test", sharded_test), [split_of("train", sharded_train)], LIMIT)) == plain
+    assert sum(pair is not None for pair in plain) > len(test) / 3
+    assert sharded_test.reads == len(sharded_test.shards)
+    # once for descriptors, then at most once for each shard of the queries
+    assert sharded_train.reads <= len(sharded_train.shards) * (1 + len(sharded_test.shards))
+
+
+def test_an_index_changes_no_group_and_no_split(photos, monkeypatch):
+    versions = np.concatenate([np.ascontiguousarray(change(photos[::3])) for change in CHANGES.values()])
+    train, val, test = split_of("train", photos[:200]), split_of("val", photos[200:]), split_of("test", versions)
+    exact = groups(versions, LIMIT), list(find(test, [train, val], LIMIT)), list(References([train, val]).find(val, LIMIT, 1))
+    monkeypatch.setattr(candidates_module, "INDEXED", 50)
+    assert References([train, val]).indexed
+    assert (groups(versions, LIMIT) == exact[0]).all()
+    assert list(find(test, [train, val], LIMIT)) == exact[1]
+    assert list(References([train, val]).find(val, LIMIT, 1)) == exact[2]
+    assert all(pair is None or pair.other_split == "train" for pair in exact[2])

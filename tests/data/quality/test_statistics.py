@@ -4,6 +4,7 @@ import pytest
 from data.format import Split
 from data.npy_stream import blocks_of
 from data.quality.statistics import BLOCK_BYTES, SCHEMA, bad_labels, class_counts, copies, image_statistics, numbered
+from data.shards import ShardedImages
 
 
 def split_of(images, labels=None):
@@ -80,7 +81,7 @@ def test_copies_are_found_by_numbers_for_hashes():
     assert copies(numbers).tolist() == [False, False, True, False, True, True]
 
 
-class Recording:
+class Recording(ShardedImages):
     """Images in shards of 5 that note what is read of them."""
 
     shards = (slice(0, 5), slice(5, 10), slice(10, 12))
