@@ -1,9 +1,9 @@
 """bf16 beside float32 on the CPU: python -m benchmarks.parity [fashionmnist.npz] [--steps 1000 --seeds 0 1 2]
 
-Per seed two trainings that differ in `train.precision` alone: the losses over the last tenth of the steps. Then one model, the float32
-training's, read twice, plainly and under bf16 autocast: per t the cosine of an image's two embeddings (least and mean), the loss, and
-the accuracy on val of a linear probe fitted on each; and of the bf16 training's model read in bf16. Without a file the images are
-scikit-learn's digits; a file is an npz in MedMNIST's layout (docs/data.md), of which test is never read.
+Per seed two trainings that differ in `train.precision` alone: the losses over the last tenth of the steps. Then one model, the
+float32 training's, read twice, plainly and under bf16 autocast: per t the cosine of an image's two embeddings (least and mean), the
+loss, and the accuracy on val of a linear probe fitted on each; and of the bf16 training's model read in bf16. Without a file the
+images are scikit-learn's digits; a file is an npz in MedMNIST's layout (docs/data.md), of which test is never read.
 """
 
 import argparse
@@ -125,9 +125,8 @@ def main() -> None:
     found = [row for seed in given.seeds for row in compare(parts, seed, given.steps)]
     ends = {row["seed"]: row["last_losses"] for row in found}
     print("loss of the last tenth, float32 and bf16 training: " + "; ".join(f"{a:.4f}, {b:.4f}" for a, b in ends.values()))
-    print(
-        "| t | cosine, least (mean) | loss | bf16 / float32 | probe, %: float32 | model float32, read in bf16 | trained and read in bf16 |"
-    )
+    read_ways = "float32 | model float32, read in bf16 | trained and read in bf16"
+    print(f"| t | cosine, least (mean) | loss | bf16 / float32 | probe, %: {read_ways} |")
     print("|---|---|---|---|---|---|---|")
     for t in TIMESTEPS:
         rows = [row for row in found if row["t"] == t]
