@@ -49,12 +49,13 @@ def read(file: Path | None, limit: int) -> tuple[Part, Part]:
     return train, val
 
 
-def trained(images: np.ndarray, precision: str, seed: int, steps: int) -> tuple[DiER, float]:
+def trained(images: np.ndarray, precision: str, seed: int, steps: int, batch: int) -> tuple[DiER, float]:
     """The averaged model of a short training, and its mean loss over the last tenth of the steps."""
     _, side, _, channels = images.shape
     config = ModelConfig(2, 96, 3, side, side, channels, side // 4, 128, init_seed=seed)
     train = TrainConfig(
         steps=steps,
+        batch_size=batch,
         warmup_steps=min(200, steps // 5),
         seed=seed,
         precision=precision,
@@ -88,9 +89,9 @@ def probe(train: np.ndarray, val: np.ndarray, parts: tuple[Part, Part]) -> float
     return 100 * max(float((fitted.scores(val).argmax(1) == parts[1].labels).mean()) for _, fitted in fits)
 
 
-def compare(parts: tuple[Part, Part], seed: int, steps: int) -> list[dict[str, Any]]:
+def compare(parts: tuple[Part, Part], seed: int, steps: int, batch: int) -> list[dict[str, Any]]:
     """A row a timestep."""
-    models, last = zip(*(trained(parts[0].images, precision, seed, steps) for precision in PRECISIONS), strict=True)
+    models, last = zip(*(trained(parts[0].images, precision, seed, steps, batch) for precision in PRECISIONS), strict=True)
     rows = []
     for t in TIMESTEPS:
         plain, half = ([read_out(models[0], part, t, precision) for part in parts] for precision in PRECISIONS)
@@ -118,11 +119,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="bf16 beside float32 on the CPU.")
     parser.add_argument("file", nargs="?", type=Path, help="npz in MedMNIST's layout; left out = digits")
     parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--limit", type=int, default=5000, help="images of train and of val")
     given = parser.parse_args()
     parts = read(given.file, given.limit)
-    found = [row for seed in given.seeds for row in compare(parts, seed, given.steps)]
+    found = [row for seed in given.seeds for row in compare(parts, seed, given.steps, given.batch_size)]
     ends = {row["seed"]: row["last_losses"] for row in found}
     print("loss of the last tenth, float32 and bf16 training: " + "; ".join(f"{a:.4f}, {b:.4f}" for a, b in ends.values()))
     read_ways = "float32 | model float32, read in bf16 | trained and read in bf16"

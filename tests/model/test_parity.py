@@ -38,7 +38,7 @@ def test_losses_gradients_and_embeddings_are_near_each_other(modulation: str, po
 
 @pytest.mark.slow
 def test_a_model_read_in_bf16_serves_a_linear_probe_as_well() -> None:
-    rows = parity.compare(parity.read(None, 5000), seed=0, steps=300)
+    rows = parity.compare(parity.read(None, 5000), seed=0, steps=300, batch=32)
     assert [row["t"] for row in rows] == list(parity.TIMESTEPS)
     for row in rows:
         plain, half, _ = row["probe"]
