@@ -7,6 +7,7 @@ images are scikit-learn's digits; a file is an npz in MedMNIST's layout (docs/da
 """
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -124,7 +125,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=5000, help="images of train and of val")
     given = parser.parse_args()
     parts = read(given.file, given.limit)
-    found = [row for seed in given.seeds for row in compare(parts, seed, given.steps, given.batch_size)]
+    found: list[dict[str, Any]] = []
+    for number, seed in enumerate(given.seeds, 1):
+        found += compare(parts, seed, given.steps, given.batch_size)
+        print(f"{number} of {len(given.seeds)} seeds", file=sys.stderr, flush=True)
     ends = {row["seed"]: row["last_losses"] for row in found}
     print("loss of the last tenth, float32 and bf16 training: " + "; ".join(f"{a:.4f}, {b:.4f}" for a, b in ends.values()))
     read_ways = "float32 | model float32, read in bf16 | trained and read in bf16"
