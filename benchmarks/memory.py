@@ -69,6 +69,16 @@ def _kept(model: DiER, precision: str, batch: int) -> int:
     return sum(size for size, _ in kept.values())
 
 
+def counts() -> Iterator[str]:
+    """Parameters by size and modulation, line by line."""
+    yield f"| size (depth x width) | {', '.join(MODULATIONS)}: parameters, M | of full in its blocks' modulations |"
+    yield "|---" * 3 + "|"
+    for size, (depth, dim, _) in SIZES.items():
+        found = [parameters(config_of(size, 28, modulation)) for modulation in MODULATIONS]
+        share = 2 * depth * (6 * dim**2 + 6 * dim) / found[0]
+        yield f"| {size} ({depth} x {dim}) | {', '.join(f'{count / 1e6:.1f}' for count in found)} | {share:.1%} |"
+
+
 def rows(sizes: list[str], trace: bool) -> Iterator[str]:
     """The table, line by line."""
     yield (
@@ -114,6 +124,8 @@ def main() -> None:
     parser.add_argument("--trace", action="store_true", help="compare with a trace on fake tensors; takes a minute")
     given = parser.parse_args()
     print("Arithmetic, not a measurement (model/memory.py says what is counted).")
+    for row in (*counts(), ""):
+        print(row)
     for row in rows(given.sizes, given.trace):
         print(row, flush=True)
 

@@ -24,7 +24,7 @@ from scipy import stats
 
 from components import prepare, train, validate
 from components.common import artifact
-from components.common.settings import Settings, parse
+from components.common.settings import Settings, override, parse
 from components.probing.classifier import fit_grid
 from data.format import Dataset, open_dataset
 from model.features import embed
@@ -42,6 +42,11 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "prediction x0": {"model": {"prediction": "x0"}},
     "prediction v, min_snr": {"model": {"prediction": "v"}, "train": {"loss_weight": "min_snr"}},
     "condition_dropout 0.1": {"train": {"condition_dropout": 0.1}},
+    "modulation single": {"model": {"modulation": "single"}},
+    "modulation low_rank": {"model": {"modulation": "low_rank", "modulation_rank": 16}},
+    "pool mean": {"model": {"pool": "mean"}},
+    "pool grid": {"model": {"pool": "grid"}},
+    "pool attention": {"model": {"pool": "attention"}},
 }
 MODEL = {"depth": 3, "width": 128, "heads": 4, "embed_dim": 512, "pool": "flat", "prediction": "eps"}
 """As in the Fashion-MNIST preset; a patch is a quarter of the image's side."""
@@ -71,6 +76,8 @@ def settings(file: Path, option: str, seed: int, args: argparse.Namespace) -> Se
             "min_gap": 0.0,  # a short training may not use v_t yet, and is to be compared all the same
         },
     }
+    for text in args.set:
+        override(raw, text)
     for section, values in OPTIONS[option].items():
         raw[section] |= values
     return parse(raw, option)
@@ -176,6 +183,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--limit", type=int, default=None, help="images per split")
+    parser.add_argument("--set", nargs="+", default=[], metavar="SECTION.KEY=VALUE", help="for all alike, such as model.width=64")
     parser.add_argument("--out", type=Path, default=Path("options.jsonl"), help="results, a line each")
     parser.add_argument("--work", type=Path, default=Path(".work/options"), help="datasets and running checkpoints")
     parser.add_argument("--table", action="store_true", help="measure nothing, print what stands in --out")
@@ -187,6 +195,8 @@ def main() -> None:
         args.work = Path(tempfile.mkdtemp(prefix="options-"))
         args.out = args.work / "options.jsonl"
     setup = {"steps": args.steps, "batch_size": args.batch_size, "lr": args.lr, "limit": args.limit}
+    if args.set:
+        setup["set"] = sorted(args.set)
     plan = [
         (file, seed, option) for seed in args.seeds for file in args.files for option in dict.fromkeys(["default", *args.options])
     ]

@@ -52,9 +52,9 @@ def largest_batch(config: ModelConfig, memory: float, precision: str = "float32"
     return max(0, int(room / activation_bytes(config, precision, checkpointing=checkpointing)))
 
 
-def in_words(config: ModelConfig, precision: str, samples: int) -> str:
-    """What training takes on a device that is given `samples` at a time, in one line."""
-    state, adds = state_bytes(config, precision), activation_bytes(config, precision)
+def in_words(config: ModelConfig, precision: str, samples: int, *, checkpointing: bool = False, shards: int = 1) -> str:
+    """What training takes on a device that is given `samples` at a time and one of `shards` of the state, in one line."""
+    state, adds = state_bytes(config, precision) / shards, activation_bytes(config, precision, checkpointing=checkpointing)
     return (
         f"memory by arithmetic: {state / 1e9:.2f} GB for weights, gradients, moments and average, {adds / 1e6:.1f} MB a sample: "
         f"{(state + samples * adds) / 1e9:.2f} GB with {samples} at a time"

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.memory import IMAGES, WAYS, config_of, ratio, rows, traced
+from benchmarks.memory import IMAGES, WAYS, config_of, counts, ratio, rows, traced
 from model.config import MODULATIONS, POOLS, SIZES, ModelConfig
 from model.dier import DiER
 from model.memory import activation_bytes, in_words, largest_batch, parameters, state_bytes
@@ -89,3 +89,4 @@ def test_the_table_has_a_row_for_every_image_and_modulation() -> None:
     header, line, *body = rows(["small"], trace=False)
     assert len(body) == 2 * len(IMAGES)
     assert {text.count("|") for text in (header, line, *body)} == {10 - 1}
+    assert len(list(counts())) == 2 + len(SIZES)
