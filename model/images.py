@@ -11,7 +11,11 @@ Images = npt.NDArray[np.uint8]
 
 def to_tensor(images: Images, device: torch.device | str = "cpu") -> Tensor:
     """(N, H, W, C) uint8 to (N, C, H, W) float32 in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(images)).to(device)  # a copy: the images may be a read-only map
+    return scaled(torch.from_numpy(np.array(images)).to(device))  # a copy: the images may be a read-only map
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """(N, H, W, C) uint8 to (N, C, H, W) float32 in [-1, 1], on its device."""
     return pixels.permute(0, 3, 1, 2).contiguous().float() / 127.5 - 1
 
 
