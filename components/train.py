@@ -27,7 +27,7 @@ from model.training.callback import Callback
 from model.training.compiling import choose_compile, training_work
 from model.training.curve import Point
 from model.training.deterministic import deterministic
-from model.training.distributed import joined, local_device
+from model.training.distributed import first_on_node, joined, local_device
 from model.training.divergence import unused_encoder
 from model.training.run_configuration import code_digest, code_digests
 from model.training.sharding import choose_shard, device_memory, parameters
@@ -39,6 +39,7 @@ NOT_IN_KEY = {
     "compile",
     "checkpoint_activations",
     "shard",
+    "workers",
     "checkpoint_every",
     "checkpoint_minutes",
     "keep_checkpoints",
@@ -57,11 +58,12 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     Raises DataError where the verdict is not a passing one of this dataset, TrainingError where training goes wrong, Stopped when
     SIGINT or SIGTERM came: a checkpoint is saved first. A model whose encoder turns out to be dead is written, with a warning.
     """
-    data = artifact.read(dataset, "dataset")
+    data = artifact.read(dataset, "dataset", check=first_on_node())
     checked = artifact.read(verdict, "verdict")
     _check_verdict(checked, data)
     opened = open_dataset(dataset)
-    images = opened.split("train").images
+    split = opened.split("train")
+    images, shards = split.images, getattr(split, "shards", None)
     if len(images) < train_settings.batch_size:
         raise DataError(
             f"{len(images)} training images in {dataset}, fewer than train.batch_size {train_settings.batch_size}: lower it"
@@ -85,7 +87,7 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
         with stop_signals() as came:
             callbacks: list[Callback] = [StopOnSignal(came)]
             trainer = Trainer(
-                config, train_settings, images, folder, device, callbacks, configuration, processes, compiled, sharded
+                config, train_settings, images, folder, device, callbacks, configuration, processes, compiled, sharded, shards
             )
             if not processes.first:  # of several processes one talks and writes
                 trainer.run()
@@ -179,6 +181,8 @@ def run_configuration(
     """
     found = {f"model.{name}": value for name, value in model_settings.model_dump().items()}
     found |= {f"train.{name}": value for name, value in train_settings.model_dump(exclude=NOT_IN_KEY).items()}
+    if on_cuda:
+        found["train.device"] = "cuda"  # its generators give other numbers: a run that began on a CPU does not go on there
     if on_cuda and train_settings.deterministic:
         # Without it weights on CUDA differ from run to run: a finished training must not stand in for a deterministic one. On the
         # CPU both are one and the same.

@@ -1,17 +1,61 @@
 """Randomness as a function of what it is for, not of a generator's history: so that a resumed run draws the same numbers."""
 
 import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
+
+CHUNK = 16
+"""Places of a global batch that are drawn with one generator, always all of them."""
 
 
-def generator(seed: int, *what: str | int) -> torch.Generator:
-    """A CPU generator for this seed and purpose, for example `generator(seed, "noise", step)`."""
+def generator(seed: int, *what: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for this seed and purpose, for example `generator(seed, "noise", step)`.
+
+    Another kind of device gives other numbers, and so does, for many at a time, a GPU of another model.
+    """
     words = hashlib.sha256("/".join(map(str, (seed, *what))).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(words[:8], "big") >> 1)
+    return torch.Generator(device).manual_seed(int.from_bytes(words[:8], "big") >> 1)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers of a step, for some places of the global batch, made on the device that uses them.
+
+    They are drawn by whole chunks of CHUNK places: what a place gets depends on (seed, step, place) and the kind of device alone,
+    neither on who computes it nor on how many there are, and nobody draws more than his own places and the rest of two chunks.
+    """
+
+    seed: int
+    step: int
+    places: slice
+    device: torch.device
+
+    def normal(self, what: str, *shape: int) -> Tensor:
+        """Standard normal numbers, (n, *shape) float32 for n places."""
+        return self._drawn(lambda chunk, chosen: chunk.normal_(generator=chosen), what, shape, torch.float32)
+
+    def uniform(self, what: str, *shape: int) -> Tensor:
+        """Numbers in [0, 1), (n, *shape) float32."""
+        return self._drawn(lambda chunk, chosen: chunk.uniform_(generator=chosen), what, shape, torch.float32)
+
+    def integers(self, what: str, high: int) -> Tensor:
+        """Whole numbers in [0, high), (n,) int64."""
+        return self._drawn(lambda chunk, chosen: chunk.random_(0, high, generator=chosen), what, (), torch.int64)
+
+    def _drawn(
+        self, fill: Callable[[Tensor, torch.Generator], object], what: str, shape: tuple[int, ...], dtype: torch.dtype
+    ) -> Tensor:
+        first, last = self.places.start // CHUNK, -(-self.places.stop // CHUNK)
+        room = torch.empty((last - first) * CHUNK, *shape, dtype=dtype, device=self.device)
+        for number, chunk in enumerate(torch.split(room, CHUNK), first):
+            fill(chunk, generator(self.seed, what, self.step, number, device=self.device))
+        return room[self.places.start - first * CHUNK : self.places.stop - first * CHUNK]
 
 
 def sample_order(seed: int, count: int, start: int, number: int) -> npt.NDArray[np.int64]:

@@ -1,14 +1,13 @@
 """What is varied while training and at no other time: views of an image, masked tokens, embeddings that are withheld (zeros).
 
-Everything is drawn for the whole batch and is a function of (seed, step, place in the batch), as all of a step is; a process then
-takes its own places. What is drawn is small; what it does to images happens in one go on their device.
+Everything is a function of (seed, step, place in the global batch), as all of a step is, and happens on the images' device.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..rng import generator
+from ..rng import Draws
 from .options import TrainConfig
 
 LEAST_AREA = 0.4
@@ -22,17 +21,15 @@ def vary(config: TrainConfig, tokens: int, step: int, places: slice, x0: Tensor)
 
     x0 (N, C, H, W) in [-1, 1] are the images at `places` of the batch.
     """
-    given = {"x0": x0}
+    given, draws = {"x0": x0}, Draws(config.seed, step, places, x0.device)
     if config.views != "off":
-        drawn = torch.rand(config.batch_size, 2, 4, generator=generator(config.seed, "views", step))[places]
-        drawn = drawn.to(x0.device)
+        drawn = draws.uniform("views", 2, 4)
         given = {name: crop(x0, drawn[:, i], flip=config.views == "crop_flip") for i, name in enumerate(("x0", "encoder_view"))}
     if config.mask_ratio:
-        drawn = torch.rand(config.batch_size, tokens, generator=generator(config.seed, "mask", step))[places]
-        given["ids_keep"] = drawn.to(x0.device).argsort(dim=1, stable=True)[:, : tokens_kept(tokens, config.mask_ratio)]
+        drawn = draws.uniform("mask", tokens)
+        given["ids_keep"] = drawn.argsort(dim=1, stable=True)[:, : tokens_kept(tokens, config.mask_ratio)]
     if config.condition_dropout:
-        drawn = torch.rand(config.batch_size, generator=generator(config.seed, "condition", step))[places]
-        given["condition_mask"] = (drawn >= config.condition_dropout).float().to(x0.device)
+        given["condition_mask"] = (draws.uniform("condition") >= config.condition_dropout).float()
     return given
 
 

@@ -111,6 +111,11 @@ class Processes:
         return str(self._store.get(f"turn-{self._turn}").decode())
 
 
+def first_on_node() -> bool:
+    """Whether this is the process that does on its machine what needs to be done there once, such as checking a dataset."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def local_device(device: torch.device) -> torch.device:
     """This process's own device: of several GPUs, the one with its number on this machine."""
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
@@ -129,7 +134,10 @@ def joined(device: torch.device) -> Iterator[Processes]:
         torch.cuda.set_device(device)
         own["device_id"] = device
     backend = "nccl" if device.type == "cuda" else "gloo"
-    store, rank, count = next(iter(rendezvous("env://", timeout=COLLECTIVE_TIMEOUT)))
+    store, rank, count = next(iter(rendezvous("env://", timeout=FIRST_TIMEOUT)))
+    store.set(f"ready-{rank}", "")  # the first one on a node checks the dataset, for as long as its disk takes
+    store.wait([f"ready-{other}" for other in range(count)], FIRST_TIMEOUT)
+    store.set_timeout(COLLECTIVE_TIMEOUT)
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=COLLECTIVE_TIMEOUT, **own)
     try:
         yield Processes(rank, count, PrefixStore("dier", store))

@@ -16,6 +16,13 @@ class TrainConfig(Section):
     micro_batch: Annotated[Int, Field(ge=1)] | None = Field(
         None, description="images at a time on a device, gradients summed over them; null = all of a process's"
     )
+    workers: Annotated[Int, Field(ge=0)] | None = Field(
+        None,
+        description="processes that read ahead for each one that trains; null = none on a CPU or for small images, else up to 4",
+    )
+    shuffle_shards: Int = Field(
+        8, ge=1, description="of a dataset in shards: how many are open, over all processes, and shuffled together"
+    )
     lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
     warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
     lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")

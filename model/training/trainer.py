@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,29 +14,31 @@ from torch import Tensor
 from ..config import NUM_TIMESTEPS, ModelConfig
 from ..dier import DiER
 from ..errors import CheckpointError, Stopped
-from ..images import Images, to_tensor
+from ..images import Images, scaled, to_tensor
 from ..objective import loss_weight, trivial_loss
-from ..rng import generator, sample_order
+from ..rng import Draws
 from ..schedule import alpha_bars
 from .augment import vary
+from .batches import Batches, choose_workers
 from .callback import Callback
 from .checkpoint import BEST, PARTS, RunningCheckpoint, hold, load_optimizer, newest, optimizer_tensors
 from .curve import Point, Rates, Window
 from .distributed import Processes
 from .divergence import TRIVIAL_LOSS, check_finite, check_point
 from .options import TrainConfig, ema_decay, learning_rate
+from .order import make_order
 from .precision import autocast, products
-from .prefetch import Ahead
 from .run_configuration import RunConfiguration
 from .saver import Saver
 from .sharding import like, local, shard, whole
+from .shares import Shares
 
 AGREE_STEPS, AGREE_S = 20, 2.0
 """Several processes agree on stopping once in so many steps, and more often where these take longer than so many seconds."""
 SAVING_SHARE = 0.02
 """Of its time a training spends at most so much on checkpoints by the clock: large ones on a slow disk are further apart."""
-SAMPLE = 256
-"""Images, evenly spaced over all, whose variance says what a trivial guess costs."""
+SAMPLE, SAMPLE_SHARDS = 256, 8
+"""Images, evenly spaced over all or over so many shards, whose variance says what a trivial guess costs."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,8 @@ class Best:
 
 @dataclass
 class Trainer:
-    """Trains on images (N, H, W, C) uint8, any array that takes a sorted index array; checkpoints go to `work`.
+    """Trains on images (N, H, W, C) uint8, any array that takes a sorted index array; checkpoints go to `work`. `shards` are the
+    ranges of images that lie in one file, where there are several.
 
     `run_configuration` is what the weights depend on, by name: a checkpoint of another one is refused. `compiled` says
     whether the blocks are, which `model.training.compiling` decides; `sharded` whether each of several processes holds a shard of
@@ -67,6 +70,7 @@ class Trainer:
     processes: Processes = field(default_factory=Processes)
     compiled: bool = False
     sharded: bool = False
+    shards: Sequence[slice] | None = None
 
     def __post_init__(self) -> None:
         self.model = DiER(self.model_config).to(self.device)
@@ -94,8 +98,10 @@ class Trainer:
         self._gathered: tuple[int, dict[str, Tensor]] | None = None
         self.window = Window(self.device)
         self.rates = Rates(self.work / "rates.csv")
-        # on a CPU the thread's work would take the cores from the step itself (docs/performance.md)
-        self.take = Ahead(self.batch).take if self.device.type == "cuda" else self.batch
+        config = self.config
+        order = make_order(config.seed, len(self.images), self.shards, config.batch_size, config.shuffle_shards)
+        shares = Shares(self.images, order, self.processes.share(config.batch_size))
+        self.batches = Batches(shares, config.steps, self.device, choose_workers(config.workers, shares, self.device))
 
     def run(self) -> None:
         """Train from the newest checkpoint to the last step.
@@ -104,6 +110,7 @@ class Trainer:
         written, and Stopped when a callback asked for it: everything up to then is saved.
         """
         with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.closing(self.batches))
             stack.enter_context(products(self.config.precision, self.device))
             if self.processes.first:
                 stack.enter_context(hold(self.work))
@@ -163,17 +170,14 @@ class Trainer:
     def batch(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """The images (N, C, H, W) in [-1, 1], timesteps (N,) and noise (N, C, H, W) of a step: this process's share of the batch.
 
-        All is drawn for the whole batch, so it is a function of (seed, step, place in the batch), whoever computes it.
+        All is a function of (seed, step, place in the batch), whoever computes it.
         """
-        config, share = self.config, self.processes.share(self.config.batch_size)
-        chosen = np.sort(sample_order(config.seed, len(self.images), step * config.batch_size, config.batch_size))
-        x0 = to_tensor(self.images[chosen[share]], self.device)
-        t = torch.randint(NUM_TIMESTEPS, (len(chosen),), generator=generator(config.seed, "t", step))
-        noise = torch.randn((len(chosen), *x0.shape[1:]), generator=generator(config.seed, "noise", step))
-        return x0, t[share].to(self.device), noise[share].to(self.device)
+        x0 = scaled(self.batches.take(step))
+        draws = Draws(self.config.seed, step, self.processes.share(self.config.batch_size), self.device)
+        return x0, draws.integers("t", NUM_TIMESTEPS), draws.normal("noise", *x0.shape[1:])
 
     def _train_step(self) -> None:
-        x0, t, noise = self.take(self.step)
+        x0, t, noise = self.batch(self.step)
         lr = learning_rate(self.config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -234,7 +238,10 @@ class Trainer:
     def _trivial(self) -> float:
         if self.model_config.prediction == "eps":
             return TRIVIAL_LOSS
-        images = self.images[np.linspace(0, len(self.images) - 1, min(len(self.images), SAMPLE)).astype(np.int64)]
+        shards = self.shards or [slice(0, len(self.images))]
+        some = [shards[i] for i in np.linspace(0, len(shards) - 1, min(len(shards), SAMPLE_SHARDS)).astype(int)]
+        rows = [np.linspace(s.start, s.stop - 1, min(s.stop - s.start, SAMPLE // len(some))).astype(np.int64) for s in some]
+        images = np.concatenate([self.images[chosen] for chosen in rows])
         variance = to_tensor(images).var(0, unbiased=False).mean().item()
         return trivial_loss(self.model_config.prediction, alpha_bars(self.model_config.schedule), variance)
 

@@ -312,8 +312,8 @@ def test_the_training_key_follows_what_the_weights_depend_on() -> None:
         settings = MODEL.model_copy(update=model or {}), TRAIN.model_copy(update=changes)
         return artifact.digest(train.run_configuration(dataset, *settings, on_cuda=on_cuda, compiled=compiled))
 
-    free = {"device": "cpu", "checkpoint_every": 7, "checkpoint_minutes": 1.5, "keep_checkpoints": 9, "min_gap": 2.0}
-    assert key() == key(**free) == key(on_cuda=True) == key(deterministic=True)
+    free = {"device": "cpu", "checkpoint_every": 7, "checkpoint_minutes": 1.5, "keep_checkpoints": 9, "min_gap": 2.0, "workers": 3}
+    assert key() == key(**free) == key(deterministic=True) != key(on_cuda=True)  # whose generators give other numbers
     assert key() == key(compile="off") != key(compiled=True)
     best = {"keep": "best_probe", "probe_every": 5}
     assert key() == key(probe_every=5)
@@ -321,7 +321,24 @@ def test_the_training_key_follows_what_the_weights_depend_on() -> None:
     configuration = train.run_configuration("data", MODEL, TRAIN.model_copy(update=best))
     assert configuration["components/training/online_probe.py"] == code_digest(Path(str(online_probe.__file__)))
     assert {"model/dier.py", "model/training/trainer.py"} <= set(configuration)
-    assert len({key(), key("other"), key(model={"pool": "flat"}), key(lr=1e-4), key(deterministic=True, on_cuda=True)}) == 5
+    keys = key(), key("other"), key(model={"pool": "flat"}), key(lr=1e-4), key(on_cuda=True), key(deterministic=True, on_cuda=True)
+    assert len(set(keys)) == 6
+
+
+@pytest.mark.parametrize(("local_rank", "checked"), [(None, True), ("0", True), ("1", False)])
+def test_the_dataset_is_hashed_by_the_first_process_of_a_node_alone(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local_rank: str | None, checked: bool
+) -> None:
+    hashed: list[Path] = []
+    check = artifact._check
+    monkeypatch.setattr(artifact, "_check", lambda path, manifest: (hashed.append(path), check(path, manifest)))
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    with changed(run, tmp_path) as folder:
+        (folder / "train" / "images.npy").write_bytes(b"")
+    with pytest.raises(DataError, match="cannot read"):
+        train.run(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "model")
+    assert (tmp_path / "dataset" in hashed[1:]) is checked  # the first time was for the verdict's stand-in
 
 
 def test_a_work_folder_of_another_training_is_refused(run: Path, tmp_path: Path) -> None:

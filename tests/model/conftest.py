@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,9 @@ def make_trainer(
     model: dict | None = None,
     configuration: dict | None = None,
     compiled: bool = False,
+    shards: Sequence[slice] | None = None,
     **changes: object,
 ) -> Trainer:
     config, cpu = small_model(**(model or {})), torch.device("cpu")
-    return Trainer(config, train_config(**changes), images, work, cpu, list(callbacks), configuration or {}, compiled=compiled)
+    options = {"compiled": compiled, "shards": shards}
+    return Trainer(config, train_config(**changes), images, work, cpu, list(callbacks), configuration or {}, **options)
