@@ -1,8 +1,9 @@
-"""How well near-duplicates are told from look-alikes: python benchmarks/near_duplicates.py DATASET [DATASET ...]
+"""How well near-duplicates are told from look-alikes: python benchmarks/near_duplicates.py [--index] DATASET [DATASET ...]
 
 For each dataset artifact: the share of its own test images with a near-duplicate in train, at several distances, and how many of
 1,000 training images are found again (as themselves, not as another image) after they were re-encoded, flipped, shifted, made
-brighter, or all of these.
+brighter, or all of these. With --index instead: the candidates that faiss's inverted lists (IVF-Flat) and its graph (HNSW) give,
+held against those of asking every reference: the share of the pairs below the distance that are found, and seconds of one thread.
 """
 
 import io
@@ -11,16 +12,25 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
-from data.format import Split, open_dataset
+from data.format import Dataset, Split, open_dataset
 from data.quality import near_duplicates
+from data.quality.alignment import Floats, Ints
+from data.quality.candidates import Candidates, Exact, Indexed, _on_grid
+from data.quality.descriptors import descriptors_of
+from data.quality.near_duplicates import References
 
 Images = npt.NDArray[np.uint8]
 DISTANCES = (0.04, 0.06, 0.08, 0.10, 0.12, 0.15)
 PLANTED = 1000
+DISTANCE = 0.08
+QUERIES, REAL = 300, 2000
+"""Planted images of each kind, and test images as they are, that are asked of each index."""
 
 
 def re_encoded(images: Images, quality: int) -> Images:
@@ -61,8 +71,69 @@ def shares(flags: npt.NDArray[np.float64], size: int) -> str:
     return " ".join(f"{100 * (flags < distance).sum() / size:7.2f}" for distance in DISTANCES)
 
 
+class Graph(Indexed):
+    """HNSW in the place of the inverted lists, built by one thread: by several, it depends on the order in which they add."""
+
+    def __init__(self, described: Floats, width: int, depth: int) -> None:
+        self._index = faiss.IndexHNSWFlat(described.shape[1], width)
+        self._index.hnsw.efConstruction, self._index.hnsw.efSearch = 2 * width, depth
+        self._index.add(_on_grid(described))
+
+    def _nearest(self, queries: Floats, count: int, among: int) -> tuple[Floats, Ints]:
+        return self._index.search(queries, count)
+
+
+def compare_indices(dataset: Dataset) -> None:
+    """Print, for each way to find candidates, the share of near-duplicates found and what it costs."""
+    train, test = dataset.split("train"), dataset.split("test")
+    picked = np.sort(np.random.default_rng(0).permutation(len(train))[:QUERIES])
+    asked = {kind: split_of(change(train.images[picked])) for kind, change in KINDS.items()}
+    asked["test images as they are"] = split_of(test.images[:REAL])
+    faiss.omp_set_num_threads(1)
+    described = descriptors_of(train)
+    exact: dict[str, set[tuple[int, int]]] = {}
+    print(f"\n{dataset.info.name}: {len(train)} references, percent of the pairs below {DISTANCE} that are found")
+    for name, build in WAYS.items():
+        with threadpool_limits(1):
+            start = time.process_time()
+            way = build(described)
+            built, start = time.process_time() - start, time.process_time()
+            found = {kind: pairs_of(References([train], way), queries) for kind, queries in asked.items()}
+            seconds, count = time.process_time() - start, sum(len(queries) for queries in asked.values())
+        exact = exact or found
+        shares = [100 * len(found[kind] & exact[kind]) / max(1, len(exact[kind])) for kind in asked]
+        print(
+            f"{name:28}"
+            + " ".join(f"{share:6.2f}" for share in shares)
+            + f" | {built:6.1f} s, {1000 * seconds / count:.2f} ms a query"
+        )
+    print("columns: " + "; ".join(f"{kind} ({len(exact[kind])})" for kind in asked))
+
+
+def split_of(images: Images) -> Split:
+    """Queries."""
+    return Split("test", np.ascontiguousarray(images), np.zeros(len(images), np.int64))
+
+
+def pairs_of(references: References, queries: Split) -> set[tuple[int, int]]:
+    """Query and counterpart of each pair."""
+    return {(pair.index, pair.other_index) for pair in references.find(queries, DISTANCE) if pair}
+
+
+WAYS: dict[str, Callable[[Floats], Candidates]] = {
+    "every reference": Exact,
+    "lists, 32 asked (used)": Indexed,
+    "graph, M 16, ef 64": lambda described: Graph(described, 16, 64),
+    "graph, M 32, ef 64": lambda described: Graph(described, 32, 64),
+}
+
+
 def main() -> None:
     """Print a table for each dataset."""
+    if sys.argv[1:2] == ["--index"]:
+        for path in sys.argv[2:]:
+            compare_indices(open_dataset(Path(path)))
+        return
     for path in sys.argv[1:]:
         dataset = open_dataset(Path(path))
         train, test = dataset.split("train"), dataset.split("test")

@@ -56,12 +56,13 @@ class References:
     """Pictures that others are compared with: descriptors are in memory, about 0.3 kB an image (twice that above
     `candidates.INDEXED` images), pixels stay on disk."""
 
-    def __init__(self, splits: Sequence[Split]) -> None:
+    def __init__(self, splits: Sequence[Split], known: Candidates | None = None) -> None:
+        """`known` is what else gives candidates among them, for comparisons."""
         self.splits = list(splits)
         self._starts = np.cumsum([0] + [len(split) for split in splits])
         self._held = 0
-        self._candidates: Candidates | None = None
-        if _comparable(splits[0].images):
+        self._candidates = known
+        if known is None and _comparable(splits[0].images):
             self._candidates = candidates(np.concatenate([descriptors_of(split) for split in splits]))
 
     @property

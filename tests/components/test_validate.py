@@ -13,8 +13,10 @@ from components import validate
 from components.common import artifact
 from components.common.errors import SettingsError
 from components.common.settings import ValidateSettings, parse
+from components.validation.expectations import INDEXED_NOTE
 from data.errors import DataError
 from data.format import MULTI_LABEL, SPLITS, DatasetInfo, write_info
+from data.quality import candidates
 from pipeline.run_step import one_line
 from tests.data.files import digits
 
@@ -261,3 +263,14 @@ def test_numbers_in_the_verdict_are_plain_json(plain):
         "limit": 1797,
         "message": "Every image that dataset.json counts has statistics",
     }
+
+
+def test_an_approximate_search_is_said_so(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr(candidates, "INDEXED", 500)
+    validate.run(validate_settings=ValidateSettings(), dataset=plain / "dataset", out=tmp_path / "verdict")
+    indexed, asked = verdict_of(tmp_path), verdict_of(plain)
+    assert indexed.pop("notes") == [INDEXED_NOTE]
+    assert indexed == asked
+    page = (tmp_path / "verdict" / "docs" / "index.html").read_text("utf-8")
+    assert INDEXED_NOTE in page
+    assert INDEXED_NOTE not in (plain / "verdict" / "docs" / "index.html").read_text("utf-8")
