@@ -92,7 +92,8 @@ class Content:
 
     def _group(self, number: int) -> Images:
         with self._reading():
-            column = self._file.read_row_group(number, ["image"], use_threads=False).column("image").combine_chunks()
+            chunked = self._file.read_row_group(number, ["image"], use_threads=False).column("image")
+            column = chunked.chunk(0) if chunked.num_chunks == 1 else chunked.combine_chunks()  # which copies even one
         count = self._file.metadata.row_group(number).num_rows
         if len(column) != count or column.null_count:
             raise DataError(f"the shard {self._place} lacks images; {CURE}")
