@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data.npy_stream import check_count
-from data.shards import Shard, encode, store_name
+from data.shard_file import Images, encode
+from data.shards import Shard, store_name
 from data.store import Folder, Store
 
-Images = npt.NDArray[np.uint8]
 MB = 10**6
 WRITERS = 4
 UNDER_WAY = 256 * MB

@@ -1,8 +1,6 @@
-"""The second on-disk form of a split: shards, Parquet files of some MB that are read whole, in order or from a small window.
+"""The second on-disk form of a split: shards, Parquet files of some MB that are read in order, or a few at a time.
 
-A shard has the columns `index` (its place in the split), `label`, and `image` as fixed-size binary, uncompressed and without
-statistics, in one row group: reading it is one copy (63 MB in 16 ms where a bare copy takes 13), and all that reads Parquet can.
-Beside each stands its manifest: its first image, the number of images, bytes and sha256. docs/data.md says why it is Parquet.
+Beside each, or where it lies in a store in its stead, stands its manifest: its first image, the number of images, bytes and sha256.
 """
 
 import hashlib
@@ -14,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -22,11 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
+from data.shard_file import CURE, Content, Images, Ints, runs
 from data.store import open_store
-
-Images = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
-CURE = "remove it and prepare the data again"
 
 
 @dataclass(frozen=True)
@@ -75,66 +69,21 @@ def store_name(digest: str) -> str:
     return f"{digest}.parquet"
 
 
-def encode(images: Images, labels: npt.NDArray[Any], first: int) -> Any:
-    """Images (n, H, W, C) and labels (n,) or (n, L) as a Parquet file, an Arrow buffer. The same values give the same bytes."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    pixels = pa.binary(prod(images.shape[1:]))
-    label = pa.array(labels.reshape(-1))
-    if labels.ndim == 2:
-        label = pa.FixedSizeListArray.from_arrays(label, labels.shape[1])
-    columns = {
-        "index": pa.array(np.arange(first, first + len(images))),
-        "label": label,
-        "image": pa.FixedSizeBinaryArray.from_buffers(pixels, len(images), [None, pa.py_buffer(np.ascontiguousarray(images))]),
-    }
-    schema = pa.schema([pa.field(name, column.type, nullable=False) for name, column in columns.items()])
-    sink = pa.BufferOutputStream()
-    parquet.write_table(
-        pa.table(columns, schema),
-        sink,
-        row_group_size=len(images),
-        compression="none",
-        use_dictionary=False,
-        write_statistics=False,
-        store_schema=False,
-    )
-    return sink.getvalue()
-
-
-def decode(content: Any, shape: tuple[int, ...], place: str) -> Images:
-    """The images of a shard, `shape` (n, H, W, C), read-only. Raises DataError where `content` holds others, or is no Parquet."""
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    size = prod(shape[1:])
-    try:
-        with parquet.ParquetFile(pa.BufferReader(content)) as file:
-            column = file.read(["image"], use_threads=False).column("image").combine_chunks()
-    except Exception as error:  # Arrow raises of many kinds
-        raise DataError(f"cannot read the shard {place} ({' '.join(str(error).split())}); {CURE}") from error
-    if column.type != pa.binary(size) or len(column) != shape[0] or column.null_count:
-        found = f"{len(column)} images of {column.type}"
-        raise DataError(f"the shard {place} holds {found} where {shape[0]} of {size} bytes are expected; {CURE}")
-    return np.frombuffer(column.buffers()[1], np.uint8, prod(shape), column.offset * size).reshape(shape)
-
-
 class ShardedImages:
     """Images (N, H, W, C) uint8 in shards, read when indexed: by an int, a slice, or an array of rows in any order.
 
-    What is given is the caller's own copy. The last few shards stay in memory, decoded, so whoever goes through the images in
-    order, or shuffles within as many shards, reads each once. Threads may share one; a copy in another process (pickled, or after
-    a fork) starts with none in memory. Raises DataError, in one line, for a shard that is missing, cut short or damaged.
+    What is given is the caller's own copy. The last few shards of which a part was read stay open, a local one mapped, so whoever
+    goes through the images in order reads each once. Threads may share one; a copy in another process (pickled, or after a fork)
+    starts with none open. Raises DataError, in one line, for a shard that is missing, cut short or damaged.
     """
 
     dtype = np.dtype(np.uint8)
     ndim = 4
 
-    def __init__(self, store: str, shards: Sequence[Shard], image_shape: Sequence[int], in_memory: int = 2) -> None:
-        """Shards that lie in `store` (a folder or s3://bucket/prefix); `in_memory` of them are kept."""
-        self._given = (store, tuple(shards), tuple(image_shape), in_memory)
-        self._store, self._all, self._kept = open_store(store), tuple(shards), in_memory
+    def __init__(self, store: str, shards: Sequence[Shard], image_shape: Sequence[int], kept: int = 2) -> None:
+        """Shards that lie in `store` (a folder or s3://bucket/prefix); `kept` of them stay open."""
+        self._given = (store, tuple(shards), tuple(image_shape), kept)
+        self._store, self._all, self._kept = open_store(store), tuple(shards), kept
         self._firsts = np.array([shard.first for shard in shards], np.int64)
         self.shape = (sum_of(shards), *image_shape)
         self.shards = tuple(slice(shard.first, shard.first + shard.images) for shard in shards)
@@ -143,7 +92,7 @@ class ShardedImages:
 
     def _forget(self) -> None:
         self._lock = threading.Lock()
-        self._decoded: OrderedDict[int, Future[Images]] = OrderedDict()
+        self._open: OrderedDict[int, Future[Content]] = OrderedDict()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardedImages, self._given
@@ -179,47 +128,39 @@ class ShardedImages:
 
     def _at(self, rows: Ints) -> Images:
         images = np.empty((len(rows), *self.shape[1:]), np.uint8)
-        shard_of = np.searchsorted(self._firsts, rows, side="right") - 1
-        cuts = np.flatnonzero(np.diff(shard_of)) + 1
-        if np.all(shard_of[1:] >= shard_of[:-1]):
-            for start, stop in zip([0, *cuts], [*cuts, len(rows)], strict=True) if len(rows) else ():
-                self._copy(images[start:stop], int(shard_of[start]), rows[start:stop])
+        if np.any(rows[1:] < rows[:-1]):
+            order = np.argsort(rows, kind="stable")
+            images[order] = self._at(rows[order])
             return images
-        order = np.argsort(rows, kind="stable")
-        images[order] = self._at(rows[order])
+        for number, here in runs(np.searchsorted(self._firsts, rows, side="right") - 1):
+            shard, inside = self._all[number], rows[here]
+            whole = len(inside) == shard.images and number not in self._open  # who has all of a shard comes back for none of it
+            content = self._read(shard) if whole else self._shard(number)
+            content.copy(inside - shard.first, images[here])
         return images
 
-    def _copy(self, target: Images, number: int, rows: Ints) -> None:
-        """Rows of one shard; a run of them in one copy."""
-        inside = rows - self._all[number].first
-        shard = self._shard(number)
-        if inside[-1] - inside[0] == len(inside) - 1 and np.all(np.diff(inside) == 1):
-            target[:] = shard[inside[0] : inside[0] + len(inside)]
-        else:
-            np.take(shard, inside, axis=0, out=target, mode="clip")  # the rows are known to be inside; "raise" would buffer
-
-    def _shard(self, number: int) -> Images:
-        """A shard, decoded; of several threads that ask for it one reads, the others wait."""
+    def _shard(self, number: int) -> Content:
+        """A shard; of several threads that ask for it one reads, the others wait."""
         with self._lock:
-            known = self._decoded.get(number)
-            reading: Future[Images] = known or Future()
+            known = self._open.get(number)
+            reading: Future[Content] = known or Future()
             if known is None:
-                self._decoded[number] = reading
-                while len(self._decoded) > self._kept:
-                    self._decoded.popitem(last=False)
+                self._open[number] = reading
+                while len(self._open) > self._kept:
+                    self._open.popitem(last=False)
             else:
-                self._decoded.move_to_end(number)
+                self._open.move_to_end(number)
         if known is None:
             try:
                 reading.set_result(self._read(self._all[number]))
             except BaseException as error:  # Ctrl-C too: those who wait must not wait on
                 with self._lock:
-                    if self._decoded.get(number) is reading:
-                        del self._decoded[number]
+                    if self._open.get(number) is reading:
+                        del self._open[number]
                 reading.set_exception(error)
         return reading.result()
 
-    def _read(self, shard: Shard) -> Images:
+    def _read(self, shard: Shard) -> Content:
         content, place = self._store.read(shard.name), self._store.place(shard.name)
         if len(content) != shard.bytes:
             raise DataError(f"the shard {place} has {len(content)} bytes where its manifest says {shard.bytes}; {CURE}")
@@ -227,7 +168,7 @@ class ShardedImages:
             if hashlib.sha256(content).hexdigest() != shard.sha256:
                 raise DataError(f"the shard {place} does not match its sha256 in its manifest; {CURE}")
             _CHECKED.add((place, shard.sha256))
-        return decode(content, (shard.images, *self.shape[1:]), place)
+        return Content(content, (shard.images, *self.shape[1:]), place)
 
 
 _CHECKED: set[tuple[str, str]] = set()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pyarrow import parquet
 
-from data import shard_writer, shards
+from data import shard_file, shard_writer, shards
 from data.errors import DataError
 from data.format import Split
 from data.shards import ShardedImages, read_manifests
@@ -66,12 +66,15 @@ def test_several_labels_an_image_are_kept(tmp_path):
     images=hnp.arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3]))),
     each=st.integers(1, 50),
     blocks=st.integers(1, 50),
+    group=st.integers(1, 300),
     threads=st.integers(1, 4),
     seed=st.integers(0, 99),
 )
-def test_what_was_written_is_read_back_in_any_order(tmp_path_factory, images, each, blocks, threads, seed):
+def test_what_was_written_is_read_back_in_any_order(tmp_path_factory, images, each, blocks, group, threads, seed):
     folder, labels = tmp_path_factory.mktemp("set"), np.arange(len(images))
-    found = written(folder, images, labels, each, blocks, threads=threads)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shard_file, "GROUP_BYTES", group)
+        found = written(folder, images, labels, each, blocks, threads=threads)
     assert (found.shape, found.dtype, len(found)) == (images.shape, np.uint8, len(images))
     rng = np.random.default_rng(seed)
     rows = rng.integers(-len(images), len(images), rng.integers(0, 60))
@@ -136,8 +139,32 @@ def reads(monkeypatch) -> list[str]:
 def test_in_order_each_shard_is_read_once_and_few_are_held(made, reads):
     for start in range(0, 100, 9):
         made[start : start + 9]
-        assert len(made._decoded) <= 2
+        assert len(made._open) <= 2
     assert reads == [f"{number:05d}.parquet" for number in range(4)]
+
+
+def test_a_shard_that_is_read_whole_is_not_held(made, reads):
+    for rows in made.shards:
+        np.testing.assert_array_equal(made[rows], IMAGES[rows])
+    assert not made._open
+    assert len(reads) == 4
+
+
+def test_a_few_images_decode_their_row_groups_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_file, "GROUP_BYTES", 10 * 64)
+    made = written(tmp_path / "train")
+    assert parquet.ParquetFile(tmp_path / "train" / "00000.parquet").metadata.num_row_groups == 3
+    decoded: list[int] = []
+    real = shard_file.Content._group
+    monkeypatch.setattr(shard_file.Content, "_group", lambda self, number: decoded.append(number) or real(self, number))
+    rows = np.array([3, 9, 25, 29, 41])
+    np.testing.assert_array_equal(made[rows], IMAGES[rows])
+    assert decoded == [0, 2, 1]
+    for start in range(0, 100, 7):
+        np.testing.assert_array_equal(made[start : start + 7], IMAGES[start : start + 7])
+    assert len(decoded) == 3 + 3 * 3 + 1, "in order each is decoded once"
+    rows = np.random.default_rng(0).permutation(100)
+    np.testing.assert_array_equal(made[rows], IMAGES[rows])
 
 
 def test_a_few_images_read_their_shards_alone(made, reads):
@@ -161,7 +188,7 @@ def test_threads_share_one_reading(made, reads):
 def test_a_copy_in_another_process_reads_for_itself(made):
     made[0:40]
     copied = pickle.loads(pickle.dumps(made))
-    assert not copied._decoded
+    assert not copied._open
     np.testing.assert_array_equal(copied[20:40], IMAGES[20:40])
     with made._lock:  # as a thread may while another one forks
         reader = get_context("fork").Process(target=lambda: os._exit(0 if np.array_equal(made[5:99], IMAGES[5:99]) else 1))
@@ -220,7 +247,7 @@ def test_any_damage_is_a_data_error(tmp_path_factory, place, value, cut):
 
 @pytest.fixture(scope="module")
 def sound() -> bytes:
-    return shards.encode(IMAGES[:9], LABELS[:9], 0).to_pybytes()
+    return shard_file.encode(IMAGES[:9], LABELS[:9], 0).to_pybytes()
 
 
 @given(content=st.binary(max_size=300), place=st.integers(0, 10**6), sound_head=st.booleans())
@@ -228,12 +255,11 @@ def test_bytes_that_a_manifest_vouches_for_give_images_or_a_data_error(sound, co
     if sound_head:  # a part of a sound file is overwritten
         place %= len(sound)
         content = (sound[:place] + content + sound[place + len(content) :])[: len(sound)]
+    found = np.empty((9, 8, 8, 1), np.uint8)
     try:
-        found = shards.decode(pa.py_buffer(content), (9, 8, 8, 1), "here")
+        shard_file.Content(pa.py_buffer(content), found.shape, "here").copy(np.arange(9), found)
     except DataError as error:
         check_message(error)
-        return
-    assert found.shape == (9, 8, 8, 1)
 
 
 def manifest_gone(folder: Path) -> None:
