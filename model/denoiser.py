@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import modulation
-from .blocks import Block, TimestepEmbedding, modulate, patchify, position_code, start_as_vit, unpatchify
+from .blocks import Block, TimestepEmbedding, modulate, patchify, position_code, start_as_vit, unpatchify, unrounded
 from .config import ModelConfig
 
 
@@ -54,7 +54,9 @@ class Denoiser(nn.Module):
 
     def _features(self, x_t: Tensor, t: Tensor, v: Tensor, means: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         x = self.patches(patchify(x_t, self.config.patch_size)) + self.position  # (N, T, D)
-        c = F.silu(self.timestep(t) + self.embedding(v))  # (N, D)
+        with unrounded(v):
+            given_v = self.embedding(v.to(self.embedding.weight.dtype))  # (N, D)
+        c = F.silu(self.timestep(t) + given_v)  # (N, D)
         given = self.shared(c)
         for block in self.blocks:
             x = block(x, given)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import modulation, pooling
-from .blocks import Block, TimestepEmbedding, patchify, position_code, start_as_vit
+from .blocks import Block, TimestepEmbedding, patchify, position_code, start_as_vit, unrounded
 from .config import ModelConfig
 
 
@@ -44,5 +44,6 @@ class Encoder(nn.Module):
         c = self.shared(c)
         for block in self.blocks:
             x = block(x, c)
-        v = self.head(self.pool(self.norm(x), ids_keep))  # (N, E)
-        return F.layer_norm(v, v.shape[1:]) if self.config.embed_norm else v
+        with unrounded(x):  # it costs one row an image, or one product beside the blocks' many
+            v = self.head(self.pool(self.norm(x.to(self.head.weight.dtype)), ids_keep))  # (N, E)
+            return F.layer_norm(v, v.shape[1:]) if self.config.embed_norm else v

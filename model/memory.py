@@ -86,8 +86,8 @@ def _ends(config: ModelConfig, precision: str) -> int:
     half = BF16 if precision == "bf16" else FLOAT32
     t, d = config.tokens, config.dim
     patches = 2 * half * t * config.patch_dim
-    conditions = 2 * half * (FREQUENCIES + 4 * d) + half * (3 * d + 3 * config.embed_dim)  # layers, SiLU; v and its norm
+    conditions = 2 * half * (FREQUENCIES + 4 * d) + FLOAT32 * (3 * d + 3 * config.embed_dim)  # layers, SiLU; v and its norm
     last = (3 * FLOAT32 + half) * t * d + 4 * FLOAT32 * t  # both last norms; the denoiser's head
-    read = {"attention": 3 * half * t * d, "flat": half * t * d}.get(config.pool, half * pooled(config))  # attention: input, k, v
+    seen = {"attention": 3 * t * d, "flat": t * d}.get(config.pool, pooled(config))  # by the encoder's head; attention: input, k, v
     loss = 2 * FLOAT32 * t * config.patch_dim  # what is predicted and what was wanted
-    return patches + conditions + last + read + loss
+    return patches + conditions + last + FLOAT32 * seen + loss

@@ -33,6 +33,7 @@ def test_losses_gradients_and_embeddings_are_near_each_other(modulation: str, po
     assert losses_half.dtype == torch.float32
     torch.testing.assert_close(losses_half, losses, rtol=0.03, atol=0)
     assert F.cosine_similarity(v, v_half).min() > 0.999
+    assert F.cosine_similarity(v - v.mean(0), v_half - v.mean(0)).min() > 0.98
     assert F.cosine_similarity(gradients, gradients_half, dim=0) > 0.995
 
 
@@ -42,9 +43,10 @@ def test_a_model_read_in_bf16_serves_a_linear_probe_as_well() -> None:
     assert [row["t"] for row in rows] == list(parity.TIMESTEPS)
     for row in rows:
         plain, half, _ = row["probe"]
-        assert row["cosine_least"] > 0.999
+        assert row["cosine"] > 0.9999
+        assert row["centred"] > 0.85  # with the head in bf16 it was 0.62 to 0.74, and the probe lost 2 to 6 points
         assert row["loss_ratio"] == pytest.approx(1, abs=0.01)
         assert plain > 80
-        assert half == pytest.approx(plain, abs=1)  # 6 of 597 images
+        assert half == pytest.approx(plain, abs=3)  # 18 of 597 images
     plain, half = rows[0]["last_losses"]
     assert half == pytest.approx(plain, rel=0.05)
