@@ -3,12 +3,13 @@
 For each size a file of random images, read in the trainer's order, `--batch` a step, with a cold page cache (dropped for the file
 before each turn) and a warm one. In turns: (bare) `os.preadv` of each row of a step, ascending, into one buffer; (here) a step as
 `Batches` reads it when it is needed; (1 worker), (2 workers) the same by its threads; PyTorch's DataLoader with one and two
-processes. With --peers, where they are installed: torchdata's nodes with threads and processes, and grain with threads. The trainer's side only takes the batches, so that
-there is no other work to hide the reading behind. Bar: 0.80 of bare.
+processes. With --peers, where they are installed: torchdata's nodes with threads and processes, and grain with threads. The
+trainer's side only takes the batches, so that there is no other work to hide the reading behind. Bar: 0.80 of bare.
 """
 
 import argparse
 import contextlib
+import gc
 import importlib
 import os
 import statistics
@@ -75,7 +76,7 @@ def loader(file: Path, batch: int, steps: int, workers: int) -> Iterator[Take]:
 def torchdata(file: Path, batch: int, steps: int, workers: int, method: str) -> Iterator[Take]:
     """torchdata's ParallelMapper over the steps."""
     nodes = importlib.import_module("torchdata.nodes")
-    context = "forkserver" if method == "process" else None
+    context = "fork" if method == "process" else None
     mapped = nodes.ParallelMapper(
         nodes.IterableWrapper(range(steps)),
         shares_of(file, batch).__getitem__,
@@ -132,6 +133,7 @@ def drop(file: Path) -> None:
 def turn(contestant: Any, file: Path, batch: int, steps: int, cold: bool) -> tuple[float, float]:
     """Seconds of one contestant for `steps` steps, once it runs: by the wall clock, and of this process's processors."""
     if cold:
+        gc.collect()  # what is still mapped is not dropped
         drop(file)
     first = 8  # steps until workers run and their queues are full, as they are at the end
     with contestant(file, batch, first + steps + 8) as take:
@@ -150,6 +152,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--mb", type=int, default=400, help="size of a file at least, of which the system should not read all ahead"
+    )
     parser.add_argument("--peers", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -159,7 +164,7 @@ def main() -> None:
     print(f"{given.batch} images a step, {given.steps} steps a turn, {given.rounds} rounds")
     for side in given.sides:
         with tempfile.TemporaryDirectory() as folder:
-            file = make_file(Path(folder), side, given.batch * (given.steps + 16))
+            file = make_file(Path(folder), side, max(given.batch * (given.steps + 16), given.mb * 10**6 // (3 * side**2)))
             for cold in (True, False):
                 times: Times = {name: [] for name in names}
                 for number in range(given.rounds):

@@ -1,12 +1,13 @@
 """prepare: images from their source into the one on-disk format.
 
 Official splits are kept; missing ones are cut from train, in groups: copies and near-duplicates stay on one side, and so does what
-`data.group` names. Images pass through one at a time, so memory does not grow with the set; for the search they lie on disk.
+`data.group` names. Images pass through in blocks, so memory does not grow with the set; for the search they lie on disk. Threads
+decode them and write shards; what is written does not depend on how many.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 from math import ceil
 from pathlib import Path
 
@@ -16,13 +17,14 @@ from components.common import artifact
 from components.common.errors import SettingsError
 from components.common.progress import say, track
 from components.common.settings import DataSettings
-from data import npy_stream, sources, splits
+from data import decoding, npy_stream, shard_writer, sources, splits
 from data.errors import DataError, UnsupportedRequest
 from data.format import SPLITS, DatasetInfo, SplitName, image_hash, write_info
 from data.groups import Groups, joined
 from data.quality import near_duplicates
-from data.transform import fit
+from data.store import Store, open_store
 
+MB = 10**6
 SEARCHED = 200_000
 """Images among which near-duplicates are looked for at most: time grows with the square (docs/data.md has it measured)."""
 
@@ -43,7 +45,9 @@ def _load(settings: DataSettings) -> sources.ImageSet:
 
 
 def _write(found: sources.ImageSet, settings: DataSettings, out: Path) -> None:
-    with artifact.create(out, "dataset", {}) as folder:
+    store = open_store(settings.store) if settings.store is not None else None
+    known: dict[str, str] = {}
+    with artifact.create(out, "dataset", {}, known) as folder:
         parts, notes = dict(found.parts), []
         groups: Groups | None = None
         if len(parts) < len(SPLITS) and len(parts["train"].labels):
@@ -64,13 +68,11 @@ def _write(found: sources.ImageSet, settings: DataSettings, out: Path) -> None:
 
         shapes = {}
         for name in reversed(SPLITS):  # the small ones first: what is wrong with them shows early
-            choice, part = chosen[name], parts[chosen[name].part]
-            (folder / name).mkdir()
-            images = track(_picked(part, choice.rows, settings), len(choice.rows), f"prepare: {name}", "images")
-            shapes[name] = npy_stream.write(folder / name / "images.npy", images, len(choice.rows))
-            np.save(folder / name / "labels.npy", part.labels[choice.rows], allow_pickle=False)
+            shapes[name], digests = _write_split(folder / name, parts[chosen[name].part], chosen[name].rows, settings, store)
+            known |= {f"{name}/{shard}": digest for shard, digest in digests.items()}
         (folder / "train.npy").unlink(missing_ok=True)
         _check_equal(shapes)
+        shape, mb = shapes["train"], settings.shard_mb
         write_info(
             folder,
             DatasetInfo(
@@ -79,11 +81,32 @@ def _write(found: sources.ImageSet, settings: DataSettings, out: Path) -> None:
                 licence=found.licence,
                 task=found.task,
                 class_names=found.class_names,
-                image_shape=list(shapes["train"]),
+                image_shape=list(shape),
                 counts={name: len(chosen[name].rows) for name in SPLITS},
                 notes=found.notes + notes,
+                shard_images=None if mb is None else shard_writer.images_a_shard(shape, mb * MB),
+                store=settings.store,
             ),
         )
+
+
+def _write_split(
+    folder: Path, part: sources.Part, rows: splits.Rows, settings: DataSettings, store: Store | None
+) -> tuple[tuple[int, ...], dict[str, str]]:
+    """Write images and labels at `rows`; return the shape of an image, and the sha256 of shards that lie in `folder`, by name."""
+    folder.mkdir()
+    images, labels = _images(part, rows, settings, f"prepare: {folder.name}"), part.labels[rows]
+    np.save(folder / "labels.npy", labels, allow_pickle=False)
+    if settings.shard_mb is None:
+        return npy_stream.write(folder / "images.npy", images, len(rows)), {}
+    shape, shards = shard_writer.write(folder, store, images, labels, settings.shard_mb * MB)
+    return shape, {} if store is not None else {shard.name: shard.sha256 for shard in shards}
+
+
+def _images(part: sources.Part, rows: splits.Rows, settings: DataSettings, what: str) -> Iterator[decoding.Images]:
+    """The images of `part` at the ascending `rows` in blocks, in the size and channels asked for, while their progress shows."""
+    found = decoding.blocks(part, rows, settings.image_size, settings.channels, decoding.cores())
+    return track(found, len(rows), what, "images", len)
 
 
 def _needed(parts: Mapping[SplitName, sources.Part], settings: DataSettings) -> sources.Part:
@@ -121,35 +144,35 @@ def _grouped(part: sources.Part, settings: DataSettings, source: str, file: Path
 
 
 def _compared(part: sources.Part, settings: DataSettings, file: Path) -> tuple[sources.Part, Groups, bool]:
-    """A part, its images now in `file`; the groups of copies and near-duplicates (N,); whether the latter were looked for."""
+    """A part, its images now in `file` if they fit; the groups of copies and near-duplicates (N,); whether these were looked for.
+
+    A large set whose shards go to a store is read from its source again instead: no disk here may hold it.
+    """
     count, number, copies = len(part.labels), dict[str, int](), list[int]()
+    kept = settings.store is None or count <= SEARCHED
 
-    def fitted() -> Iterator[sources.Image]:
-        for index, image in enumerate(islice(part.images(), count)):
-            image = fit(image, settings.image_size, settings.channels)
-            constant = image.min() == image.max()  # nobody's copy, as in validate
-            copies.append(number.setdefault(str(index) if constant else image_hash(image), len(number)))
-            yield image
+    def hashed() -> Iterator[decoding.Images]:
+        for block in _images(part, np.arange(count), settings, "prepare: read"):
+            for index, image in enumerate(block, len(copies)):
+                constant = image.min() == image.max()  # nobody's copy, as in validate
+                copies.append(number.setdefault(str(index) if constant else image_hash(image), len(number)))
+            yield block
 
-    npy_stream.write(file, track(fitted(), count, "prepare: read", "images"), count)
+    if kept:
+        npy_stream.write(file, hashed(), count)
+    else:
+        deque(hashed(), maxlen=0)
     groups, first = np.unique(copies, return_index=True)
     searched = len(first) <= SEARCHED
     if searched:
+        if not kept:
+            npy_stream.write(file, _images(part, first, settings, "prepare: read those without copies"), len(first))
         say(f"prepare: looking for near-duplicates among {len(first)} images")
-        groups = near_duplicates.groups(npy_stream.Rows(file, first), settings.near_duplicate_distance)
-    return replace(part, images=npy_stream.Rows(file).__iter__), groups[copies], searched
-
-
-def _picked(part: sources.Part, rows: splits.Rows, settings: DataSettings) -> Iterator[sources.Image]:
-    """The images of `part` at the ascending `rows`, in the size and channels asked for; reading ends with the last of them."""
-    wanted = iter(rows.tolist())
-    row = next(wanted, None)
-    for index, image in enumerate(part.images()):
-        if row is None:
-            return
-        if index == row:
-            yield fit(image, settings.image_size, settings.channels)
-            row = next(wanted, None)
+        groups = near_duplicates.groups(npy_stream.Rows(file, first if kept else None), settings.near_duplicate_distance)
+    if not kept:
+        return part, groups[copies], searched
+    written = npy_stream.Rows(file)
+    return replace(part, images=written.__iter__, read=written.__getitem__), groups[copies], searched
 
 
 def _check_equal(shapes: Mapping[SplitName, tuple[int, ...]]) -> None:

@@ -1,4 +1,4 @@
-"""The one on-disk format of an image set: memory-mapped arrays a split, and `dataset.json` beside them."""
+"""The on-disk format of an image set: `dataset.json`, and a split's images as one memory-mapped array, or in shards."""
 
 import hashlib
 import json
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError
+from data.shards import ShardedImages, read_manifests
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
@@ -30,6 +31,10 @@ class DatasetInfo:
     image_shape: list[int]
     counts: dict[str, int]
     notes: list[str]
+    shard_images: int | None = None
+    """Images a shard; null where a split's images are one array."""
+    store: str | None = None
+    """Where the shards lie; null = in the artifact."""
 
     @property
     def multi_label(self) -> bool:
@@ -39,14 +44,20 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class Split:
-    """One split: images (N, H, W, C) uint8, memory-mapped; labels (N,) int64, or (N, L) uint8 for multi-label."""
+    """One split: images (N, H, W, C) uint8, memory-mapped or in shards; labels (N,) int64, or (N, L) uint8 for multi-label."""
 
     name: SplitName
     images: npt.NDArray[np.uint8]
+    """An array, or `ShardedImages`, which is read by rows alone: an int, a slice, or ascending rows."""
     labels: npt.NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def shards(self) -> tuple[slice, ...]:
+        """Successive ranges of images that lie in one file: whoever works in blocks inside them reads each file once."""
+        return self.images.shards if isinstance(self.images, ShardedImages) else (slice(0, len(self)),)
 
 
 @dataclass(frozen=True)
@@ -57,10 +68,10 @@ class Dataset:
     info: DatasetInfo
 
     def split(self, name: str) -> Split:
-        """Open one split. Raises DataError when its arrays do not fit `dataset.json`."""
+        """Open one split; of shards the manifests alone are read. Raises DataError where it does not fit `dataset.json`."""
         if name not in SPLITS:
             raise DataError(f"no split {name!r} in {self.path}: use one of {', '.join(SPLITS)}")
-        images = _load(self.path / name / "images.npy")
+        images = _load(self.path / name / "images.npy") if self.info.shard_images is None else self._sharded(name)
         labels = _load(self.path / name / "labels.npy")
         expected = (self.info.counts[name], *self.info.image_shape)
         if images.dtype != np.uint8 or images.shape != expected or len(labels) != len(images):
@@ -69,6 +80,11 @@ class Dataset:
                 f"{self.path}/dataset.json says uint8 {expected}; prepare the data again"
             )
         return Split(name, images, labels)
+
+    def _sharded(self, name: str) -> npt.NDArray[np.uint8]:
+        folder, store = self.path / name, self.info.store
+        images = ShardedImages(store or str(folder), read_manifests(folder, store is not None), self.info.image_shape)
+        return cast(npt.NDArray[np.uint8], images)  # in all that a split's images are used for
 
 
 def image_hash(image: npt.NDArray[np.uint8]) -> str:
@@ -86,7 +102,8 @@ def open_dataset(path: Path) -> Dataset:
 
 def write_info(path: Path, info: DatasetInfo) -> None:
     """Write `dataset.json` into the folder `path`."""
-    (path / "dataset.json").write_text(json.dumps(asdict(info), indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
+    content = {name: value for name, value in asdict(info).items() if name not in ("shard_images", "store") or value is not None}
+    (path / "dataset.json").write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _load(file: Path) -> npt.NDArray[Any]:

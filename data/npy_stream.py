@@ -101,29 +101,29 @@ def blocks_of(images: npt.NDArray[np.uint8] | Rows, size: int) -> Iterator[slice
         yield slice(start, start + step)
 
 
-def write(path: Path, images: Iterable[npt.NDArray[np.uint8]], count: int) -> tuple[int, ...]:
-    """Write `count` images of one shape (H, W, C) as an npy (count, H, W, C) uint8; return (H, W, C).
+def write(path: Path, blocks: Iterable[npt.NDArray[np.uint8]], count: int) -> tuple[int, ...]:
+    """Write `count` images that come in blocks (n, H, W, C) as an npy (count, H, W, C) uint8; return (H, W, C).
 
-    Raises DataError when an image has another shape than the first, or there are fewer than `count`.
+    Raises DataError when there are fewer or more.
     """
     shape: tuple[int, ...] = ()
     written = 0
     with path.open("wb") as file:
-        for image in images:
+        for block in blocks:
             if not written:
-                shape = image.shape
+                shape = block.shape[1:]
                 head = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape)}
                 np.lib.format.write_array_header_1_0(file, head)
-            if image.shape != shape:
-                raise DataError(
-                    f"image {written} is {_text(image.shape)} where those before it are {_text(shape)}; "
-                    f"set data.image_size (and data.channels) to bring all to one"
-                )
-            file.write(image.tobytes())
-            written += 1
+            file.write(np.ascontiguousarray(block).data)
+            written += len(block)
+    check_count(written, count)
+    return shape
+
+
+def check_count(written: int, count: int) -> None:
+    """Raises DataError unless a source gave as many images as it promised."""
     if written != count:
         raise DataError(f"the source gave {written} images where it promised {count}; check that its files are whole")
-    return shape
 
 
 def _header(file: IO[bytes], size: int, where: str) -> Header:
@@ -150,10 +150,6 @@ def _exactly(file: IO[bytes], count: int) -> bytes:
     if len(block) != count:
         raise EOFError("the data end early")
     return block
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
 
 
 @contextmanager

@@ -12,10 +12,12 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+LATER = "when read"
 LEFTOVER = re.compile(r"\.(?P<name>.+)\.(partial|old)-[0-9a-f]{32}")
 """Names of temporaries: one that a killed process left is told from everything else by its name."""
 IDLE_S = 86400.0
@@ -29,6 +31,8 @@ class Manifest:
     content: Mapping[str, Any]
     files: Mapping[str, tuple[int, str]]
     digest: str
+    later: frozenset[str] = frozenset()
+    """Files whose sha256 is checked by whoever reads them, when they do."""
 
 
 def canonical_json(value: Any) -> str:
@@ -103,19 +107,24 @@ def write_whole(file: Path, text: str) -> None:
         raise
 
 
-def seal(folder: Path, **content: Any) -> None:
+def seal(folder: Path, known: Mapping[str, str] = MappingProxyType({}), **content: Any) -> None:
     """Write the manifest: `content`, and size and sha256 of every file in `folder`, each of which is on disk before.
 
-    Each file gets the mode that the umask gives to the others: safetensors makes its own readable by their owner alone.
+    `known` maps large files, which whoever reads them checks, to their sha256: they are hashed neither here, nor by `check_files`
+    unless it is asked to. Each file gets the mode that the umask gives to the others: safetensors makes its own readable by their
+    owner alone.
     """
-    files = {}
+    files: dict[str, dict[str, Any]] = {}
     mode = folder.stat().st_mode & 0o666
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         if file.stat().st_mode & 0o666 != mode:
             with contextlib.suppress(OSError):  # a file system without modes
                 file.chmod(mode)
         fsync(file)
-        files[file.relative_to(folder).as_posix()] = {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        name = file.relative_to(folder).as_posix()
+        files[name] = {"bytes": file.stat().st_size, "sha256": known.get(name) or sha256(file)}
+        if name in known:
+            files[name]["checked"] = LATER
     (folder / MANIFEST).write_text(canonical_json({"format": FORMAT, "files": files} | content), "utf-8")
     fsync(folder / MANIFEST)
     fsync(folder)
@@ -127,6 +136,7 @@ def read_manifest(folder: Path) -> Manifest:
         raw = (folder / MANIFEST).read_bytes()
         content = json.loads(raw)
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
+        later = frozenset(name for name, entry in content["files"].items() if entry.get("checked") == LATER)
         version = content["format"]
     except FileNotFoundError:
         raise ValueError(f"it has no {MANIFEST}") from None
@@ -134,18 +144,21 @@ def read_manifest(folder: Path) -> Manifest:
         raise ValueError(f"its {MANIFEST} is no manifest") from None
     if version != FORMAT:
         raise ValueError(f"its format is {version!r}, this version reads {FORMAT}")
-    return Manifest(content, files, hashlib.sha256(raw).hexdigest())
+    return Manifest(content, files, hashlib.sha256(raw).hexdigest(), later)
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
-    """Raises ValueError, in a few words, for the first file that is not what the manifest says."""
+def check_files(folder: Path, manifest: Manifest, whole: bool = True) -> None:
+    """Raises ValueError, in a few words, for the first file that is not what the manifest says.
+
+    Unless `whole`, of files that are checked when they are read the sizes alone are looked at.
+    """
     for name, (size, digest) in sorted(manifest.files.items()):
         file = folder / name
         if not file.is_file():
             raise ValueError(f"{name} is listed in {MANIFEST} but missing")
         if file.stat().st_size != size:
             raise ValueError(f"{name} does not match its sha256 in {MANIFEST}: {file.stat().st_size} bytes instead of {size}")
-        if sha256(file) != digest:
+        if (whole or name not in manifest.later) and sha256(file) != digest:
             raise ValueError(f"{name} does not match its sha256 in {MANIFEST}")
 
 

@@ -4,7 +4,9 @@ import fcntl
 import os
 import shutil
 import socket
-from collections.abc import Callable
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,43 @@ def store(migrated_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     return uri
+
+
+@pytest.fixture
+def point_to(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Make an address the S3 store of this test, and forget it afterwards."""
+    from data import store
+
+    def point(url: str) -> None:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        store._s3.cache_clear()
+
+    for name, value in {"AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/", "AWS_SHARED_CREDENTIALS_FILE": "/"}.items():
+        monkeypatch.setenv(name, value)
+    yield point
+    store._s3.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server on this machine (moto's, in memory), with the bucket `dier`."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    url = "http://{}:{}".format(*server.get_host_and_port())
+    urllib.request.urlopen(urllib.request.Request(f"{url}/dier", method="PUT")).close()
+    yield url
+    server.stop()
+
+
+@pytest.fixture
+def s3_store(s3_server: str, point_to: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A prefix of the test's own in that server's bucket; the environment says how to reach it."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    point_to(s3_server)
+    return f"s3://dier/{uuid.uuid4().hex}"
 
 
 @pytest.fixture

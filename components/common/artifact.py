@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from components.common.errors import ArtifactError
@@ -59,11 +60,12 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def create(out: Path, kind: str, made_from: Mapping[str, str]) -> Iterator[Path]:
+def create(out: Path, kind: str, made_from: Mapping[str, str], known: Mapping[str, str] = MappingProxyType({})) -> Iterator[Path]:
     """Give a folder to write into; on success seal it and rename it to `out`, on failure remove it.
 
-    `made_from` maps a name ("dataset", "model", ...) to the fingerprint of what was used. An artifact that already stands at
-    `out` is replaced only once the new one is whole. Several processes may make the same artifact at once, on machines that share
+    `made_from` maps a name ("dataset", "model", ...) to the fingerprint of what was used. `known`, which is read at the end, maps
+    shards, which whoever reads them checks, to their sha256. An artifact that already stands at `out` is replaced only once the
+    new one is whole. Several processes may make the same artifact at once, on machines that share
     a disk too: one of them stays. Raises OSError where the place cannot be written.
     """
     out = out.absolute()
@@ -74,16 +76,18 @@ def create(out: Path, kind: str, made_from: Mapping[str, str]) -> Iterator[Path]
     beside.mkdir()
     try:
         yield beside
-        seal(beside, kind=kind, made_from=dict(made_from))
+        seal(beside, known, kind=kind, made_from=dict(made_from))
         put_in_place(beside, out)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def read(path: Path, kind: str, *, check: bool = True) -> Artifact:
+def read(path: Path, kind: str, *, check: bool = True, shards: bool = False) -> Artifact:
     """Read the artifact at `path` and check every file against its manifest.
 
-    Raises ArtifactError when it is missing, unfinished, of another kind or format, or any file differs.
+    Of a dataset's shards the sizes are checked, and their sha256 too if `shards`: else `ShardedImages` does that as it reads them,
+    so that a process reads no more than it needs. Raises ArtifactError when it is missing, unfinished, of another kind or
+    format, or any file differs.
     """
     if not (path / MANIFEST).is_file():
         raise ArtifactError(f"no {kind} artifact at {path}: it has no {MANIFEST}; run the step that makes it again")
@@ -91,7 +95,7 @@ def read(path: Path, kind: str, *, check: bool = True) -> Artifact:
         manifest = read_manifest(path)
         found, made_from = manifest.content["kind"], dict(manifest.content["made_from"])
         if found == kind and check:
-            _check(path, manifest)
+            _check(path, manifest, shards)
     except (ValueError, KeyError, TypeError) as error:
         what = error if isinstance(error, ValueError) else f"its {MANIFEST} has no kind or made_from"
         raise ArtifactError(f"damaged artifact {path}: {what}; run the step that makes it again") from error
@@ -108,20 +112,20 @@ def copy(source: Path, target: Path, kind: str) -> Path:
     """
     wanted = read(source, kind, check=False).fingerprint
     with contextlib.suppress(ArtifactError):
-        if read(target, kind).fingerprint == wanted:
+        if read(target, kind, shards=True).fingerprint == wanted:
             return target
     beside = temporary(target)
     try:
         copy_folder(source, beside)
-        read(beside, kind)
+        read(beside, kind, shards=True)
         put_in_place(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target
 
 
-def _check(path: Path, manifest: Manifest) -> None:
+def _check(path: Path, manifest: Manifest, shards: bool) -> None:
     there = {file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()} - {MANIFEST}
     if unknown := sorted(there - set(manifest.files)):
         raise ValueError(f"{unknown[0]} is there but not listed in {MANIFEST}")
-    check_files(path, manifest)
+    check_files(path, manifest, shards)

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -14,16 +14,21 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def track(items: Iterable[T], total: int, what: str, unit: str = "it") -> Iterator[T]:
-    """Yield `items`, showing how far, how fast and how long still; `total` is the number of items."""
+def track(items: Iterable[T], total: int, what: str, unit: str = "it", size: Callable[[T], int] = lambda _: 1) -> Iterator[T]:
+    """Yield `items`, showing how far, how fast and how long still; `total` is the number of items, each of which counts `size`."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from tqdm(items, total=total, desc=what, unit=unit, dynamic_ncols=True)
+        with tqdm(total=total, desc=what, unit=unit, dynamic_ncols=True) as bar:
+            for item in items:
+                yield item
+                bar.update(size(item))
         return
     start = last = time.monotonic()
-    for done, item in enumerate(items, 1):
+    done = 0
+    for item in items:
         yield item
+        done += size(item)
         now = time.monotonic()
         if now - last >= PLAIN_EVERY_S or done == total:
             rate = done / max(now - start, 1e-9)

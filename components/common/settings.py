@@ -17,6 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 from components.common.errors import SettingsError
 from components.probing.baselines import BaselineName
 from data.sources import DOWNLOADS, SOURCES
+from data.store import is_place
 from model.config import NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
 from model.training.fields import Float as Float
 from model.training.fields import Int as Int
@@ -68,8 +69,22 @@ class DataSettings(Section):
         description="and so do copies and near-duplicates, as validate.near_duplicate_distance measures them; 0 = do not look",
     )
 
+    shard_mb: Annotated[Int, Field(ge=1, le=1024)] | None = Field(
+        None, description="MB of pixels a shard (Parquet) for sets that outgrow a disk; null = one array a split"
+    )
+    store: str | None = Field(
+        None,
+        description="where shards lie: a folder that every machine has, or s3://bucket/prefix (AWS_* and AWS_ENDPOINT_URL apply); null = in the artifact",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> "DataSettings":
+        if self.store is not None and self.shard_mb is None:
+            raise ValueError("data.store holds shards, and data.shard_mb is null: set it, 64 say, or set data.store to null")
+        if self.store is not None and not is_place(self.store):
+            raise ValueError(
+                "data.store is a folder, or s3://bucket/prefix with no key in it: keys go into AWS_ACCESS_KEY_ID and so on"
+            )
         if self.source in ("npz", "folder") and self.path == DOWNLOADS:
             raise ValueError(f"data.source {self.source} needs data.path: give the file or folder")
         if self.source == "medmnist" and self.image_size not in (None, 28, 64, 128, 224):

@@ -9,7 +9,7 @@ The settings read the names of `SOURCES`, so numpy is imported for the type chec
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -53,6 +53,9 @@ class Part:
     """(N,) int64, or (N, L) uint8 for multi-label; checked by `data.labels`."""
     images: Callable[[], Iterator[Image]]
     """Reads the images anew from the first, one at a time, in the order of the labels. Raises DataError where one is unreadable."""
+    read: Callable[[npt.NDArray[np.int64]], Iterable[Image]] | None = None
+    """Reads the images at any rows, in several threads at once; null where the source is read from its first image on. Raises
+    DataError as `images` does."""
     groups: Callable[[str], npt.NDArray[Any]] | None = None
     """Given `data.group`, what names each image's group, (N,); null where the source knows of none. Raises DataError and
     UnsupportedRequest."""

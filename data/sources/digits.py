@@ -19,5 +19,5 @@ def load(request: Request) -> ImageSet:
     def one_by_one() -> Iterator[Image]:
         yield from images
 
-    train = Part(bunch.target.astype(np.int64), one_by_one)
+    train = Part(bunch.target.astype(np.int64), one_by_one, images.__getitem__)
     return ImageSet("digits", "digits", "CC BY 4.0", "multi-class", [str(n) for n in bunch.target_names], {"train": train}, [NOTE])

@@ -5,10 +5,11 @@ one class and `data.limit` gives a usable small set. Classes are train's folders
 """
 
 from collections.abc import Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
 from PIL import ImageOps
 
@@ -40,8 +41,9 @@ def load(request: Request) -> ImageSet:
     parts: dict[SplitName, Part] = {}
     for split, found in files.items():
         paths, labels = [file for file, _ in found], [label for _, label in found]
-        images = partial(_images, paths, request.image_size, channels, request.channels is not None)
-        parts[split] = Part(np.array(labels, np.int64), images, partial(from_names, _below_class(paths, root / split), paths))
+        images = _Files(paths, request.image_size, channels, request.channels is not None)
+        groups = partial(from_names, _below_class(paths, root / split), paths)
+        parts[split] = Part(np.array(labels, np.int64), images.__iter__, images.read, groups)
     task, names = lb.describe({split: part.labels for split, part in parts.items()}, names, str(root))
     return ImageSet(request.name, "folder", request.licence, task, names, parts)
 
@@ -78,20 +80,35 @@ def _below_class(files: list[Path], split: Path) -> list[str]:
     return ["/".join(file.relative_to(split).parts[1:]) for file in files]
 
 
-def _images(files: list[Path], size: int | None, channels: int, convert: bool) -> Iterator[Image]:
-    first: tuple[Path, Image] | None = None
-    for file in files:
+class _Files:
+    """The images of a split."""
+
+    def __init__(self, files: list[Path], size: int | None, channels: int, convert: bool) -> None:
+        self._files, self._size, self._channels, self._convert = files, size, channels, convert
+
+    def __iter__(self) -> Iterator[Image]:
+        return self.read(np.arange(len(self._files)))
+
+    def read(self, rows: npt.NDArray[np.int64]) -> Iterator[Image]:
+        for file in (self._files[row] for row in rows.tolist()):
+            image = self._read(file)
+            if image.shape != self._shape:
+                raise DataError(
+                    f"{file} is {image.shape[1]}x{image.shape[0]} pixels where {self._files[0]} is "
+                    f"{self._shape[1]}x{self._shape[0]}; set data.image_size to bring all to one"
+                )
+            yield image
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        return self._read(self._files[0]).shape
+
+    def _read(self, file: Path) -> Image:
         picture = _open(file)
-        if not convert and (picture.mode in GREY) != (channels == 1):
-            raise DataError(f"{file} is {picture.mode} where others are {'grey' if channels == 1 else 'colour'}; set data.channels")
-        image = to_array(fit_picture(picture, size, channels))
-        first = first or (file, image)
-        if image.shape != first[1].shape:
-            raise DataError(
-                f"{file} is {image.shape[1]}x{image.shape[0]} pixels where {first[0]} is "
-                f"{first[1].shape[1]}x{first[1].shape[0]}; set data.image_size to bring all to one"
-            )
-        yield image
+        if not self._convert and (picture.mode in GREY) != (self._channels == 1):
+            others = "grey" if self._channels == 1 else "colour"
+            raise DataError(f"{file} is {picture.mode} where others are {others}; set data.channels")
+        return to_array(fit_picture(picture, self._size, self._channels))
 
 
 def _channels(file: Path) -> int:

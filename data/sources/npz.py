@@ -51,7 +51,7 @@ def _part(path: Path, images: str, labels: str) -> Part:
     if label_head.shape[0] != head.shape[0]:
         raise DataError(f"{path}: {images} has {head.shape[0]} images and {labels} {label_head.shape[0]} labels; make them agree")
     found = lb.normalise(npy_stream.whole(path, labels), f"{path}: {labels}")
-    return Part(found, partial(_images, path, images), partial(_groups, path, len(found)))
+    return Part(found, partial(_images, path, images), groups=partial(_groups, path, len(found)))
 
 
 def _groups(path: Path, count: int, name: str) -> lb.Labels:

@@ -75,7 +75,7 @@ def _part(name: str, root: Path, split: SplitName) -> Part:
         raise DataError(f"{where} has {len(images)} images and {len(labels)} labels: its files in {root} are damaged")
     # (N, C, H, W) or (N, H, W) -> (N, H, W, C)
     images = images.transpose(0, 2, 3, 1) if images.ndim == 4 else images[..., None]
-    return Part(lb.normalise(labels, f"{where}: labels"), partial(_each, images))
+    return Part(lb.normalise(labels, f"{where}: labels"), partial(_each, images), images.__getitem__)
 
 
 def _each(images: Image) -> Iterator[Image]:

@@ -177,17 +177,12 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_written_npy_is_mapped_by_numpy(tmp_path):
     images = layout(9)["train_images"][..., None]
-    assert npy_stream.write(tmp_path / "i.npy", iter(images), 9) == (8, 8, 1)
+    assert npy_stream.write(tmp_path / "i.npy", iter([images[:5], images[5:]]), 9) == (8, 8, 1)
     mapped = np.load(tmp_path / "i.npy", mmap_mode="r", allow_pickle=False)
     assert isinstance(mapped, np.memmap)
     np.testing.assert_array_equal(mapped, images)
 
 
-def test_writing_images_of_two_shapes_is_refused(tmp_path):
-    with pytest.raises(DataError, match="image 1 is 8x9x1 where those before it are 8x8x1"):
-        npy_stream.write(tmp_path / "i.npy", [np.zeros((8, 8, 1), np.uint8), np.zeros((8, 9, 1), np.uint8)], 2)
-
-
 def test_writing_fewer_images_than_promised_is_refused(tmp_path):
     with pytest.raises(DataError, match="gave 1 images where it promised 2"):
-        npy_stream.write(tmp_path / "i.npy", [np.zeros((8, 8, 1), np.uint8)], 2)
+        npy_stream.write(tmp_path / "i.npy", [np.zeros((1, 8, 8, 1), np.uint8)], 2)

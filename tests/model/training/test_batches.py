@@ -14,6 +14,7 @@ from model.training.batches import SMALL, Batches, choose_workers
 from model.training.distributed import Processes
 from model.training.order import make_order
 from model.training.shares import Shares
+from tests.data.test_shards import written
 from tests.model.conftest import make_trainer
 from tests.model.training.test_trainer import StoppedError, same, stop_at
 
@@ -116,6 +117,16 @@ def test_a_training_on_shards_resumes_exactly_and_is_not_that_on_one_file(images
     plain = make_trainer(images, tmp_path / "plain", model={"prediction": "x0"})
     plain.run()
     assert not same(whole, plain)
+
+
+def test_shards_on_disk_give_the_same_training_as_their_stand_in(images: np.ndarray, tmp_path: Path) -> None:
+    stand_in = ShardedImagesDouble(images, 40)
+    on_disk = written(tmp_path / "shards", images, np.zeros(len(images), np.int64), each=40)
+    assert on_disk.shards == stand_in.shards
+    trainers = [make_trainer(of, tmp_path / str(i), shards=of.shards) for i, of in enumerate((stand_in, on_disk))]  # type: ignore[arg-type]
+    for trainer in trainers:
+        trainer.run()
+    assert same(*trainers)
 
 
 def test_what_goes_wrong_in_reading_comes_out_as_it_is() -> None:
