@@ -63,7 +63,7 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     _check_verdict(checked, data)
     opened = open_dataset(dataset)
     split = opened.split("train")
-    images, shards = split.images, getattr(split, "shards", None)
+    images, shards = split.images, split.shards
     if len(images) < train_settings.batch_size:
         raise DataError(
             f"{len(images)} training images in {dataset}, fewer than train.batch_size {train_settings.batch_size}: lower it"

@@ -14,13 +14,15 @@ CHUNK = 16
 """Places of a global batch that are drawn with one generator, always all of them."""
 
 
-def generator(seed: int, *what: str | int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator for this seed and purpose, for example `generator(seed, "noise", step)`.
-
-    Another kind of device gives other numbers, and so does, for many at a time, a GPU of another model.
-    """
+def seed_of(seed: int, *what: str | int) -> int:
+    """A seed for this purpose, for example `seed_of(seed, "noise", step)`, 63 bits."""
     words = hashlib.sha256("/".join(map(str, (seed, *what))).encode()).digest()
-    return torch.Generator(device).manual_seed(int.from_bytes(words[:8], "big") >> 1)
+    return int.from_bytes(words[:8], "big") >> 1
+
+
+def generator(seed: int, *what: str | int) -> torch.Generator:
+    """A CPU generator for this seed and purpose, for example `generator(seed, "noise", step)`."""
+    return torch.Generator().manual_seed(seed_of(seed, *what))
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Draws:
 
     They are drawn by whole chunks of CHUNK places: what a place gets depends on (seed, step, place) and the kind of device alone,
     neither on who computes it nor on how many there are, and nobody draws more than his own places and the rest of two chunks.
+    Of GPUs PyTorch promises equal numbers on one model alone.
     """
 
     seed: int
@@ -53,8 +56,9 @@ class Draws:
     ) -> Tensor:
         first, last = self.places.start // CHUNK, -(-self.places.stop // CHUNK)
         room = torch.empty((last - first) * CHUNK, *shape, dtype=dtype, device=self.device)
+        chosen = torch.Generator(self.device)
         for number, chunk in enumerate(torch.split(room, CHUNK), first):
-            fill(chunk, generator(self.seed, what, self.step, number, device=self.device))
+            fill(chunk, chosen.manual_seed(seed_of(self.seed, what, self.step, number)))
         return room[self.places.start - first * CHUNK : self.places.stop - first * CHUNK]
 
 

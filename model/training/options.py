@@ -18,7 +18,7 @@ class TrainConfig(Section):
     )
     workers: Annotated[Int, Field(ge=0)] | None = Field(
         None,
-        description="processes that read ahead for each one that trains; null = none on a CPU or for small images, else up to 4",
+        description="threads of a process that read images ahead; null = none on a CPU or for small images, else up to 4",
     )
     shuffle_shards: Int = Field(
         8, ge=1, description="of a dataset in shards: how many are open, over all processes, and shuffled together"

@@ -101,7 +101,7 @@ class Trainer:
         config = self.config
         order = make_order(config.seed, len(self.images), self.shards, config.batch_size, config.shuffle_shards)
         shares = Shares(self.images, order, self.processes.share(config.batch_size))
-        self.batches = Batches(shares, config.steps, self.device, choose_workers(config.workers, shares, self.device))
+        self.batches = Batches(shares, self.device, choose_workers(config.workers, shares, self.device))
 
     def run(self) -> None:
         """Train from the newest checkpoint to the last step.

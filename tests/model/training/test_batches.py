@@ -1,11 +1,7 @@
-"""Images of a step from one file or shards, by this process or workers; and that workers end, whatever happens."""
+"""Images of a step from one file or shards, when they are needed or by threads ahead; and that these end with the training."""
 
 import os
-import pickle
-import signal
-import subprocess
-import sys
-import time
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +10,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from model.errors import ConfigError, TrainingError
-from model.training import batches as batches_module
 from model.training.batches import SMALL, Batches, choose_workers
 from model.training.distributed import Processes
 from model.training.order import make_order
 from model.training.shares import Shares
+from tests.data.test_shards import written
 from tests.model.conftest import make_trainer
 from tests.model.training.test_trainer import StoppedError, same, stop_at
 
-ROOT = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 
 
@@ -46,7 +40,7 @@ class ShardedImagesDouble:
 
 
 class Failing(np.ndarray):
-    """Images that cannot be read, of which a worker has the same."""
+    """Images that cannot be read."""
 
     def __getitem__(self, index: Any) -> Any:
         raise OSError("the images went away")
@@ -65,7 +59,7 @@ def mapped(images: np.ndarray, tmp_path: Path) -> np.ndarray:
 
 
 def test_a_step_is_the_rows_of_its_order(mapped: np.ndarray) -> None:
-    batches = Batches(shares_of(mapped), 20, CPU)
+    batches = Batches(shares_of(mapped), CPU)
     for step in (0, 1, 7, 3):
         found = batches.take(step)
         assert found.dtype == torch.uint8
@@ -75,7 +69,7 @@ def test_a_step_is_the_rows_of_its_order(mapped: np.ndarray) -> None:
 def test_the_next_step_is_announced_to_the_system(mapped: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
     monkeypatch.setattr(os, "posix_fadvise", lambda file, offset, size, advice: told.append((offset - 128) // size))
-    batches = Batches(shares_of(mapped), 20, CPU)
+    batches = Batches(shares_of(mapped), CPU)
     assert mapped.offset == 128
     order = make_order(0, 300, None, 16, 8)
     batches.take(0)
@@ -88,14 +82,7 @@ def test_small_images_and_images_in_memory_are_not_announced(images: np.ndarray,
     monkeypatch.setattr(os, "posix_fadvise", lambda *told: pytest.fail("announced"))
     np.save(tmp_path / "small.npy", images)
     for quiet in (np.load(tmp_path / "small.npy", mmap_mode="r"), np.asarray(mapped).copy(), mapped[10:]):
-        Batches(shares_of(quiet), 20, CPU).take(0)
-
-
-def test_a_worker_is_handed_a_mapped_file_by_name(mapped: np.ndarray) -> None:
-    shares = shares_of(mapped)
-    packed = pickle.dumps(shares)
-    assert len(packed) < 5000 < mapped.nbytes
-    assert torch.equal(pickle.loads(packed)[3], shares[3])
+        Batches(shares_of(quiet), CPU).take(0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 8])
@@ -132,144 +119,66 @@ def test_a_training_on_shards_resumes_exactly_and_is_not_that_on_one_file(images
     assert not same(whole, plain)
 
 
+def test_shards_on_disk_give_the_same_training_as_their_stand_in(images: np.ndarray, tmp_path: Path) -> None:
+    stand_in = ShardedImagesDouble(images, 40)
+    on_disk = written(tmp_path / "shards", images, np.zeros(len(images), np.int64), each=40)
+    assert on_disk.shards == stand_in.shards
+    trainers = [make_trainer(of, tmp_path / str(i), shards=of.shards) for i, of in enumerate((stand_in, on_disk))]  # type: ignore[arg-type]
+    for trainer in trainers:
+        trainer.run()
+    assert same(*trainers)
+
+
 def test_what_goes_wrong_in_reading_comes_out_as_it_is() -> None:
     with pytest.raises(OSError, match=r"^the images went away$"):
-        Batches(shares_of(np.zeros((30, 8, 8, 1), np.uint8).view(Failing)), 20, CPU).take(0)
+        Batches(shares_of(np.zeros((30, 8, 8, 1), np.uint8).view(Failing)), CPU).take(0)
 
 
-@pytest.mark.slow
-def test_with_workers_a_training_is_the_same_and_resumes_exactly(images: np.ndarray, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stopped", [3, 7])
+def test_with_workers_a_training_is_the_same_and_resumes_exactly(images: np.ndarray, tmp_path: Path, stopped: int) -> None:
     plain = make_trainer(images, tmp_path / "plain", workers=0)
-    state = torch.get_rng_state()
     plain.run()
     with pytest.raises(StoppedError):
-        make_trainer(images, tmp_path / "work", stop_at(7), workers=2).run()
+        make_trainer(images, tmp_path / "work", stop_at(stopped), workers=2).run()
+    assert not reading()
     resumed = make_trainer(images, tmp_path / "work", workers=2)
     resumed.run()
     assert same(plain, resumed)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert not reading()
 
 
-def take_all(batches: Batches, steps: range) -> None:
-    for step in steps:
-        batches.take(step)
+def reading() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("images")]
 
 
-@pytest.mark.slow
-def test_workers_hand_out_steps_in_turn_again_after_a_jump_and_say_what_went_wrong(mapped: np.ndarray) -> None:
-    batches, plain = (Batches(shares_of(mapped), 20, CPU, workers) for workers in (2, 0))
-    try:
-        for step in (0, 1, 2, 9, 10, 3, 19):
-            assert torch.equal(batches.take(step), plain.take(step))
-        assert len(batches._processes) == 2
-        batches.take(4)
-        for worker in batches._processes:
-            os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(TrainingError, match=r"a process that reads images ended.*train\.workers") as caught:
-            take_all(batches, range(5, 20))
-        assert "\n" not in str(caught.value)
-    finally:
-        batches.close()
-    failing = Batches(shares_of(np.zeros((30, 8, 8, 1), np.uint8).view(Failing)), 20, CPU, 1)
+def test_workers_hand_out_steps_in_turn_again_after_a_jump_and_read_ahead(mapped: np.ndarray) -> None:
+    batches, plain = (Batches(shares_of(mapped), CPU, workers) for workers in (2, 0))
+    for step in (0, 1, 2, 9, 10, 3, 19):
+        assert torch.equal(batches.take(step), plain.take(step))
+        assert 0 < len(reading()) <= 2
+        assert len(batches._begun) == 4
+    batches.close()
+    assert not reading()
+    batches.close()
+
+
+def test_what_a_worker_cannot_read_is_said_where_the_step_is_taken(images: np.ndarray, tmp_path: Path) -> None:
+    trainer = make_trainer(images.view(Failing), tmp_path, workers=2)
     with pytest.raises(OSError, match=r"^the images went away$"):
-        failing.take(0)
-    processes = failing._processes
-    failing.close()
-    assert not any(process.is_alive() for process in processes)
+        trainer.run()
+    assert not reading()
 
 
-TRAINING = """
-import os, signal, sys, time
-import numpy as np, torch
-from pathlib import Path
-from tests.model.conftest import Hooks, small_model, train_config
-from model.training.trainer import Trainer
-
-def main():
-    came = []
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: came.append(number))
-    def each(trainer):
-        print(trainer.step, *(worker.pid for worker in trainer.batches._processes), flush=True)
-        time.sleep(0.05)
-        if sys.argv[1] == "error" and trainer.step == 3:
-            raise ZeroDivisionError
-    images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), np.uint8)
-    hooks = Hooks(each, stop=lambda: max(came, default=0))
-    config = train_config(steps=2000, workers=2)
-    Trainer(small_model(), config, images, Path(sys.argv[2]), torch.device("cpu"), [hooks]).run()
-
-if __name__ == "__main__":
-    main()
-"""
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM", "SIGKILL", "error"])
-def test_workers_end_with_the_training_however_it_ends(tmp_path: Path, end: str) -> None:
-    """A signal goes to the whole group, as a terminal and timeout send it: the step is ended all the same, and saved."""
-    (tmp_path / "training.py").write_text(TRAINING)
-    training = subprocess.Popen(
-        [sys.executable, tmp_path / "training.py", end, tmp_path / "work"],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-    )
-    assert training.stdout is not None
-    assert training.stderr is not None
-    words: list[str] = []
-    while not words or int(words[0]) < 3:
-        words = training.stdout.readline().split()
-        assert words, training.stderr.read()
-    workers = list(map(int, words[1:]))
-    assert len(workers) == 2
-    if end == "SIGKILL":
-        os.kill(training.pid, signal.SIGKILL)
-    elif end != "error":
-        os.killpg(training.pid, getattr(signal, end))
-    _, said = training.communicate(timeout=60)
-    if end in ("SIGINT", "SIGTERM"):
-        assert "which is saved: the same command goes on from there" in said
-        assert list((tmp_path / "work").glob("step-*"))
-    until = time.monotonic() + 20
-    while any(map(alive, workers)) and time.monotonic() < until:
-        time.sleep(0.1)
-    assert not any(map(alive, workers))
-
-
-def test_workers_are_chosen_by_device_size_cores_and_shared_memory(
-    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_are_chosen_by_device_size_and_cores(images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     cuda, large = torch.device("cuda"), np.broadcast_to(np.zeros(1, np.uint8), (1000, 224, 224, 3))
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(16), raising=False)
-    monkeypatch.setattr(batches_module, "SHARED_MEMORY", tmp_path)
-    monkeypatch.setattr(batches_module.shutil, "disk_usage", lambda path: Usage(2**30))
     of = shares_of(large, 128)
     assert of.bytes_a_step == 128 * 224 * 224 * 3 > SMALL
     assert choose_workers(None, of, cuda) == 4
     assert choose_workers(None, of, CPU) == 0
     assert choose_workers(None, shares_of(images), cuda) == 0
-    assert choose_workers(None, shares_of(large, 128, shards=[slice(0, 500), slice(500, 1000)]), cuda) == 1
     assert choose_workers(3, shares_of(images), CPU) == 3
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    sharded = shares_of(large, 128, shards=[slice(0, 500), slice(500, 1000)])
+    assert [choose_workers(asked, sharded, cuda) for asked in (None, 4, 0)] == [1, 1, 0]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "6")
     assert choose_workers(None, of, cuda) == 1  # two cores each
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    monkeypatch.setattr(batches_module.shutil, "disk_usage", lambda path: Usage(64 * 2**20))
-    assert choose_workers(None, of, cuda) == 1  # the 64 MiB of a container engine: one a step, and two ahead
-    with pytest.raises(ConfigError, match=r"train\.workers 4 need 165 MiB of shared memory, and .* has 64 free.*lower it"):
-        choose_workers(4, of, cuda)
-
-
-class Usage:
-    def __init__(self, free: int) -> None:
-        self.free = free
