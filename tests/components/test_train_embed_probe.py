@@ -298,6 +298,7 @@ def test_the_training_key_follows_what_the_weights_depend_on() -> None:
         return artifact.digest(train.run_configuration(dataset, *settings, on_cuda=on_cuda, compiled=compiled))
 
     free = {"device": "cpu", "checkpoint_every": 7, "checkpoint_minutes": 1.5, "keep_checkpoints": 9, "min_gap": 2.0}
+    free |= {"checkpoint_activations": True, "shard": "on"}
     assert key() == key(**free) == key(on_cuda=True) == key(deterministic=True)
     assert key() == key(compile="off") != key(compiled=True)
     best = {"keep": "best_probe", "probe_every": 5}
@@ -307,6 +308,7 @@ def test_the_training_key_follows_what_the_weights_depend_on() -> None:
     assert configuration["components/training/online_probe.py"] == code_digest(Path(str(online_probe.__file__)))
     assert {"model/dier.py", "model/training/trainer.py"} <= set(configuration)
     assert len({key(), key("other"), key(model={"pool": "flat"}), key(lr=1e-4), key(deterministic=True, on_cuda=True)}) == 5
+    assert len({key(precision=precision) for precision in ("float32", "tf32", "bf16")}) == 3
 
 
 def test_a_work_folder_of_another_training_is_refused(run: Path, tmp_path: Path) -> None:
