@@ -12,7 +12,8 @@ class Callback:
     """Hooks that do nothing unless they are overridden.
 
     The trainer calls each of its callbacks in their order. What a hook raises ends the training. Of several processes the first one
-    alone calls the `on_...` hooks, and the others wait for it; `stop_requested` is asked in all.
+    alone calls the `on_...` hooks, and the others wait for it and, where the average is in shards, give theirs when a hook asks the
+    trainer for it; `stop_requested` is asked in all, and may not.
     """
 
     def on_step(self, trainer: "Trainer") -> None:

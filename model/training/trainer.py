@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ..schedule import alpha_bars
 from .augment import vary
 from .batches import Batches, choose_workers
 from .callback import Callback
-from .checkpoint import BEST, PARTS, RunningCheckpoint, hold, load_optimizer, newest, optimizer_tensors
+from .checkpoint import BEST, PARTS, RunningCheckpoint, hold, newest
 from .curve import Point, Rates, Window
 from .distributed import Processes
 from .divergence import TRIVIAL_LOSS, check_finite, check_point
@@ -30,8 +30,9 @@ from .order import make_order
 from .precision import autocast, products
 from .run_configuration import RunConfiguration
 from .saver import Saver
-from .sharding import like, local, shard, whole
+from .sharding import local, shard
 from .shares import Shares
+from .state import TrainingState
 
 AGREE_STEPS, AGREE_S = 20, 2.0
 """Several processes agree on stopping once in so many steps, and more often where these take longer than so many seconds."""
@@ -86,6 +87,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=self.device.type in ("cpu", "cuda")
         )
+        self.state = TrainingState(self.model, self.ema, self.optimizer, self.processes.ask if self.sharded else None)
         self.weight = loss_weight(self.config.loss_weight, self.model_config.prediction, alpha_bars(self.model_config.schedule))
         if self.weight is not None:
             self.weight = self.weight.to(self.device)  # (NUM_TIMESTEPS,)
@@ -133,12 +135,12 @@ class Trainer:
                     self.window.clear()
                 if save:
                     self._saved_at = time.monotonic()
-                self.processes.wait_for_first(self._gather_too)
+                self.processes.wait_for_first(self.state.answer)
                 if stop:
                     break
             if self.sharded and self.processes.first:
                 self.ema_weights()  # while the others are there to give theirs
-            self.processes.wait_for_first(self._gather_too)
+            self.processes.wait_for_first(self.state.answer)
             self.processes.meet()
             if stop:
                 raise Stopped(f"stopped after step {self.step}, which is saved: the same command goes on from there", stop)
@@ -152,7 +154,7 @@ class Trainer:
         if not self.sharded:
             return dict(zip(names, self.ema, strict=True))
         if self._gathered is None or self._gathered[0] != self.step:
-            self._gathered = self.step, {name: tensor.to("cpu", copy=True) for name, tensor in self._whole("ema")}
+            self._gathered = self.step, {name: tensor.to("cpu", copy=True) for name, tensor in self.state.whole("ema")}
         return self._gathered[1]
 
     def ema_model(self, weights: Mapping[str, Tensor] | None = None) -> DiER:
@@ -197,7 +199,7 @@ class Trainer:
     def _after_step(self, *, log: bool, save: bool, end: bool) -> None:
         """What the first process does alone: callbacks, a point of the curve, a checkpoint.
 
-        Nothing in here may ask the others, but for their shards (`_whole`).
+        Nothing in here may ask the others, but for their shards (`TrainingState.whole`).
         """
         self.saver.check()
         with self.window.paused():
@@ -273,28 +275,11 @@ class Trainer:
         if self.window.steps:
             check_finite(self._point())
         state: dict[str, Any] = {"steps": self.config.steps, "curve": list(self.curve), "window": self.window.state()}
-        tensors = dict(self.saver.copy({part: self._whole(part) for part in PARTS}))
+        tensors = dict(self.saver.copy({part: self.state.whole(part) for part in PARTS}))
         if self.best is not None:
             tensors[BEST] = self.best.weights
             state[BEST] = {"step": self.best.step, "score": self.best.score}
         self.saver.save(RunningCheckpoint(self.step, tensors, state, self.run_configuration))
-
-    def _whole(self, part: str) -> Iterator[tuple[str, Tensor]]:
-        """A checkpoint's part by name, a whole tensor at a time. Sharded ones the first process asks for, and all gather them."""
-        if self.sharded:
-            self.processes.ask(part)
-        if part == "optimizer":
-            tensors = optimizer_tensors(self.optimizer)
-        else:
-            names = [name for name, _ in self.model.named_parameters()]
-            tensors = dict(zip(names, self.ema if part == "ema" else self.parameters, strict=True))
-        for name, tensor in tensors.items():
-            yield name, whole(tensor.detach())
-
-    def _gather_too(self, part: str) -> None:
-        """What the others do when the first process asks for a part."""
-        for _ in self._whole(part):
-            pass
 
     def _resume(self) -> None:
         """Put everything as it was at the newest whole checkpoint; the logs are cut back to it. The first process reads first."""
@@ -302,7 +287,7 @@ class Trainer:
             self.processes.wait_for_first()
         running = newest(self.work, self.run_configuration, self.config.keep_checkpoints, self._say)
         if running is not None:
-            self._load(running)
+            self.state.load(running)
             self.step, self.curve = running.step, running.state["curve"]
             if BEST in running.state:
                 self.best = Best(**running.state[BEST], weights=running.tensors[BEST])
@@ -318,19 +303,6 @@ class Trainer:
             )
         self._saved_at = self._agreed_at = time.monotonic()
         self._agreed, self._agree_at = self.step, self.step + 1
-
-    @torch.no_grad()
-    def _load(self, running: RunningCheckpoint) -> None:
-        """Weights, average and the optimizer's state; where they are sharded, this process's part of each tensor."""
-        weights, ema, optimizer = (running.tensors[part] for part in PARTS)
-        for (name, parameter), average in zip(self.model.named_parameters(), self.ema, strict=True):
-            parameter.copy_(like(weights[name], parameter))
-            average.copy_(like(ema[name], average))
-        at: dict[str, Tensor] = {}
-        for key, value in optimizer.items():  # `step` is a number, the moments are shaped as their parameter
-            parameter = self.parameters[int(key.split(".")[0])]
-            at[key] = like(value, parameter) if value.shape == parameter.shape else value.to(self.device)
-        load_optimizer(self.optimizer, at)
 
     def _say(self, message: str) -> None:
         for callback in self.callbacks:

@@ -313,6 +313,7 @@ def test_the_training_key_follows_what_the_weights_depend_on() -> None:
         return artifact.digest(train.run_configuration(dataset, *settings, on_cuda=on_cuda, compiled=compiled))
 
     free = {"device": "cpu", "checkpoint_every": 7, "checkpoint_minutes": 1.5, "keep_checkpoints": 9, "min_gap": 2.0, "workers": 3}
+    free |= {"checkpoint_activations": True, "shard": "on"}
     assert key() == key(**free) == key(deterministic=True) != key(on_cuda=True)  # whose generators give other numbers
     assert key() == key(compile="off") != key(compiled=True)
     best = {"keep": "best_probe", "probe_every": 5}
@@ -323,6 +324,7 @@ def test_the_training_key_follows_what_the_weights_depend_on() -> None:
     assert {"model/dier.py", "model/training/trainer.py"} <= set(configuration)
     keys = key(), key("other"), key(model={"pool": "flat"}), key(lr=1e-4), key(on_cuda=True), key(deterministic=True, on_cuda=True)
     assert len(set(keys)) == 6
+    assert len({key(precision=precision) for precision in ("float32", "tf32", "bf16")}) == 3
 
 
 @pytest.mark.parametrize(("local_rank", "checked"), [(None, True), ("0", True), ("1", False)])
