@@ -30,7 +30,7 @@ from model.training.deterministic import deterministic
 from model.training.distributed import first_on_node, joined, local_device
 from model.training.divergence import unused_encoder
 from model.training.run_configuration import code_digest, code_digests
-from model.training.sharding import choose_shard, device_memory, parameters
+from model.training.fsdp import choose_fsdp, device_memory, parameters
 from model.training.trainer import Trainer
 from model.weights import save_model
 
@@ -38,7 +38,7 @@ NOT_IN_KEY = {
     "device",
     "compile",
     "checkpoint_activations",
-    "shard",
+    "fsdp",
     "workers",
     "checkpoint_every",
     "checkpoint_minutes",
@@ -83,11 +83,11 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     settings = {"model": model_settings.record(), "train": train_settings.record()}
     folder = work / key[:16]
     with deterministic(train_settings.deterministic), joined(device) as processes:
-        sharded, held = choose_shard(train_settings.shard, processes.count, parameters(config), device_memory(device))
+        fsdp, held = choose_fsdp(train_settings.fsdp, processes.count, parameters(config), device_memory(device))
         with stop_signals() as came:
             callbacks: list[Callback] = [StopOnSignal(came)]
             trainer = Trainer(
-                config, train_settings, images, folder, device, callbacks, configuration, processes, compiled, sharded, shards
+                config, train_settings, images, folder, device, callbacks, configuration, processes, compiled, fsdp, shards
             )
             if not processes.first:  # of several processes one talks and writes
                 trainer.run()

@@ -170,7 +170,7 @@ class TrainSettings(TrainConfig):
         "auto",
         description="torch.compile of the blocks; auto = where a compiler is installed and the run is long enough to repay it",
     )
-    shard: Literal["auto", "on", "off"] = Field(
+    fsdp: Literal["auto", "on", "off"] = Field(
         "auto",
         description="weights, gradients, optimizer state and average in shards over the processes (FSDP2); auto = on GPUs of whose memory they would take more than a quarter",
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..dier import DiER
 from .checkpoint import PARTS, RunningCheckpoint, load_optimizer, optimizer_tensors
-from .sharding import like, whole
+from .fsdp import like, whole
 
 
 @dataclass(frozen=True)

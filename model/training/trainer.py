@@ -30,7 +30,7 @@ from .order import make_order
 from .precision import autocast, products
 from .run_configuration import RunConfiguration
 from .saver import Saver
-from .sharding import local, shard
+from .fsdp import local, shard
 from .shares import Shares
 from .state import TrainingState
 
@@ -57,8 +57,8 @@ class Trainer:
     ranges of images that lie in one file, where there are several.
 
     `run_configuration` is what the weights depend on, by name: a checkpoint of another one is refused. `compiled` says
-    whether the blocks are, which `model.training.compiling` decides; `sharded` whether each of several processes holds a shard of
-    the training's state or all of it, which `model.training.sharding` decides.
+    whether the blocks are, which `model.training.compiling` decides; `fsdp` whether each of several processes holds a shard of
+    the training's state or all of it, which `model.training.fsdp` decides.
     """
 
     model_config: ModelConfig
@@ -70,7 +70,7 @@ class Trainer:
     run_configuration: RunConfiguration = field(default_factory=dict)
     processes: Processes = field(default_factory=Processes)
     compiled: bool = False
-    sharded: bool = False
+    fsdp: bool = False
     shards: Sequence[slice] | None = None
 
     def __post_init__(self) -> None:
@@ -79,15 +79,15 @@ class Trainer:
             self.model.compile_blocks(varying_tokens=self.config.mask_ratio > 0)
         if self.config.checkpoint_activations:
             self.model.checkpoint_activations()
-        if self.sharded:
+        if self.fsdp:
             shard(self.model, self.processes.count, self.device, self.config.precision)
-        self.network = self.model if self.sharded else self.processes.wrap(self.model, self.device)
+        self.network = self.model if self.fsdp else self.processes.wrap(self.model, self.device)
         self.parameters = list(self.model.parameters())
         self.ema = [p.detach().clone() for p in self.parameters]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=self.config.lr, weight_decay=self.config.weight_decay, fused=self.device.type in ("cpu", "cuda")
         )
-        self.state = TrainingState(self.model, self.ema, self.optimizer, self.processes.ask if self.sharded else None)
+        self.state = TrainingState(self.model, self.ema, self.optimizer, self.processes.ask if self.fsdp else None)
         self.weight = loss_weight(self.config.loss_weight, self.model_config.prediction, alpha_bars(self.model_config.schedule))
         if self.weight is not None:
             self.weight = self.weight.to(self.device)  # (NUM_TIMESTEPS,)
@@ -138,7 +138,7 @@ class Trainer:
                 self.processes.wait_for_first(self.state.answer)
                 if stop:
                     break
-            if self.sharded and self.processes.first:
+            if self.fsdp and self.processes.first:
                 self.ema_weights()  # while the others are there to give theirs
             self.processes.wait_for_first(self.state.answer)
             self.processes.meet()
@@ -151,7 +151,7 @@ class Trainer:
         Sharded ones are gathered on the CPU, once a step, from the others, which wait for the first process then.
         """
         names = [name for name, _ in self.model.named_parameters()]
-        if not self.sharded:
+        if not self.fsdp:
             return dict(zip(names, self.ema, strict=True))
         if self._gathered is None or self._gathered[0] != self.step:
             self._gathered = self.step, {name: tensor.to("cpu", copy=True) for name, tensor in self.state.whole("ema")}
@@ -188,7 +188,7 @@ class Trainer:
         given = vary(self.config, self.model_config.tokens, self.step, share, x0)
         losses = self._backward(t=t, noise=noise, **given)  # (N,)
         norms = torch.stack([_gradient_norm(part) for part in (self.model.encoder, self.model.denoiser)])  # (2,)
-        if self.sharded:
+        if self.fsdp:
             norms = self.processes.total(norms.square()).sqrt()
         torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.grad_clip, norms.norm())
         self.optimizer.step()

@@ -313,7 +313,7 @@ def test_the_training_key_follows_what_the_weights_depend_on() -> None:
         return artifact.digest(train.run_configuration(dataset, *settings, on_cuda=on_cuda, compiled=compiled))
 
     free = {"device": "cpu", "checkpoint_every": 7, "checkpoint_minutes": 1.5, "keep_checkpoints": 9, "min_gap": 2.0, "workers": 3}
-    free |= {"checkpoint_activations": True, "shard": "on"}
+    free |= {"checkpoint_activations": True, "fsdp": "on"}
     assert key() == key(**free) == key(deterministic=True) != key(on_cuda=True)  # whose generators give other numbers
     assert key() == key(compile="off") != key(compiled=True)
     best = {"keep": "best_probe", "probe_every": 5}

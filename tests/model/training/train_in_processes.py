@@ -27,7 +27,7 @@ from model.errors import Stopped
 from model.images import to_tensor
 from model.training import distributed, trainer
 from model.training.distributed import Processes, joined
-from model.training.sharding import local
+from model.training.fsdp import local
 from model.training.trainer import Trainer
 from tests.model.conftest import Hooks, small_model, train_config
 
@@ -102,7 +102,7 @@ def make(folder: Path, asked: dict[str, Any], processes: Processes) -> Trainer:
         **varied | asked.get("changes", {}),
     )
     images = (load_digits().images[:300] * 255 / 16).round().astype(np.uint8)[..., None]
-    choices = {"compiled": asked.get("compiled", False), "sharded": asked.get("sharded", False)}
+    choices = {"compiled": asked.get("compiled", False), "fsdp": asked.get("sharded", False)}
     made = Dying(small_model(), config, images, folder / "work", torch.device("cpu"), [], processes=processes, **choices)
     made.die = asked.get("die")
     return made

@@ -22,7 +22,7 @@ SHARE = 0.25
 """Of a GPU's memory that these may take before they are sharded: activations grow with the batch and need the rest."""
 
 
-def choose_shard(wanted: str, processes: int, parameters: int, memory: int | None) -> tuple[bool, str]:
+def choose_fsdp(wanted: str, processes: int, parameters: int, memory: int | None) -> tuple[bool, str]:
     """auto | on | off to a decision and its reason; `memory` is the device's in bytes, None = a CPU's."""
     state = STATE_BYTES * parameters
     size = f"{state / 1e9:.3g} GB of weights, gradients and optimizer state"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model.dier import DiER
-from model.training.sharding import SHARE, STATE_BYTES, choose_shard, device_memory, parameters
+from model.training.fsdp import SHARE, STATE_BYTES, choose_fsdp, device_memory, parameters
 from tests.model.conftest import small_model
 from tests.model.training.test_distributed import codes, curve, harness
 
@@ -151,7 +151,7 @@ def test_a_wish_to_stop_is_granted_and_saved(runs: Path) -> None:
 def test_sharding_begins_where_the_state_is_a_quarter_of_a_gpu(
     wanted: str, processes: int, memory: float | None, expected: bool
 ) -> None:
-    sharded, line = choose_shard(wanted, processes, 900_000_000, None if memory is None else int(memory))
+    sharded, line = choose_fsdp(wanted, processes, 900_000_000, None if memory is None else int(memory))
     assert sharded is expected
     assert line.startswith("18 GB of weights, gradients and optimizer state are ")
     assert "\n" not in line
@@ -160,8 +160,8 @@ def test_sharding_begins_where_the_state_is_a_quarter_of_a_gpu(
 @pytest.mark.parametrize("memory", [1e6, 1e9])
 def test_the_size_from_which_on_is_a_parameter_sharp(memory: float) -> None:
     most = int(SHARE * memory / STATE_BYTES)
-    assert not choose_shard("auto", 2, most, int(memory))[0]
-    assert choose_shard("auto", 2, most + 1, int(memory))[0]
+    assert not choose_fsdp("auto", 2, most, int(memory))[0]
+    assert choose_fsdp("auto", 2, most + 1, int(memory))[0]
 
 
 def test_parameters_are_counted_without_a_model(images: np.ndarray) -> None:
