@@ -29,8 +29,8 @@ from model.training.curve import Point
 from model.training.deterministic import deterministic
 from model.training.distributed import first_on_node, joined, local_device
 from model.training.divergence import unused_encoder
-from model.training.run_configuration import code_digest, code_digests
 from model.training.fsdp import choose_fsdp, device_memory, parameters
+from model.training.run_configuration import code_digest, code_digests
 from model.training.trainer import Trainer
 from model.weights import save_model
 

@@ -25,12 +25,12 @@ from .checkpoint import BEST, PARTS, RunningCheckpoint, hold, newest
 from .curve import Point, Rates, Window
 from .distributed import Processes
 from .divergence import TRIVIAL_LOSS, check_finite, check_point
+from .fsdp import local, shard
 from .options import TrainConfig, ema_decay, learning_rate
 from .order import make_order
 from .precision import autocast, products
 from .run_configuration import RunConfiguration
 from .saver import Saver
-from .fsdp import local, shard
 from .shares import Shares
 from .state import TrainingState
 
