@@ -37,6 +37,20 @@ def test_losses_gradients_and_embeddings_are_near_each_other(modulation: str, po
     assert F.cosine_similarity(gradients, gradients_half, dim=0) > 0.995
 
 
+@pytest.mark.parametrize("pool", POOLS)
+def test_what_makes_and_what_takes_an_embedding_is_float32_under_autocast(pool: str, images: np.ndarray) -> None:
+    """Young embeddings differ by a hundredth of their size from image to image, which bf16 would round away."""
+    model, seen = DiER(small_model(pool=pool)), []
+    for layer in (model.encoder.head, model.denoiser.embedding):
+        layer.register_forward_hook(lambda _, given, out: seen.extend([given[0].dtype, out.dtype]))
+    x0, t = to_tensor(images[:4]), torch.arange(4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.encoder.blocks[0].mlp[0](torch.zeros(1, 32)).dtype == torch.bfloat16  # the rest is not
+        v = model.encoder(x0, t)
+        model.denoiser(x0, t, v)
+    assert [v.dtype, *seen] == 5 * [torch.float32]
+
+
 @pytest.mark.slow
 def test_a_model_read_in_bf16_serves_a_linear_probe_as_well() -> None:
     rows = parity.compare(parity.read(None, 5000), seed=0, steps=300, batch=32)
