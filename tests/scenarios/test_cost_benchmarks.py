@@ -110,28 +110,34 @@ def test_a_process_is_measured_with_its_children(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["plain", "shards", "s3"])
 def test_every_step_is_measured_once(digits: Path, tmp_path: Path, form: str) -> None:
-    steps = [step.name for step in STEPS] if form == "plain" else ["prepare", "validate"]
+    """All steps at one size in the plain form; the first two at another size too, by a command that goes on from there."""
     needed = {"shards": "shard_mb", "s3": "store"}.get(form, "path")
     if needed not in DataSettings.model_fields:
         pytest.skip(f"this version has no data.{needed}")
-    words = ["--images", *map(str, SIZES), "--form", form, "--steps", *steps, "--real", str(digits), "--out", "cost.jsonl"]
+    first = [step.name for step in STEPS] if form == "plain" else ["prepare", "validate"]
+    run(tmp_path, digits, form, SIZES[:1], first)
+    told = run(tmp_path, digits, form, SIZES, ["prepare", "validate"])
+    rows = [json.loads(line) for line in (tmp_path / "cost.jsonl").read_text().splitlines()]
+    expected = [(SIZES[0], step) for step in first] + [(SIZES[1], step) for step in ("prepare", "validate")]
+    assert [(row["images"], row["step"]) for row in rows] == expected, told
+    assert {row["step"] for row in rows if row["code"]} <= {"register"}, told  # its gate may refuse
+    assert all(row["cpu_seconds"] > 0.1 and row["memory"] > 20 * 2**20 for row in rows)
+    for row in (row for row in rows if row["step"] == "prepare"):
+        pixels, moved = 28 * 28 * 3 * row["images"], row["written"] + row.get("store_written", 0)
+        assert pixels / 2 < moved < 2 * pixels + 500_000
+    assert told.count("| prepare |") == len(SIZES) + 1
+    assert not list((tmp_path / ".work" / "cost").iterdir())
+
+
+def run(folder: Path, real: Path, form: str, sizes: list[int], steps: list[str]) -> str:
+    """The benchmark's output."""
+    words = ["--images", *map(str, sizes), "--form", form, "--steps", *steps, "--real", str(real), "--out", "cost.jsonl"]
     words += ["--set", "train.steps=20", "--set", "train.warmup_steps=5", "--set", "probe.max_iter=20"]
     command = [sys.executable, "-m", "benchmarks.cost", *words]
-    where = environment(tmp_path) | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=where, capture_output=True, text=True, check=False)
+    where = environment(folder) | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=where, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stdout[-2000:] + done.stderr[-2000:]  # 1: so small sizes are all noise
-    rows = [json.loads(line) for line in (tmp_path / "cost.jsonl").read_text().splitlines()]
-    assert [(row["images"], row["step"]) for row in rows] == [(size, step) for size in SIZES for step in steps], done.stdout
-    assert {row["step"]: row["code"] for row in rows if row["code"]}.keys() <= {"register"}, done.stdout  # its gate may refuse
-    assert all(row["cpu_seconds"] > 0.1 and row["memory"] > 20 * 2**20 for row in rows)
-    prepared = [row for row in rows if row["step"] == "prepare"]
-    pixels = [28 * 28 * 3 * size for size in SIZES]
-    for row, size in zip(prepared, pixels, strict=True):
-        moved = row["written"] + row.get("store_written", 0)
-        assert size / 2 < moved < 2 * size + 500_000  # shards are compressed, and S3's wait in temporary files
-    again = subprocess.run([*command, "--table"], cwd=tmp_path, env=where, capture_output=True, text=True, check=False)
-    assert again.stdout.count(f"| {steps[0]}") == len(SIZES) + 1
-    assert not list((tmp_path / ".work" / "cost").iterdir())
+    return done.stdout
 
 
 def test_the_settings_are_settings(tmp_path: Path) -> None:
