@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..images import Images
-from .order import Order
+from .order import Ints, Order
 
 ANNOUNCED = 2048
 """Bytes of an image from which on the system is told beforehand which ones a step reads (docs/performance.md)."""
@@ -28,6 +28,7 @@ class Shares:
         self._mapped = isinstance(images, np.memmap) and isinstance(images.base, mmap.mmap)  # a file, and all of it
         self._open: dict[int, Images] = {}  # by their first image
         self._announced = -1
+        self._known: tuple[int, Ints] | None = None
 
     @property
     def bytes_a_step(self) -> int:
@@ -51,12 +52,22 @@ class Shares:
             return
         self._announced = step
         images: Any = self._images
-        with open(images.filename, "rb") as file:
-            for row in self._order.rows(step, self._places).tolist():
-                os.posix_fadvise(file.fileno(), images.offset + row * size, size, os.POSIX_FADV_WILLNEED)
+        file = os.open(images.filename, os.O_RDONLY)
+        try:
+            for row in self._rows(step).tolist():
+                os.posix_fadvise(file, images.offset + row * size, size, os.POSIX_FADV_WILLNEED)
+        finally:
+            os.close(file)
+
+    def _rows(self, step: int) -> Ints:
+        """The images of a step, which is often asked for twice: when it is announced and when it is read."""
+        known = self._known
+        if known is None or known[0] != step:
+            self._known = known = (step, self._order.rows(step, self._places))
+        return known[1]
 
     def _read(self, step: int) -> Images:
-        rows, shards = self._order.rows(step, self._places), self._order.shards(step, self._places)
+        rows, shards = self._rows(step), self._order.shards(step, self._places)
         if shards is None:
             self.announce(step)
             return np.asarray(self._images[rows])

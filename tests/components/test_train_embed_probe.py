@@ -333,11 +333,11 @@ def test_the_dataset_is_hashed_by_the_first_process_of_a_node_alone(
 ) -> None:
     hashed: list[Path] = []
     check = artifact._check
-    monkeypatch.setattr(artifact, "_check", lambda path, manifest: (hashed.append(path), check(path, manifest)))
+    monkeypatch.setattr(artifact, "_check", lambda path, *more: (hashed.append(path), check(path, *more)))
     if local_rank is not None:
         monkeypatch.setenv("LOCAL_RANK", local_rank)
     with changed(run, tmp_path) as folder:
-        (folder / "train" / "images.npy").write_bytes(b"")
+        (folder / "train" / "images.npy").write_bytes(b"no array")
     with pytest.raises(DataError, match="cannot read"):
         train.run(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "model")
     assert (tmp_path / "dataset" in hashed[1:]) is checked  # the first time was for the verdict's stand-in
