@@ -20,7 +20,7 @@ from data.format import Dataset, open_dataset
 from model.config import SIZES, ModelConfig
 from model.device import keep_freed_memory, pick_device
 from model.errors import PermanentTrainingError
-from model.memory import in_words
+from model.memory import in_words, parameters
 from model.objective import choose_prediction, too_narrow
 from model.training import precision
 from model.training.callback import Callback
@@ -29,7 +29,7 @@ from model.training.curve import Point
 from model.training.deterministic import deterministic
 from model.training.distributed import first_on_node, joined, local_device
 from model.training.divergence import unused_encoder
-from model.training.fsdp import choose_fsdp, device_memory, parameters
+from model.training.fsdp import choose_fsdp, device_memory
 from model.training.run_configuration import code_digest, code_digests
 from model.training.trainer import Trainer
 from model.weights import save_model
@@ -97,7 +97,10 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
             say(f"train: {why}")
             at_once = min(train_settings.micro_batch or len(images), train_settings.batch_size // processes.count)
-            say(f"train: {in_words(config, train_settings.precision, at_once)}")
+            held_by = processes.count if fsdp else 1
+            recomputed = train_settings.checkpoint_activations
+            memory = in_words(config, train_settings.precision, at_once, checkpointing=recomputed, shards=held_by)
+            say(f"train: {memory}")
             if narrow := too_narrow(config):
                 say(f"train: WARNING: {narrow}")
             if processes.count > 1:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import mmap
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -58,6 +59,15 @@ class Split:
     def shards(self) -> tuple[slice, ...]:
         """Successive ranges of images that lie in one file: whoever works in blocks inside them reads each file once."""
         return getattr(self.images, "shards", (slice(0, len(self)),))
+
+    def release(self) -> None:
+        """Give the pages of mapped images back to the system, which reads them again where they are asked for.
+
+        Until then they count as this process's memory: whoever goes through a large split says so from time to time.
+        """
+        mapped = getattr(self.images, "_mmap", None)  # of a numpy.memmap
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)

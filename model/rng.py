@@ -1,7 +1,7 @@
 """Randomness as a function of what it is for, not of a generator's history: so that a resumed run draws the same numbers."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,6 +12,8 @@ from torch import Tensor
 
 CHUNK = 16
 """Places of a global batch that are drawn with one generator, always all of them."""
+SAMPLE_SHARDS = 8
+"""Shards that a few images are taken from where there are many."""
 
 
 def seed_of(seed: int, *what: str | int) -> int:
@@ -77,6 +79,15 @@ def sample(seed: int, count: int, limit: int) -> npt.NDArray[np.int64]:
     """Indices of `limit` of `count` things at random, ascending; all where there are no more."""
     chosen: npt.NDArray[np.int64] = torch.randperm(count, generator=generator(seed, "sample"))[:limit].sort().values.numpy()
     return chosen
+
+
+def sample_rows(seed: int, count: int, shards: Sequence[slice] | None, limit: int) -> npt.NDArray[np.int64]:
+    """Indices of `limit` of `count` images at random, ascending; of many shards, each of which is read whole, in SAMPLE_SHARDS only."""
+    if not shards or len(shards) <= SAMPLE_SHARDS:
+        return sample(seed, count, limit)
+    chosen = [shards[i] for i in sample(seed, len(shards), SAMPLE_SHARDS)]
+    rows = np.concatenate([np.arange(shard.start, shard.stop) for shard in chosen])
+    return rows[sample(seed, len(rows), limit)]
 
 
 def derangement(seed: int, count: int) -> torch.Tensor:

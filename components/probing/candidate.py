@@ -1,6 +1,5 @@
 """What is probed: a candidate's features, in pieces; and what one pass over the images gives to several candidates."""
 
-import mmap
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from math import prod
@@ -70,15 +69,8 @@ def images_of(split: Split, rows: Ints | None, size: int) -> Iterator[tuple[Ints
             yield some, split.images[slice(some[0], some[-1] + 1) if successive else some]
             held += image * int(some[-1] - some[0] + 1)
             if held > HELD_BYTES:
-                _release(split)
+                split.release()
                 held = 0
-
-
-def _release(split: Split) -> None:
-    """Give the pages of a mapped file back to the system: they count as this process's memory, and are not asked for again."""
-    mapped = split.images.base if isinstance(split.images, np.memmap) else None
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass

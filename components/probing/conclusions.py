@@ -93,7 +93,7 @@ def warnings(best: Mapping[str, Scored], metric: str, guess: float) -> list[str]
     if rivals and dier < min(rivals.values()):
         found.append(
             "Poor at every t: on val no timestep reaches raw pixels or the untrained encoder; the encoder is too small, unused or "
-            "undertrained: try model.pool flat, a larger model.embed_dim or model.size, or more train.steps."
+            "undertrained: try model.pool grid or flat, a larger model.embed_dim or model.size, or more train.steps."
         )
     if dier < guess + 0.02:
         found.append("Near chance at every t: the encoder looks collapsed; lower train.lr and train again.")

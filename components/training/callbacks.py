@@ -9,6 +9,7 @@ from components.common.progress import say, track
 from components.tracking.live import LiveLog
 from model.errors import PermanentTrainingError
 from model.features import GAP_IMAGES, shuffled_gap
+from model.rng import sample_rows
 from model.training.callback import Callback
 from model.training.curve import Point
 from model.training.divergence import encoder_faded, encoder_is_dead, unused_encoder
@@ -79,4 +80,5 @@ def gap_in_training(
     """What shuffling v_t costs at GAP_TIMESTEPS (the last of each `every`) on training images; of the average by default."""
     timesteps = GAP_TIMESTEPS[every - 1 :: every]
     ema = trainer.ema_model(weights)
-    return shuffled_gap(ema, trainer.images, timesteps, seed=trainer.config.seed, limit=images, device=trainer.device)
+    chosen = trainer.images[sample_rows(trainer.config.seed, len(trainer.images), trainer.shards, images)]
+    return shuffled_gap(ema, chosen, timesteps, seed=trainer.config.seed, limit=images, device=trainer.device)

@@ -1,6 +1,5 @@
 """A split's images a block at a time: each inside one shard, and no more of a mapped file held than was lately read."""
 
-import mmap
 from collections.abc import Iterator
 from math import prod
 
@@ -19,17 +18,10 @@ def blocks_in(split: Split, count: int) -> Iterator[slice]:
             yield block
             held += image * (block.stop - block.start)
             if held > HELD_BYTES:
-                release(split)
+                split.release()
                 held = 0
 
 
 def at_once(split: Split, size: int) -> int:
     """How many images hold about `size` bytes of pixels; at least one."""
     return max(1, size // max(1, prod(split.images.shape[1:])))
-
-
-def release(split: Split) -> None:
-    """Give the pages of a mapped file back to the system, which reads them again where they are asked for."""
-    mapped = getattr(split.images, "_mmap", None)  # of a numpy.memmap
-    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)

@@ -23,7 +23,7 @@ from data.format import Split
 from data.groups import Groups, connected
 from data.npy_stream import Rows
 from data.quality.alignment import SIDE, Floats, Ints, distances, grey, is_small, shrunk
-from data.quality.blocks import HELD_BYTES, blocks_in, release
+from data.quality.blocks import HELD_BYTES, blocks_in
 from data.quality.candidates import CANDIDATES, Candidates, candidates
 from data.quality.descriptors import descriptors, descriptors_of
 
@@ -112,7 +112,7 @@ class References:
         if self._held > HELD_BYTES // PAGES:
             self._held = 0
             for split in self.splits:
-                release(split)
+                split.release()
         for split, (start, end) in zip(self.splits, pairwise(self._starts), strict=True):
             here = (index >= start) & (index < end)
             images[here] = split.images[index[here] - start]

@@ -13,7 +13,6 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from ..config import ModelConfig
 from ..dier import DiER
 
 STATE_BYTES = 20
@@ -32,12 +31,6 @@ def choose_fsdp(wanted: str, processes: int, parameters: int, memory: int | None
         return True, f"{size} are sharded over {processes} processes"
     room = "of a CPU" if memory is None else f"under {SHARE:.0%} of the GPU's {memory / 1e9:.3g} GB"
     return False, f"{size} are in each process: {room}"
-
-
-def parameters(config: ModelConfig) -> int:
-    """Of a model, which is not built for that."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in DiER(config).parameters())
 
 
 def device_memory(device: torch.device) -> int | None:

@@ -16,7 +16,7 @@ from ..dier import DiER
 from ..errors import CheckpointError, Stopped
 from ..images import Images, scaled, to_tensor
 from ..objective import loss_weight, trivial_loss
-from ..rng import Draws
+from ..rng import SAMPLE_SHARDS, Draws
 from ..schedule import alpha_bars
 from .augment import vary
 from .batches import Batches, choose_workers
@@ -38,7 +38,7 @@ AGREE_STEPS, AGREE_S = 20, 2.0
 """Several processes agree on stopping once in so many steps, and more often where these take longer than so many seconds."""
 SAVING_SHARE = 0.02
 """Of its time a training spends at most so much on checkpoints by the clock: large ones on a slow disk are further apart."""
-SAMPLE, SAMPLE_SHARDS = 256, 8
+SAMPLE = 256
 """Images, evenly spaced over all or over so many shards, whose variance says what a trivial guess costs."""
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model import rng
-from model.rng import CHUNK, Draws, derangement, generator, sample, sample_order
+from model.rng import CHUNK, SAMPLE_SHARDS, Draws, derangement, generator, sample, sample_order, sample_rows
 from model.training.distributed import Processes
 
 
@@ -69,3 +69,13 @@ def test_a_sample_is_ascending_without_repetition_and_nobody_is_its_own_partner(
     partner = derangement(seed, count).numpy()
     assert sorted(partner) == list(range(count))
     assert not (partner == np.arange(count)).any()
+
+
+def test_a_few_images_of_many_shards_are_taken_from_eight_of_them() -> None:
+    shards = [slice(start, start + 10) for start in range(0, 1000, 10)]
+    chosen = sample_rows(0, 1000, shards, 50)
+    assert len(chosen) == len(set(chosen.tolist())) == 50
+    assert (np.diff(chosen) > 0).all()
+    assert len(set((chosen // 10).tolist())) == SAMPLE_SHARDS
+    for few in (None, shards[:1], shards[:SAMPLE_SHARDS]):  # all are read anyway
+        np.testing.assert_array_equal(sample_rows(0, 80, few, 20), sample(0, 80, 20))

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from model.dier import DiER
-from model.training.fsdp import SHARE, STATE_BYTES, choose_fsdp, device_memory, parameters
+from model.memory import parameters
+from model.training.fsdp import SHARE, STATE_BYTES, choose_fsdp, device_memory
 from tests.model.conftest import small_model
 from tests.model.training.test_distributed import codes, curve, harness
 
