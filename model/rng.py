@@ -82,7 +82,10 @@ def sample(seed: int, count: int, limit: int) -> npt.NDArray[np.int64]:
 
 
 def sample_rows(seed: int, count: int, shards: Sequence[slice] | None, limit: int) -> npt.NDArray[np.int64]:
-    """Indices of `limit` of `count` images at random, ascending; of many shards, each of which is read whole, in SAMPLE_SHARDS only."""
+    """Indices of `limit` of `count` images at random, ascending.
+
+    Of many shards they are from SAMPLE_SHARDS only, as each is read whole.
+    """
     if not shards or len(shards) <= SAMPLE_SHARDS:
         return sample(seed, count, limit)
     chosen = [shards[i] for i in sample(seed, len(shards), SAMPLE_SHARDS)]
