@@ -23,6 +23,7 @@ def changed(vectors, by=0.01):
     return near / np.linalg.norm(near, axis=1, keepdims=True)
 
 
+@pytest.mark.slow
 def test_small_sets_are_asked_in_full_without_the_library():
     assert isinstance(candidates(described(100)), Exact)
     code = (
@@ -39,6 +40,7 @@ def test_sets_above_the_limit_get_an_index(monkeypatch):
     assert candidates(described(1001)).indexed is True
 
 
+@pytest.mark.slow
 def test_the_index_finds_what_asking_each_finds():
     references = described(20_000)
     picked = np.arange(0, 20_000, 40)
@@ -50,6 +52,7 @@ def test_the_index_finds_what_asking_each_finds():
     assert (np.diff(found, axis=1) > 0).all()
 
 
+@pytest.mark.slow
 def test_any_number_of_threads_gives_the_same_candidates():
     references = described(6000)
     queries, results = changed(references, 0.05), []

@@ -168,6 +168,7 @@ def test_shards_give_the_same_pairs_and_are_read_seldom(photos, search):
     assert sharded_train.reads <= len(sharded_train.shards) * (1 + len(sharded_test.shards))
 
 
+@pytest.mark.slow
 def test_an_index_changes_no_group_and_no_split(photos, monkeypatch):
     versions = np.concatenate([np.ascontiguousarray(change(photos[::3])) for change in CHANGES.values()])
     train, val, test = split_of("train", photos[:200]), split_of("val", photos[200:]), split_of("test", versions)
