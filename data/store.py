@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from data.errors import DataError
+from data.errors import DataError, StoreUnavailable
 
 S3 = re.compile(r"s3://(?P<path>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/?#\s]+)*)/?")
 """No user, password or query: a key in an address would end in dataset.json and in messages."""
@@ -22,19 +22,22 @@ CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
 class Store(Protocol):
-    """Files by name, each written whole or not at all."""
+    """Files by name, each written whole or not at all.
+
+    Raises DataError where the store says no, and StoreUnavailable where another try may help.
+    """
 
     def place(self, name: str) -> str:
         """What a person calls the file `name`: a path, or an address."""
 
     def size(self, name: str) -> int | None:
-        """Bytes of the file `name`; None where there is none. Raises DataError where the store cannot be asked."""
+        """Bytes of the file `name`; None where there is none. Raises where the store cannot be asked."""
 
     def read(self, name: str) -> Any:
-        """The file's content, an Arrow buffer. Raises DataError, in one line, where it is missing or cannot be read."""
+        """The file's content, an Arrow buffer. Raises where it is missing or cannot be read."""
 
     def write(self, name: str, content: Any) -> None:
-        """Write an Arrow buffer. Whoever reads meanwhile finds what was there before, or all of it. Raises DataError."""
+        """Write an Arrow buffer. Whoever reads meanwhile finds what was there before, or all of it. Raises where it cannot."""
 
 
 def open_store(where: str) -> Store:
@@ -88,15 +91,18 @@ class Folder:
         """Write it beside and rename it."""
         final = self._path / name
         beside = final.with_name(f".{final.name}.partial-{uuid.uuid4().hex}")
-        final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(final)
-        finally:
-            beside.unlink(missing_ok=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with beside.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                beside.replace(final)
+            finally:
+                beside.unlink(missing_ok=True)
+        except OSError as error:
+            raise _trouble("write", self.place(name), error) from error
 
 
 class Bucket:
@@ -153,23 +159,24 @@ def _s3() -> Any:
 os.register_at_fork(after_in_child=_s3.cache_clear)
 
 
-def _trouble(doing: str, place: str, error: OSError) -> DataError:
-    """What Arrow or the system said, in one line, and the cure that fits."""
+def _trouble(doing: str, place: str, error: OSError) -> DataError | StoreUnavailable:
+    """What Arrow or the system said, in one line, and the cure that fits; what says no will say no again."""
     what = " ".join((error.strerror or str(error)).split())
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and doing == "read":
         where = "that the store is the one that prepare wrote to, and is mounted"
         return DataError(f"no shard at {place}: see {where}, or prepare the data again")
+    kind: type[DataError | StoreUnavailable] = StoreUnavailable
     if not place.startswith("s3://"):
-        cure = "see to the disk"
+        cure = "see to the disk, and that this user may use the folder"
     elif re.search(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|UNRECOGNIZED_CLIENT|EXPIRED|HTTP status (401|403)", what, re.I):
-        cure = f"set {CREDENTIALS}, to a key that may {doing} there"
+        kind, cure = DataError, f"set {CREDENTIALS}, to a key that may {doing} there"
     elif "NETWORK_CONNECTION" in what or "REQUEST_TIMEOUT" in what:
         cure = f"see that AWS_ENDPOINT_URL ({_endpoint()}) is the store's address and can be reached"
     elif "NO_SUCH_BUCKET" in what:
-        cure = "make the bucket, or mend data.store"
+        kind, cure = DataError, "make the bucket, or mend data.store"
     else:
         cure = f"see to the store, {CREDENTIALS}, and AWS_ENDPOINT_URL ({_endpoint()})"
-    return DataError(f"cannot {doing} {place} ({what}); {cure}")
+    return kind(f"cannot {doing} {place} ({what}); {cure}")
 
 
 def _endpoint() -> str:
