@@ -2,7 +2,7 @@
 
 What a step reads is a function of the step, so it makes no difference who reads it and when. Threads do, for reading is copying:
 it holds Python's lock for next to nothing, while from a worker process each image is copied once more, through shared memory
-(docs/performance.md compares them). Images stay uint8 until they are on the device, for which on CUDA they are pinned and copied
+(docs/scale.md compares them). Images stay uint8 until they are on the device, for which on CUDA they are pinned and copied
 without waiting.
 """
 
