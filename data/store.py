@@ -10,6 +10,7 @@ import re
 import uuid
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Protocol
 
 from data.errors import DataError, StoreUnavailable
@@ -32,6 +33,9 @@ class Store(Protocol):
 
     def size(self, name: str) -> int | None:
         """Bytes of the file `name`; None where there is none. Raises where the store cannot be asked."""
+
+    def check(self) -> None:
+        """See whether it can be written, as far as that shows without a trace. Raises where it cannot."""
 
     def read(self, name: str) -> Any:
         """The file's content, an Arrow buffer. Raises where it is missing or cannot be read."""
@@ -67,6 +71,15 @@ class Folder:
     def place(self, name: str) -> str:
         """What a person calls it."""
         return str(self._path / name)
+
+    def check(self) -> None:
+        """Make it, and write a file that has no name."""
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self._path) as file:
+                file.write(b"0")
+        except OSError as error:
+            raise _trouble("write", str(self._path), error) from error
 
     def size(self, name: str) -> int | None:
         """Its bytes; None where there is none."""
@@ -114,6 +127,10 @@ class Bucket:
     def place(self, name: str) -> str:
         """What a person calls it."""
         return f"s3://{self._path}/{name}"
+
+    def check(self) -> None:
+        """Ask it for what is not there, which takes an address and keys that are right."""
+        self.size("none")
 
     def size(self, name: str) -> int | None:
         """Its bytes; None where there is none."""

@@ -97,7 +97,7 @@ def test_missing_or_wrong_credentials_say_what_to_set_and_no_secret(refusing, mo
     for name, value in keys.items():
         monkeypatch.setenv(name, value)
     store = open_store("s3://dier/set")
-    for act in (lambda: store.read("x"), lambda: store.size("x"), lambda: store.write("x", pa.py_buffer(b"x"))):
+    for act in (store.check, lambda: store.read("x"), lambda: store.size("x"), lambda: store.write("x", pa.py_buffer(b"x"))):
         with pytest.raises(DataError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE") as caught:
             act()
         check_message(caught.value)
@@ -124,6 +124,15 @@ def test_a_disk_that_fails_is_named_and_another_try_may_help(tmp_path, monkeypat
     check_message(caught.value)
     assert exit_code(caught.value) == 1  # 3 would be remembered as what no retry can cure
     assert os.listdir(tmp_path) == []
+
+
+def test_a_store_is_checked_without_a_trace(s3_store, tmp_path):
+    for where in (s3_store, str(tmp_path / "new")):
+        open_store(where).check()
+    assert os.listdir(tmp_path / "new") == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreUnavailable, match=r"cannot write .*/file/set .*; see to the disk"):
+        open_store(str(tmp_path / "file" / "set")).check()
 
 
 @pytest.mark.parametrize(
