@@ -60,7 +60,7 @@ class Batches:
         return found.pin_memory() if self._device.type == "cuda" else found
 
     def _set_device(self) -> None:
-        if self._device.type == "cuda":
+        if self._device.type == "cuda" and self._device.index is not None:  # without one it is the first, as in any thread
             torch.cuda.set_device(self._device)  # a thread's own; pinning would else open the first GPU
 
 
