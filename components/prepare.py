@@ -30,9 +30,16 @@ SEARCHED = 1_000_000
 
 
 def run(data_settings: DataSettings, out: Path) -> None:
-    """Write the dataset artifact. Raises DataError for unusable data, SettingsError for what the source does not have."""
+    """Write the dataset artifact.
+
+    Raises DataError for unusable data, SettingsError for what the source does not have, and what a store of shards says
+    (StoreUnavailable, DataError) before anything is read.
+    """
+    store = open_store(data_settings.store) if data_settings.store is not None else None
+    if store is not None:
+        store.check()  # before the images are read, which may take an hour
     try:
-        _write(_load(data_settings), data_settings, out)
+        _write(_load(data_settings), data_settings, store, out)
     except UnsupportedRequest as error:
         raise SettingsError(str(error)) from error
 
@@ -44,8 +51,7 @@ def _load(settings: DataSettings) -> sources.ImageSet:
     return sources.load(settings.source, sources.Request(name, path, settings.image_size, settings.channels, settings.licence))
 
 
-def _write(found: sources.ImageSet, settings: DataSettings, out: Path) -> None:
-    store = open_store(settings.store) if settings.store is not None else None
+def _write(found: sources.ImageSet, settings: DataSettings, store: Store | None, out: Path) -> None:
     known: dict[str, str] = {}
     with artifact.create(out, "dataset", {}, known) as folder:
         parts, notes = dict(found.parts), []

@@ -8,5 +8,12 @@ class DataError(Exception):
     """
 
 
+class StoreUnavailable(Exception):
+    """A store of shards did not answer, or a disk failed: trying again may help, so this is no DataError (exit code 1).
+
+    The message is one line, as of DataError.
+    """
+
+
 class UnsupportedRequest(DataError):
     """The settings ask for what a source cannot give (a set that it does not know, say): mend the settings, not the data."""

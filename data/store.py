@@ -10,9 +10,10 @@ import re
 import uuid
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Protocol
 
-from data.errors import DataError
+from data.errors import DataError, StoreUnavailable
 
 S3 = re.compile(r"s3://(?P<path>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^/?#\s]+)*)/?")
 """No user, password or query: a key in an address would end in dataset.json and in messages."""
@@ -22,19 +23,25 @@ CREDENTIALS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
 
 
 class Store(Protocol):
-    """Files by name, each written whole or not at all."""
+    """Files by name, each written whole or not at all.
+
+    Raises DataError where the store says no, and StoreUnavailable where another try may help.
+    """
 
     def place(self, name: str) -> str:
         """What a person calls the file `name`: a path, or an address."""
 
     def size(self, name: str) -> int | None:
-        """Bytes of the file `name`; None where there is none. Raises DataError where the store cannot be asked."""
+        """Bytes of the file `name`; None where there is none. Raises where the store cannot be asked."""
+
+    def check(self) -> None:
+        """See whether it can be written, as far as that shows without a trace. Raises where it cannot."""
 
     def read(self, name: str) -> Any:
-        """The file's content, an Arrow buffer. Raises DataError, in one line, where it is missing or cannot be read."""
+        """The file's content, an Arrow buffer. Raises where it is missing or cannot be read."""
 
     def write(self, name: str, content: Any) -> None:
-        """Write an Arrow buffer. Whoever reads meanwhile finds what was there before, or all of it. Raises DataError."""
+        """Write an Arrow buffer. Whoever reads meanwhile finds what was there before, or all of it. Raises where it cannot."""
 
 
 def open_store(where: str) -> Store:
@@ -65,6 +72,15 @@ class Folder:
         """What a person calls it."""
         return str(self._path / name)
 
+    def check(self) -> None:
+        """Make it, and write a file that has no name."""
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self._path) as file:
+                file.write(b"0")
+        except OSError as error:
+            raise _trouble("write", str(self._path), error) from error
+
     def size(self, name: str) -> int | None:
         """Its bytes; None where there is none."""
         try:
@@ -88,15 +104,18 @@ class Folder:
         """Write it beside and rename it."""
         final = self._path / name
         beside = final.with_name(f".{final.name}.partial-{uuid.uuid4().hex}")
-        final.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(final)
-        finally:
-            beside.unlink(missing_ok=True)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with beside.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                beside.replace(final)
+            finally:
+                beside.unlink(missing_ok=True)
+        except OSError as error:
+            raise _trouble("write", self.place(name), error) from error
 
 
 class Bucket:
@@ -108,6 +127,10 @@ class Bucket:
     def place(self, name: str) -> str:
         """What a person calls it."""
         return f"s3://{self._path}/{name}"
+
+    def check(self) -> None:
+        """Ask it for what is not there, which takes an address and keys that are right."""
+        self.size("none")
 
     def size(self, name: str) -> int | None:
         """Its bytes; None where there is none."""
@@ -153,23 +176,24 @@ def _s3() -> Any:
 os.register_at_fork(after_in_child=_s3.cache_clear)
 
 
-def _trouble(doing: str, place: str, error: OSError) -> DataError:
-    """What Arrow or the system said, in one line, and the cure that fits."""
+def _trouble(doing: str, place: str, error: OSError) -> DataError | StoreUnavailable:
+    """What Arrow or the system said, in one line, and the cure that fits; what says no will say no again."""
     what = " ".join((error.strerror or str(error)).split())
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and doing == "read":
         where = "that the store is the one that prepare wrote to, and is mounted"
         return DataError(f"no shard at {place}: see {where}, or prepare the data again")
+    kind: type[DataError | StoreUnavailable] = StoreUnavailable
     if not place.startswith("s3://"):
-        cure = "see to the disk"
+        cure = "see to the disk, and that this user may use the folder"
     elif re.search(r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE|UNRECOGNIZED_CLIENT|EXPIRED|HTTP status (401|403)", what, re.I):
-        cure = f"set {CREDENTIALS}, to a key that may {doing} there"
+        kind, cure = DataError, f"set {CREDENTIALS}, to a key that may {doing} there"
     elif "NETWORK_CONNECTION" in what or "REQUEST_TIMEOUT" in what:
         cure = f"see that AWS_ENDPOINT_URL ({_endpoint()}) is the store's address and can be reached"
     elif "NO_SUCH_BUCKET" in what:
-        cure = "make the bucket, or mend data.store"
+        kind, cure = DataError, "make the bucket, or mend data.store"
     else:
         cure = f"see to the store, {CREDENTIALS}, and AWS_ENDPOINT_URL ({_endpoint()})"
-    return DataError(f"cannot {doing} {place} ({what}); {cure}")
+    return kind(f"cannot {doing} {place} ({what}); {cure}")
 
 
 def _endpoint() -> str:

@@ -81,14 +81,16 @@ def sample(seed: int, count: int, limit: int) -> npt.NDArray[np.int64]:
     return chosen
 
 
-def sample_rows(seed: int, count: int, shards: Sequence[slice] | None, limit: int) -> npt.NDArray[np.int64]:
+def sample_rows(
+    seed: int, count: int, shards: Sequence[slice] | None, limit: int, most: int = SAMPLE_SHARDS
+) -> npt.NDArray[np.int64]:
     """Indices of `limit` of `count` images at random, ascending.
 
-    Of many shards they are from SAMPLE_SHARDS only, as each is read whole.
+    Where there are more than `most` shards they are from so many only, as each is read whole.
     """
-    if not shards or len(shards) <= SAMPLE_SHARDS:
+    if not shards or len(shards) <= most:
         return sample(seed, count, limit)
-    chosen = [shards[i] for i in sample(seed, len(shards), SAMPLE_SHARDS)]
+    chosen = [shards[i] for i in sample(seed, len(shards), most)]
     rows = np.concatenate([np.arange(shard.start, shard.stop) for shard in chosen])
     return rows[sample(seed, len(rows), limit)]
 

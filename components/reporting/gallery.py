@@ -69,12 +69,13 @@ def classes(inputs: Inputs) -> list[ClassRow]:
     per_split = {split.name: _class_counts(split, len(info.class_names)) for split in splits}
     listed = info.class_names[:MOST_CLASSES]
     each = min(12, max(3, SAMPLE_TILES // max(len(listed), 1)))
+    members = [np.flatnonzero(_belongs(train, number)) for number in range(len(listed))]
+    chosen = [rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(int)] if len(rows) else rows for rows in members]
+    images = iter(train.images[np.concatenate([*chosen, np.empty(0, np.int64)])])  # at once: a shard is read once for all of them
     found = []
-    for number, name in enumerate(listed):
-        members = np.flatnonzero(_belongs(train, number))
-        chosen = members[np.linspace(0, len(members) - 1, min(each, len(members))).astype(int)] if len(members) else members
+    for number, (name, rows) in enumerate(zip(listed, chosen, strict=True)):
         counts = {str(split): int(counted[number]) for split, counted in per_split.items()}
-        found.append(ClassRow(name, counts, [tile(train.images[index]) for index in chosen]))
+        found.append(ClassRow(name, counts, [tile(next(images)) for _ in rows]))
     return found
 
 
@@ -106,13 +107,15 @@ def neighbours(inputs: Inputs) -> tuple[list[Query], str] | None:
     )
     names = inputs.dataset.info.class_names
     examples = []
-    for row in _one_a_class(np.asarray(val.labels[queries])):
+    shown = _one_a_class(np.asarray(val.labels[queries]))
+    asked = val.images[queries[shown]]  # each split's images at once: a shard is read once for all of them
+    nearby = train.images[found[shown].reshape(-1)].reshape(*found[shown].shape, *asked.shape[1:])
+    for row, image, pictures in zip(shown, asked, nearby, strict=True):
         near = [
-            Neighbour(tile(train.images[index]), _label(train.labels[index], names), bool(same))
-            for index, same in zip(found[row], agree[row], strict=True)
+            Neighbour(tile(picture), _label(train.labels[index], names), bool(same))
+            for picture, index, same in zip(pictures, found[row], agree[row], strict=True)
         ]
-        query = queries[row]
-        examples.append(Query(tile(val.images[query]), _label(val.labels[query], names), near))
+        examples.append(Query(tile(image), _label(val.labels[queries[row]], names), near))
     return examples, sentence
 
 

@@ -38,11 +38,12 @@ class ShownPair:
 
 def pairs(dataset: Dataset, found: list[Pair]) -> list[ShownPair]:
     """The most alike pairs, at most SHOWN."""
-    images = {name: dataset.split(name).images for name in dataset.info.counts}
-    return [
-        ShownPair(pair, _beside(images[pair.split][pair.index], images[pair.other_split][pair.other_index]))
-        for pair in found[:SHOWN]
-    ]
+    sides = [((pair.split, pair.index), (pair.other_split, pair.other_index)) for pair in found[:SHOWN]]
+    images: dict[tuple[str, int], npt.NDArray[np.uint8]] = {}
+    for name in {name for both in sides for name, _ in both}:  # a split's at once: a shard is read once for all of them
+        rows = sorted({index for both in sides for split, index in both if split == name})
+        images |= {(name, row): image for row, image in zip(rows, dataset.split(name).images[rows], strict=True)}
+    return [ShownPair(pair, _beside(images[one], images[other])) for pair, (one, other) in zip(found[:SHOWN], sides, strict=True)]
 
 
 def _beside(left: npt.NDArray[np.uint8], right: npt.NDArray[np.uint8]) -> Image.Image:

@@ -2,7 +2,7 @@
 
 What a step reads is a function of the step, so it makes no difference who reads it and when. Threads do, for reading is copying:
 it holds Python's lock for next to nothing, while from a worker process each image is copied once more, through shared memory
-(docs/performance.md compares them). Images stay uint8 until they are on the device, for which on CUDA they are pinned and copied
+(docs/scale.md compares them). Images stay uint8 until they are on the device, for which on CUDA they are pinned and copied
 without waiting.
 """
 
@@ -60,7 +60,7 @@ class Batches:
         return found.pin_memory() if self._device.type == "cuda" else found
 
     def _set_device(self) -> None:
-        if self._device.type == "cuda":
+        if self._device.type == "cuda" and self._device.index is not None:  # without one it is the first, as in any thread
             torch.cuda.set_device(self._device)  # a thread's own; pinning would else open the first GPU
 
 

@@ -14,7 +14,7 @@ from ..images import Images
 from .order import Ints, Order
 
 ANNOUNCED = 2048
-"""Bytes of an image from which on the system is told beforehand which ones a step reads (docs/performance.md)."""
+"""Bytes of an image from which on the system is told beforehand which ones a step reads (docs/scale.md)."""
 
 
 class Shares:

@@ -91,7 +91,7 @@ class Trainer:
         self.weight = loss_weight(self.config.loss_weight, self.model_config.prediction, alpha_bars(self.model_config.schedule))
         if self.weight is not None:
             self.weight = self.weight.to(self.device)  # (NUM_TIMESTEPS,)
-        self.trivial = self._trivial()
+        self.trivial = self._trivial() if self.processes.first else TRIVIAL_LOSS  # only the first looks, and it reads images
         self.step = self._agreed = self._agree_at = 0
         self._saved_at = self._agreed_at = time.monotonic()
         self.saver = Saver(self.work, self.config.keep_checkpoints, self.device)

@@ -10,6 +10,7 @@ from components.common.errors import SettingsError
 from components.common.settings import Int, Section, first_problem, read_yaml
 from pipeline.kubeflow import cluster_sections as sections
 from pipeline.kubeflow.cluster_sections import Name, Quantity, StepName
+from pipeline.steps import DATASETS, STEPS
 
 DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
@@ -119,6 +120,22 @@ class Cluster(Section):
                 f"image {self.image} has no @sha256: digest: a cache would not see a change; push it and give the digest that "
                 "docker inspect --format '{{index .RepoDigests 0}}' prints, or pass --allow-tag"
             )
+
+    def check_store(self, store: str | None) -> None:
+        """Refuse a folder of shards, `data.store`, that a step which reads images would not see. Raises SettingsError."""
+        if store is None or "://" in store or self.dataset.source != "prepare":
+            return
+        readers = [step.name for step in STEPS if step.output == "dataset" or "dataset" in step.inputs]
+        for step in readers:
+            mounts = [volume.mount_path for volume in self.volumes if volume.covers(step)]
+            if self.dataset.claim and not (step == "train" and self.many_nodes):
+                mounts.append(DATASETS)
+            if not any(Path(store).is_relative_to(mount) for mount in mounts):
+                there = ", ".join(mounts) or "none"
+                raise SettingsError(
+                    f"data.store {store} is on no claim that {step} mounts ({there}): the shards would be gone with a pod; "
+                    f"add a claim to volumes, for the steps {', '.join(readers)}, or use s3://bucket/prefix"
+                )
 
     def check_tracking(self) -> None:
         """Refuse a pipeline whose register step would not know of any MLflow server. Raises SettingsError."""

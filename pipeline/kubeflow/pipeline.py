@@ -46,6 +46,7 @@ def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> No
     wanted, defaults = cluster_settings.load(cluster), step_settings.load(params)
     wanted.check_image(allow_tag)
     wanted.check_tracking()
+    wanted.check_store(defaults.data.store)
     if wanted.embed.fan_out:
         check_arguments(len(defaults.embed.timesteps), wanted.embed.parts)
     write_whole(out, compiled(defaults, wanted))

@@ -19,8 +19,8 @@ FAILURE = "exit-code.json"
 """The exit code of the step that failed in the latest run, in the work folder, where it is one of permanent_failure.CODES."""
 LABEL = "dier.run-local"
 """Names the command that a container belongs to, by its process id."""
-PASSED_ON = ("MLFLOW_", threads.OPENMP, *threads.ALSO, threads.WAIT_POLICY)
-"""Environment that the containers share with the command: where MLflow is, and how many threads compute."""
+PASSED_ON = ("MLFLOW_", "AWS_", threads.OPENMP, *threads.ALSO, threads.WAIT_POLICY)
+"""Environment that the containers share with the command: where MLflow and an object store are, and how many threads compute."""
 
 
 def connect() -> Any:

@@ -1,5 +1,6 @@
 """Shards in a folder and in an object store: moto's server, and one that refuses."""
 
+import errno
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +12,9 @@ import pyarrow as pa
 import pytest
 
 from data import store as stores
-from data.errors import DataError
+from data.errors import DataError, StoreUnavailable
 from data.store import open_store
+from pipeline.run_step import exit_code
 from tests.data.files import check_message
 from tests.data.test_shards import IMAGES, written
 
@@ -95,7 +97,7 @@ def test_missing_or_wrong_credentials_say_what_to_set_and_no_secret(refusing, mo
     for name, value in keys.items():
         monkeypatch.setenv(name, value)
     store = open_store("s3://dier/set")
-    for act in (lambda: store.read("x"), lambda: store.size("x"), lambda: store.write("x", pa.py_buffer(b"x"))):
+    for act in (store.check, lambda: store.read("x"), lambda: store.size("x"), lambda: store.write("x", pa.py_buffer(b"x"))):
         with pytest.raises(DataError, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE") as caught:
             act()
         check_message(caught.value)
@@ -105,10 +107,32 @@ def test_missing_or_wrong_credentials_say_what_to_set_and_no_secret(refusing, mo
 @pytest.mark.slow
 def test_a_store_that_cannot_be_reached_is_named_after_some_tries(point_to, closed_port):
     point_to(f"http://user:{KEY}@127.0.0.1:{closed_port}")
-    with pytest.raises(DataError, match=rf"see that AWS_ENDPOINT_URL \(http://\.\.\.@127\.0\.0\.1:{closed_port}\)") as caught:
+    shown = rf"see that AWS_ENDPOINT_URL \(http://\.\.\.@127\.0\.0\.1:{closed_port}\)"
+    with pytest.raises(StoreUnavailable, match=shown) as caught:
         open_store("s3://dier/set").read("x")
     check_message(caught.value)
     assert KEY not in str(caught.value)
+
+
+def test_a_disk_that_fails_is_named_and_another_try_may_help(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreUnavailable, match=r"cannot write .*/x \(No space left on device\); see to the disk") as caught:
+        open_store(str(tmp_path)).write("x", pa.py_buffer(b"x"))
+    check_message(caught.value)
+    assert exit_code(caught.value) == 1  # 3 would be remembered as what no retry can cure
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_store_is_checked_without_a_trace(s3_store, tmp_path):
+    for where in (s3_store, str(tmp_path / "new")):
+        open_store(where).check()
+    assert os.listdir(tmp_path / "new") == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StoreUnavailable, match=r"cannot write .*/file/set .*; see to the disk"):
+        open_store(str(tmp_path / "file" / "set")).check()
 
 
 @pytest.mark.parametrize(

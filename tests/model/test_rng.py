@@ -77,5 +77,6 @@ def test_a_few_images_of_many_shards_are_taken_from_eight_of_them() -> None:
     assert len(chosen) == len(set(chosen.tolist())) == 50
     assert (np.diff(chosen) > 0).all()
     assert len(set((chosen // 10).tolist())) == SAMPLE_SHARDS
+    assert len(set((sample_rows(0, 1000, shards, 300, most=32) // 10).tolist())) == 32
     for few in (None, shards[:1], shards[:SAMPLE_SHARDS]):  # all are read anyway
         np.testing.assert_array_equal(sample_rows(0, 80, few, 20), sample(0, 80, 20))

@@ -182,3 +182,18 @@ def test_workers_are_chosen_by_device_size_and_cores(images: np.ndarray, monkeyp
     assert [choose_workers(asked, sharded, cuda) for asked in (None, 4, 0)] == [1, 1, 0]
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "6")
     assert choose_workers(None, of, cuda) == 1  # two cores each
+
+
+@pytest.mark.parametrize(("device", "set_"), [("cpu", []), ("cuda", []), ("cuda:1", [torch.device("cuda:1")])])
+def test_a_worker_takes_its_process_s_gpu_where_that_has_a_number(
+    images: np.ndarray, monkeypatch: pytest.MonkeyPatch, device: str, set_: list[torch.device]
+) -> None:
+    found: list[torch.device] = []
+
+    def set_device(device: torch.device) -> None:  # as PyTorch's own, which refuses a device without a number
+        torch.cuda._utils._get_device_index(device)
+        found.append(device)
+
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    Batches(shares_of(images), torch.device(device), workers=1)._set_device()
+    assert found == set_

@@ -96,3 +96,36 @@ def test_the_docs_explain_every_setting() -> None:
 
 def test_work_may_be_the_name_of_the_claim_that_stands_in_its_place() -> None:
     assert Cluster.model_validate({"work": {"claim": "work"}}).work.claim == "work"
+
+
+STORE = {"claim": "shards", "mount_path": "/shards"}
+READERS = ["prepare", "validate", "train", "embed", "probe", "report"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"volumes": [STORE | {"steps": READERS}]},
+        {"dataset": {"claim": "sets"}, "volumes": [STORE | {"steps": READERS}]},
+        {"dataset": {"source": "importer", "uri": "s3://bucket/dataset"}},  # whose own store counts
+    ],
+)
+def test_a_folder_of_shards_that_every_step_mounts_is_taken(settings: dict[str, Any]) -> None:
+    for store in (None, "s3://bucket/set", "/shards/set"):
+        Cluster.model_validate(settings).check_store(store)
+
+
+@pytest.mark.parametrize(
+    ("settings", "store", "step"),
+    [
+        ({}, "/shards", "prepare"),
+        ({"volumes": [STORE]}, "/shards", "validate"),
+        ({"volumes": [STORE | {"steps": READERS[:-1]}]}, "/shards/set", "report"),
+        ({"volumes": [STORE | {"steps": READERS}]}, "shards/set", "prepare"),
+        ({"volumes": [STORE | {"steps": READERS}]}, "/state/shards", "prepare"),
+        ({"dataset": {"claim": "sets"}, "work": {"claim": "work"}, "trainjob": {"nodes": 2}}, "/datasets/shards", "train"),
+    ],
+)
+def test_a_folder_of_shards_that_a_step_would_not_see_is_refused(settings: dict[str, Any], store: str, step: str) -> None:
+    with pytest.raises(SettingsError, match=f"data.store {store} is on no claim that {step} mounts .*; add a claim to volumes"):
+        Cluster.model_validate(settings).check_store(store)
