@@ -25,8 +25,9 @@ from data.quality import near_duplicates
 from data.store import Store, open_store
 
 MB = 10**6
-SEARCHED = 1_000_000
-"""Images among which near-duplicates are looked for at most: comparing pixels takes 0.3 ms each (docs/data.md has it measured)."""
+SEARCHED, SEARCHED_BYTES = 1_000_000, 64 * 10**9
+"""Images, and bytes of them, among which near-duplicates are looked for at most: comparing pixels takes 0.3 ms each (measured in
+docs/data.md), and they lie on this disk meanwhile."""
 
 
 def run(data_settings: DataSettings, out: Path) -> None:
@@ -138,24 +139,31 @@ def _grouped(part: sources.Part, settings: DataSettings, source: str, file: Path
         notes.append(f"data.group {settings.group!r} names {len(np.unique(named))}")
     distance = settings.near_duplicate_distance
     if distance > 0:
-        part, alike, searched = _compared(part, settings, file)
+        most = _searched(part, settings)
+        part, alike, searched = _compared(part, settings, file, most)
         groups = joined([groups, alike])
         sizes = np.bincount(alike)
         what = f"copies and near-duplicates (distance below {distance})" if searched else "copies"
         notes.append(f"{(sizes > 1).sum()} groups of {what} hold {sizes[sizes > 1].sum()} images")
         if not searched:
-            notes.append(f"near-duplicates were not looked for among more than {SEARCHED} images; data.group can name groups")
+            notes.append(f"near-duplicates were not looked for among more than {most} images; data.group can name groups")
     sizes = np.bincount(groups)
     return part, groups, "; ".join([f"cut by group: {count} images in {len(sizes)} groups, the largest of {sizes.max()}", *notes])
 
 
-def _compared(part: sources.Part, settings: DataSettings, file: Path) -> tuple[sources.Part, Groups, bool]:
+def _searched(part: sources.Part, settings: DataSettings) -> int:
+    """How many images of this size near-duplicates are looked for among at most, whatever form they are written in."""
+    first = next(decoding.blocks(part, np.arange(1), settings.image_size, settings.channels, 1))
+    return min(SEARCHED, SEARCHED_BYTES // int(first[0].nbytes))
+
+
+def _compared(part: sources.Part, settings: DataSettings, file: Path, most: int) -> tuple[sources.Part, Groups, bool]:
     """A part, its images now in `file` if they fit; the groups of copies and near-duplicates (N,); whether these were looked for.
 
     A large set whose shards go to a store is read from its source again instead: no disk here may hold it.
     """
     count, number, copies = len(part.labels), dict[str, int](), list[int]()
-    kept = settings.store is None or count <= SEARCHED
+    kept = settings.store is None or count <= most
 
     def hashed() -> Iterator[decoding.Images]:
         for block in _images(part, np.arange(count), settings, "prepare: read"):
@@ -169,7 +177,7 @@ def _compared(part: sources.Part, settings: DataSettings, file: Path) -> tuple[s
     else:
         deque(hashed(), maxlen=0)
     groups, first = np.unique(copies, return_index=True)
-    searched = len(first) <= SEARCHED
+    searched = len(first) <= most
     if searched:
         if not kept:
             npy_stream.write(file, _images(part, first, settings, "prepare: read those without copies"), len(first))

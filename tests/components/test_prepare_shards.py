@@ -109,12 +109,14 @@ def test_the_first_bad_image_is_named_whichever_thread_meets_it(tmp_path, monkey
 
 
 @pytest.mark.parametrize("distinct", [True, False])
-def test_a_large_set_that_is_cut_here_for_a_store_is_never_on_this_disk(tmp_path, monkeypatch, distinct):
+@pytest.mark.parametrize("most", [{"SEARCHED": 100}, {"SEARCHED_BYTES": 100 * 64}])
+def test_a_large_set_that_is_cut_here_for_a_store_is_never_on_this_disk(tmp_path, monkeypatch, distinct, most):
     """So as in the plain form, images and notes; near-duplicates are looked for where those without copies are few enough."""
     images, labels = (array[:200] if distinct else np.concatenate([array[:40]] * 5) for array in digits())
     arrays = {"train_images": images, "train_labels": labels, "test_images": images[:9], "test_labels": labels[:9]}
     given = npz(save(tmp_path / "x.npz", arrays))
-    monkeypatch.setattr(prepare, "SEARCHED", 100)
+    for name, limit in most.items():
+        monkeypatch.setattr(prepare, name, limit)
     plain = prepared(tmp_path / "plain", **given)
     lengths: list[int] = []
     real = npy_stream.write
