@@ -83,7 +83,10 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     settings = {"model": model_settings.record(), "train": train_settings.record()}
     folder = work / key[:16]
     with deterministic(train_settings.deterministic), joined(device) as processes:
-        fsdp, held = choose_fsdp(train_settings.fsdp, processes.count, parameters(config), device_memory(device))
+        memory = device_memory(device)
+        if memory is not None:  # the smallest GPU's: all must decide alike
+            memory = -int(processes.largest([-memory], device)[0])
+        fsdp, held = choose_fsdp(train_settings.fsdp, processes.count, parameters(config), memory)
         with stop_signals() as came:
             callbacks: list[Callback] = [StopOnSignal(came)]
             trainer = Trainer(
@@ -99,8 +102,8 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             at_once = min(train_settings.micro_batch or len(images), train_settings.batch_size // processes.count)
             held_by = processes.count if fsdp else 1
             recomputed = train_settings.checkpoint_activations
-            memory = in_words(config, train_settings.precision, at_once, checkpointing=recomputed, shards=held_by)
-            say(f"train: {memory}")
+            takes = in_words(config, train_settings.precision, at_once, checkpointing=recomputed, shards=held_by)
+            say(f"train: {takes}")
             if narrow := too_narrow(config):
                 say(f"train: WARNING: {narrow}")
             if processes.count > 1:
