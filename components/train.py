@@ -99,7 +99,7 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             shape = f"{len(images)} images of {height}x{width}x{channels}"
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
             say(f"train: {why}")
-            at_once = min(train_settings.micro_batch or len(images), train_settings.batch_size // processes.count)
+            at_once = min(train_settings.micro_batch or len(images), -(-train_settings.batch_size // processes.count))
             held_by = processes.count if fsdp else 1
             recomputed = train_settings.checkpoint_activations
             takes = in_words(config, train_settings.precision, at_once, checkpointing=recomputed, shards=held_by)
