@@ -83,7 +83,10 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
     settings = {"model": model_settings.record(), "train": train_settings.record()}
     folder = work / key[:16]
     with deterministic(train_settings.deterministic), joined(device) as processes:
-        fsdp, held = choose_fsdp(train_settings.fsdp, processes.count, parameters(config), device_memory(device))
+        memory = device_memory(device)
+        if memory is not None:  # the smallest GPU's: all must decide alike
+            memory = -int(processes.largest([-memory], device)[0])
+        fsdp, held = choose_fsdp(train_settings.fsdp, processes.count, parameters(config), memory)
         with stop_signals() as came:
             callbacks: list[Callback] = [StopOnSignal(came)]
             trainer = Trainer(
@@ -96,11 +99,11 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             shape = f"{len(images)} images of {height}x{width}x{channels}"
             say(f"train: {shape} on {device}{many}, {train_settings.steps} steps, key {key[:12]}")
             say(f"train: {why}")
-            at_once = min(train_settings.micro_batch or len(images), train_settings.batch_size // processes.count)
+            at_once = min(train_settings.micro_batch or len(images), -(-train_settings.batch_size // processes.count))
             held_by = processes.count if fsdp else 1
             recomputed = train_settings.checkpoint_activations
-            memory = in_words(config, train_settings.precision, at_once, checkpointing=recomputed, shards=held_by)
-            say(f"train: {memory}")
+            takes = in_words(config, train_settings.precision, at_once, checkpointing=recomputed, shards=held_by)
+            say(f"train: {takes}")
             if narrow := too_narrow(config):
                 say(f"train: WARNING: {narrow}")
             if processes.count > 1:
@@ -172,7 +175,7 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
         prediction=choose_prediction(settings.prediction, channels * settings.patch_size**2, dim),
         modulation=settings.modulation,
         modulation_rank=settings.modulation_rank,
-    )
+    ).check_new()
 
 
 def run_configuration(

@@ -5,6 +5,7 @@ service account's web identity, an instance's role. Arrow does not look at AWS_E
 handed over here. It tries again by itself what the network lost; what is raised here is for people.
 """
 
+import contextlib
 import os
 import re
 import uuid
@@ -53,8 +54,8 @@ def open_store(where: str) -> Store:
 
 
 def is_place(where: str) -> bool:
-    """Whether `where` is a folder's path or s3://bucket/prefix."""
-    return bool(where) and ("://" not in where or S3.fullmatch(where) is not None)
+    """Whether `where` is a folder's path or s3://bucket/prefix. Of s3:/bucket one would else make a folder."""
+    return bool(where) and (":/" not in where or S3.fullmatch(where) is not None)
 
 
 def without_password(where: str) -> str:
@@ -106,16 +107,16 @@ class Folder:
         beside = final.with_name(f".{final.name}.partial-{uuid.uuid4().hex}")
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with beside.open("wb") as file:
-                    file.write(content)
-                    file.flush()
-                    os.fsync(file.fileno())
-                beside.replace(final)
-            finally:
-                beside.unlink(missing_ok=True)
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(final)
         except OSError as error:
             raise _trouble("write", self.place(name), error) from error
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink()
 
 
 class Bucket:

@@ -39,6 +39,11 @@ SIZES = {
 }
 
 
+def largest_rank(dim: int) -> int:
+    """With `low_rank` at most: 7 r D weights a block, where `full` has 6 D^2."""
+    return (6 * dim - 1) // 7
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Everything that fixes the networks' shapes and their initial weights.
@@ -75,17 +80,24 @@ class ModelConfig:
         for name, choices in known.items():
             if (value := getattr(self, name)) not in choices:
                 raise ConfigError(f"unknown model.{name} {value!r}: use {' or '.join(choices)}")
+        if self.modulation == "low_rank" and self.modulation_rank > largest_rank(self.dim):
+            raise ConfigError(
+                f"model.modulation_rank {self.modulation_rank} saves nothing at width {self.dim}: "
+                f"use at most {largest_rank(self.dim)}, or model.modulation full"
+            )
+
+    def check_new(self) -> "ModelConfig":
+        """Itself, for a model that is to be trained; one that was trained before is read all the same.
+
+        Raises ConfigError for a flat head over more than FLAT_TOKENS tokens.
+        """
         if self.pool == "flat" and self.tokens > FLAT_TOKENS:
             head = self.tokens * self.dim * self.embed_dim / 1e6
             raise ConfigError(
                 f"model.pool flat with {self.tokens} tokens, more than {FLAT_TOKENS}: its head would have {head:.1f} million "
                 "weights; use grid or attention, or a larger model.patch_size"
             )
-        if self.modulation == "low_rank" and 7 * self.modulation_rank >= 6 * self.dim:  # 7 r D weights a block for 6 D^2
-            raise ConfigError(
-                f"model.modulation_rank {self.modulation_rank} saves nothing at width {self.dim}: "
-                f"use at most {(6 * self.dim - 1) // 7}, or model.modulation full"
-            )
+        return self
 
     @property
     def grid(self) -> tuple[int, int]:

@@ -64,9 +64,9 @@ def create(out: Path, kind: str, made_from: Mapping[str, str], known: Mapping[st
     """Give a folder to write into; on success seal it and rename it to `out`, on failure remove it.
 
     `made_from` maps a name ("dataset", "model", ...) to the fingerprint of what was used. `known`, which is read at the end, maps
-    shards, which whoever reads them checks, to their sha256. An artifact that already stands at `out` is replaced only once the
-    new one is whole. Several processes may make the same artifact at once, on machines that share
-    a disk too: one of them stays. Raises OSError where the place cannot be written.
+    shards, which whoever reads them checks, to their sha256. An artifact that already stands at `out` is replaced only once the new
+    one is whole. Several processes may make the same artifact at once, on machines that share a disk too: one of them stays. Raises
+    OSError where the place cannot be written.
     """
     out = out.absolute()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from components.common.errors import SettingsError
 from components.probing.baselines import BaselineName
 from data.sources import DOWNLOADS, SOURCES
 from data.store import is_place
-from model.config import FLAT_TOKENS, MODULATIONS, NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES
+from model.config import FLAT_TOKENS, MODULATIONS, NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES, largest_rank
 from model.training.fields import Float as Float
 from model.training.fields import Int as Int
 from model.training.fields import Section as Section
@@ -161,6 +161,16 @@ class ModelSettings(Section):
         description="what the denoiser predicts: the noise (eps), v (a mix of noise and image), or the clean image; auto = x0 where a patch has more numbers than the width, else eps",
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "ModelSettings":
+        width = self.width or SIZES[self.size].dim
+        if self.modulation == "low_rank" and self.modulation_rank > largest_rank(width):
+            raise ValueError(
+                f"model.modulation_rank {self.modulation_rank} saves nothing at width {width}: "
+                f"use at most {largest_rank(width)}, or model.modulation full"
+            )
+        return self
+
 
 class TrainSettings(TrainConfig):
     """How the model is trained."""
@@ -291,6 +301,11 @@ class Settings(Section):
         size, patch = self.data.image_size, self.model.patch_size
         if size is not None and size % patch:
             raise ValueError(f"data.image_size {size} is not a multiple of model.patch_size {patch}: change one of them")
+        if size is not None and self.model.pool == "flat" and (size // patch) ** 2 > FLAT_TOKENS:
+            raise ValueError(
+                f"model.pool flat takes up to {FLAT_TOKENS} tokens, and data.image_size {size} in patches of {patch} "
+                f"(model.patch_size) has {(size // patch) ** 2}: use grid or attention, or larger patches"
+            )
         return self
 
     def section(self, name: str) -> Section:

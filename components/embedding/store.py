@@ -35,7 +35,9 @@ def file_of(folder: Path, split: str, t: int, shard: int | None = None) -> Path:
 def files_of(folder: Path, split: str, t: int) -> list[Path]:
     """The files with the embeddings of a split at t, in the order of the images; [] where there are none."""
     whole = file_of(folder, split, t)
-    return [whole] if whole.is_file() else sorted(whole.with_suffix("").glob("*.parquet"))
+    if whole.is_file():
+        return [whole]
+    return sorted(whole.with_suffix("").glob("*.parquet"), key=lambda file: (len(file.name), file.name))  # 100000 after 99999
 
 
 class Writer:

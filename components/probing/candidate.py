@@ -50,9 +50,14 @@ def gather(pieces: Iterable[Floats], count: int) -> Floats:
             out = np.empty((count, piece.shape[1]), np.float32)
         out[done : done + len(piece)] = piece
         done += len(piece)
-    if done != count:
-        raise ArtifactError(f"a representation has {done} of {count} images of a split: embed all images of the dataset")
+    check_whole(done, count)
     return out
+
+
+def check_whole(found: int, count: int) -> None:
+    """Raises ArtifactError unless a representation has all the images that were asked for."""
+    if found != count:
+        raise ArtifactError(f"a representation has {found} of {count} images of a split: embed all images of the dataset")
 
 
 def images_of(split: Split, rows: Ints | None, size: int) -> Iterator[tuple[Ints, npt.NDArray[np.uint8]]]:

@@ -55,6 +55,7 @@ def mean_area(tasks: Iterable[tuple[Scores, Bools]], groups: Ints) -> Callable[[
         yes, number = counts @ members, (counts @ sizes)[:, None]
         with np.errstate(invalid="ignore", divide="ignore"):
             found = (counts @ beaten) / yes + (counts @ beating) / (number - yes) - np.array(areas)
+        found = found.clip(0, 1)  # without the term that was left out it may end a little beyond
         known = np.isfinite(found)  # a resample may lack a rare class
         with np.errstate(invalid="ignore"):
             return np.asarray(np.where(known, found, 0).sum(1) / known.sum(1))

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.common.settings import ProbeSettings
-from components.probing.candidate import Candidate, gather
+from components.probing.candidate import Candidate, check_whole, gather
 from components.probing.classifier import Labels, Linear, Scores, fit_grid
 from components.probing.metrics import EXACT, Bootstrap, Estimate, choosing_metric, estimate_of, evaluate, predicted, value_of
 from data.format import Dataset, SplitName
@@ -57,6 +57,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         info, settings = self.dataset.info, self.settings
+        self._labels: dict[SplitName, Labels] = {}
         count = info.counts["train"]
         # at random over all, not class by class: a class's share of so many images differs little from its share of all
         order = np.random.default_rng(settings.seed).permutation(count)[: settings.train_limit or LARGEST_FIT]
@@ -75,7 +76,9 @@ class Sweep:
 
     def labels(self, split: SplitName) -> Labels:
         """The labels of a split, (N,) or (N, L)."""
-        return np.asarray(self.dataset.split(split).labels)
+        if split not in self._labels:  # opening one of many shards reads all of their manifests
+            self._labels[split] = np.asarray(self.dataset.split(split).labels)
+        return self._labels[split]
 
     def score(self, candidate: Candidate) -> Scored:
         """Fit on train for every C, keep the best on val (the stronger penalty where two are equal)."""
@@ -112,6 +115,7 @@ class Sweep:
             for probe, scores in zip(probes, found, strict=True):
                 scores[start : start + len(x)] = probe.scores(x)
             start += len(x)
+        check_whole(start, count)
         return found
 
     def best(self, scored: Iterable[Scored], key: Callable[[Candidate], Key]) -> dict[Key, Scored]:

@@ -40,6 +40,15 @@ class Processes:
         """The places of a global batch that are this process's: contiguous, and all are somebody's."""
         return slice(batch_size * self.rank // self.count, batch_size * (self.rank + 1) // self.count)
 
+    def pieces(self, batch_size: int, most: int | None) -> int:
+        """In how many micro-batches of at most so many images each process takes its share, all in as many.
+
+        What FSDP gathers for a micro-batch all must ask for, and shares differ by an image. None is empty: where shares of n and
+        n + 1 images are taken one by one, one micro-batch of the larger has two.
+        """
+        least, largest = batch_size // self.count, -(-batch_size // self.count)
+        return max(1, min(least, -(-largest // (most or largest))))
+
     def wrap(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The model with its gradients averaged over processes during backward; all start from the first one's weights."""
         if self.count == 1:

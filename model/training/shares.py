@@ -52,7 +52,10 @@ class Shares:
             return
         self._announced = step
         images: Any = self._images
-        file = os.open(images.filename, os.O_RDONLY)
+        try:
+            file = os.open(images.filename, os.O_RDONLY)
+        except OSError:
+            return  # the file was replaced meanwhile; what is mapped stays
         try:
             for row in self._rows(step).tolist():
                 os.posix_fadvise(file, images.offset + row * size, size, os.POSIX_FADV_WILLNEED)

@@ -225,7 +225,8 @@ class Trainer:
         """
         scale = self.processes.count / self.config.batch_size  # gradients are averaged over processes
         given = {"x0": x0, "t": t, "noise": noise} | more
-        split = (torch.split(part, self.config.micro_batch or len(x0)) for part in given.values())
+        count = self.processes.pieces(self.config.batch_size, self.config.micro_batch)
+        split = (torch.tensor_split(part, count) for part in given.values())
         pieces = [dict(zip(given, parts, strict=True)) for parts in zip(*split, strict=True)]
         losses = []
         for number, piece in enumerate(pieces, 1):

@@ -144,6 +144,13 @@ def test_a_resample_without_a_rare_class_leaves_it_out() -> None:
     assert found["balanced_accuracy"].draws.std() > 0.02  # it is in some, in none of about a third
 
 
+def test_no_interval_of_an_auc_ends_beyond_1() -> None:
+    scores, labels = np.r_[2.0, 0.5, np.linspace(0, 1, MANY)], np.r_[1, 1, np.zeros(MANY, np.int64)]
+    found = evaluate(np.stack([-scores, scores], 1), labels, Bootstrap(len(labels), 500, 0))["auc"]
+    assert 0 <= found.low < found.value < found.high <= 1
+    assert found.draws[np.isfinite(found.draws)].max() <= 1
+
+
 def test_an_empty_split_gives_none() -> None:
     none: Estimate = estimate_of("auc", np.empty((0, 2)), np.empty(0, np.int64), Bootstrap(0, 100, 0))
     assert none.row() == {"value": None, "low": None, "high": None}
@@ -302,8 +309,8 @@ def test_a_mapped_file_is_given_back_as_it_is_read(sources: Sources, monkeypatch
     """Every 10,000 bytes of 83,200 but for what is left of a block, sampled or not."""
     monkeypatch.setattr(candidate, "HELD_BYTES", 10_000)
     released: list[str] = []
-    release = candidate._release
-    monkeypatch.setattr(candidate, "_release", lambda split: released.append(split.name) or release(split))
+    release = Split.release
+    monkeypatch.setattr(Split, "release", lambda split: released.append(split.name) or release(split))
     split = sources.dataset.split("train")
     assert isinstance(split.images.base, mmap.mmap)
     for rows in (None, np.arange(0, 1300, 2)):
@@ -316,6 +323,15 @@ def test_a_mapped_file_is_given_back_as_it_is_read(sources: Sources, monkeypatch
 def test_a_gap_in_a_representation_is_an_error() -> None:
     with pytest.raises(ArtifactError, match="1 of 2 images"):
         gather([np.zeros((1, 3), np.float32)], 2)
+
+
+def test_a_gap_among_many_images_is_an_error_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Sweep(ProbeSettings(bootstrap=100), dataset(tmp_path, {"train": 90, "val": 60, "test": 60}))
+    monkeypatch.setattr(sweep, "EXACT", 50)
+    probe = Linear(np.zeros((2, 3), np.float32), np.zeros(2, np.float32), multi_label=False, converged=True)
+    short = Candidate("dier", 0, lambda split, rows: [np.zeros((40, 3), np.float32)])
+    with pytest.raises(ArtifactError, match="40 of 60 images"):
+        made._scores(short, "val", [probe])
 
 
 def test_a_large_train_split_is_sampled_and_a_number_that_is_given_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

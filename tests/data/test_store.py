@@ -90,6 +90,12 @@ def test_a_missing_object_or_bucket_is_named(s3_store):
         open_store("s3://nowhere/dier").write("x.parquet", pa.py_buffer(b"x"))
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=rf"cannot write {tmp_path}/file/set/x\.parquet .*; see to the disk"):
+        open_store(f"{tmp_path}/file/set").write("x.parquet", pa.py_buffer(b"x"))
+
+
 @pytest.mark.parametrize("keys", [{}, {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "AWS_SECRET_ACCESS_KEY": KEY}])
 def test_missing_or_wrong_credentials_say_what_to_set_and_no_secret(refusing, monkeypatch, keys):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -136,7 +142,7 @@ def test_a_store_is_checked_without_a_trace(s3_store, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "where", ["", f"s3://AKIAEXAMPLE:{KEY}@bucket/set", "s3://", "s3://b/a?key=x", "gs://bucket/set", "http://x"]
+    "where", ["", f"s3://AKIAEXAMPLE:{KEY}@bucket/set", "s3://", "s3://b/a?key=x", "gs://bucket/set", "http://x", "s3:/bucket/set"]
 )
 def test_another_address_is_refused(where):
     with pytest.raises(DataError, match="use a folder, or s3://bucket/prefix") as caught:

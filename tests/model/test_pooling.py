@@ -64,8 +64,9 @@ def test_the_first_two_pools_have_no_weights_so_that_older_models_load() -> None
 
 
 def test_flat_is_refused_above_64_tokens_with_the_count_and_what_to_use() -> None:
-    small_model(pool="flat", image_height=16, image_width=16)
+    small_model(pool="flat", image_height=16, image_width=16).check_new()
     with pytest.raises(ConfigError, match=r"model\.pool flat with 72 tokens, more than 64.*use grid or attention"):
-        small_model(pool="flat", image_height=18, image_width=16)
+        small_model(pool="flat", image_height=18, image_width=16).check_new()
+    DiER(small_model(pool="flat", image_height=18, image_width=16))  # an older one is loaded
     for pool in ("grid", "attention", "mean"):
-        small_model(pool=pool, image_height=18, image_width=16)
+        small_model(pool=pool, image_height=18, image_width=16).check_new()

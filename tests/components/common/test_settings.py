@@ -52,6 +52,8 @@ def test_every_preset_says_what_differs_and_no_more(preset: Path) -> None:
         ({"model": {"prediction": "score"}}, ["model.prediction", "'score'", "x0"]),
         ({"model": {"size": "huge"}}, ["model.size", "'huge'", "tiny"]),
         ({"data": {"image_size": 10}, "model": {"patch_size": 4}}, ["data.image_size 10", "model.patch_size 4"]),
+        ({"data": {"image_size": 28}, "model": {"pool": "flat"}}, ["model.pool flat", "64 tokens", "196"]),
+        ({"model": {"width": 32, "modulation": "low_rank"}}, ["model.modulation_rank 64", "at most 27"]),
         ({"embed": {"timesteps": [0, 1000]}}, ["embed.timesteps", "1000"]),
         ({"embed": {"timesteps": []}}, ["embed.timesteps"]),
         ({"embed": {"timesteps": [5, 5]}}, ["embed.timesteps", "twice"]),

@@ -48,6 +48,14 @@ def test_shards_lie_in_files_of_their_own_and_are_read_as_one(tmp_path: Path) ->
     assert pq.read_table(files[1])["label"].to_pylist() == list(range(10, 20))
 
 
+def test_shard_100000_comes_after_99999(tmp_path: Path) -> None:
+    files = [store.file_of(tmp_path, "val", 7, number) for number in (9, 99_999, 100_000)]
+    files[0].parent.mkdir(parents=True)
+    for file in files:
+        file.touch()
+    assert store.files_of(tmp_path, "val", 7) == files
+
+
 @pytest.mark.parametrize("rows", [[], [0], [30], [3, 4, 11, 12, 29, 30], list(range(31))], ids=len)
 def test_chosen_rows_are_read_from_the_pieces_that_hold_them(tmp_path: Path, rows: list[int]) -> None:
     v = np.random.default_rng(0).normal(size=(31, 4)).astype(np.float32)

@@ -121,6 +121,19 @@ def test_shares_are_the_whole_batch_each_place_once(batch: int, count: int) -> N
     assert places == list(range(batch))
 
 
+@pytest.mark.parametrize("batch", [4, 7, 20, 64])
+@pytest.mark.parametrize("count", [1, 2, 3, 4])
+@pytest.mark.parametrize("most", [1, 2, 3, 5, None])
+def test_all_take_their_shares_in_as_many_micro_batches_none_empty(batch: int, count: int, most: int | None) -> None:
+    for rank in range(count):
+        processes = Processes(rank, count)
+        own = range(batch)[processes.share(batch)]
+        sizes = [len(part) for part in np.array_split(own, processes.pieces(batch, most))]
+        assert sum(sizes) == len(own)
+        assert min(sizes) > 0
+        assert max(sizes) <= max(most or batch, 1 + (most == 1 and batch % count > 0))
+
+
 def test_micro_batches_alone_give_the_same_gradients(images: np.ndarray, tmp_path: Path) -> None:
     whole = make_trainer(images, tmp_path / "whole", log_every=1)
     parts = make_trainer(images, tmp_path / "parts", log_every=1, micro_batch=5)
