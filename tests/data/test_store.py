@@ -92,7 +92,7 @@ def test_a_missing_object_or_bucket_is_named(s3_store):
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=rf"cannot write {tmp_path}/file/set/x\.parquet .*; see to the disk"):
+    with pytest.raises(StoreUnavailable, match=rf"cannot write {tmp_path}/file/set/x\.parquet .*; see to the disk"):
         open_store(f"{tmp_path}/file/set").write("x.parquet", pa.py_buffer(b"x"))
 
 
