@@ -242,6 +242,7 @@ def test_a_part_is_not_taken_for_embeddings(four: list[Path]) -> None:
 @pytest.mark.skipif(not choose_compile("auto", torch.device("cpu"), LEAST_WORK)[0], reason="no C++ compiler, or no Python headers")
 def test_compiled_parts_are_the_compiled_whole_and_no_short_batch_compiles_anew(made: Path, whole: Path, tmp_path: Path) -> None:
     compiled = SHARDED.model_copy(update={"compile": "on"})
+    torch._dynamo.reset()  # what other tests compiled in this process counts as a compilation before
     with torch._dynamo.config.patch(error_on_recompile=True):
         embed.run(compiled, made / "dataset", made / "model", tmp_path / "compiled")
         places = in_parts(made, tmp_path, 2, compiled)
