@@ -37,8 +37,8 @@ MIN_SIDE = 4
 BLOCK_BYTES = 16 * 2**20
 PAGES = 24
 """Bytes of a mapped file that come into memory with each byte of single images: the system maps 64 kB around it."""
-GATHERED_BYTES = 256 * 2**20
-"""Candidates in shards that are fetched at a time, each shard read once for all of them."""
+GATHERED_BYTES = 2**30
+"""Candidates in shards that are fetched at a time, each shard read once for all of them: less memory is more reading."""
 
 
 @dataclass(frozen=True)
