@@ -227,9 +227,9 @@ GROWN = PEAK.replace('DataSettings(source="npz", path=sys.argv[1])', 'DataSettin
 def test_memory_holds_a_few_shards_however_large_the_set(tmp_path):
     tiles = np.kron(digits()[0], np.ones((3, 3), np.uint8))  # (1797, 24, 24)
     grown, sizes = [], []
-    for count in (30_000, 150_000):
+    for count in (30_000, 300_000):  # far apart: allocators keep some 70 MB more or less by chance
         rows = np.arange(count) % len(tiles)
-        arrays = {"train_images": np.stack([tiles[rows]] * 3, -1), "train_labels": digits()[1][rows]}  # 52 and 259 MB
+        arrays = {"train_images": np.stack([tiles[rows]] * 3, -1), "train_labels": digits()[1][rows]}  # 52 and 518 MB
         for name in ("val", "test"):
             arrays |= {f"{name}_images": arrays["train_images"][:500], f"{name}_labels": arrays["train_labels"][:500]}
         np.savez(tmp_path / "x.npz", **arrays)
@@ -242,4 +242,4 @@ def test_memory_holds_a_few_shards_however_large_the_set(tmp_path):
         grown.append(int(ran.stdout) * 1024)
         sizes.append(arrays["train_images"].nbytes)
     assert grown[1] - grown[0] < (sizes[1] - sizes[0]) / 4
-    assert grown[1] < 300 * 2**20
+    assert grown[1] < 350 * 2**20
