@@ -69,6 +69,7 @@ def _metrics(sweep: Sweep, schedule: str, tested: dict[str, Tested]) -> dict[str
         "baselines": {name: _chosen(one) | {"difference": _rows(_differences(dier, one))} for name, one in baselines.items()},
         "embed_dim": dier.scored.probe.weight.shape[1],
         "train_images": len(sweep.train_images),
+        **({"copies": info.copies} if info.copies > 1 else {}),
         "seeds": {"probe": settings.seed, "bootstrap_resamples": settings.bootstrap},
     }
 

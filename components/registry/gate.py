@@ -100,13 +100,17 @@ def _accurate(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _no_worse(evidence: Evidence) -> Iterator[Finding]:
-    """Non-inferiority: of the paired difference in test accuracy, the 95 % interval lies above -margin."""
+    """Non-inferiority: of the paired difference in test accuracy, the 95 % interval lies above -margin.
+
+    What is resampled are originals, where the test images are copies of some (`copies` in metrics.json).
+    """
     if not evidence.champions:
         yield PASSED, "no champion to compare with"
         return
     from components.probing.metrics import Bootstrap  # brings scikit-learn, which a version that stands need not wait for
 
-    new, margin = evidence.predictions, evidence.settings.margin
+    new, margin, copies = evidence.predictions, evidence.settings.margin, evidence.metrics.get("copies", 1)
+    of = f", copies of {len(new.index) // copies}" if copies > 1 else ""
     for champion in evidence.champions:
         old, named = champion.predictions, f"champion version {champion.version}"
         if champion.dataset != evidence.dataset:
@@ -114,10 +118,10 @@ def _no_worse(evidence: Evidence) -> Iterator[Finding]:
         elif old is None or not np.array_equal(old.index, new.index):
             yield UNCOMPARED, f"not comparable with {named}: its predictions of the same dataset are missing or damaged"
         else:
-            found = Bootstrap(len(new.index), RESAMPLES, SEED).mean(new.correct - old.correct)
+            found = Bootstrap(len(new.index), RESAMPLES, SEED, copies).mean(new.correct - old.correct)
             figures = (
                 f"difference {found.value:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}, "
-                f"{len(new.index)} test images, paired; register.margin {margin:g}"
+                f"{len(new.index)} test images{of}, paired; register.margin {margin:g}"
             )
             if found.low >= -margin:
                 yield PASSED, f"no worse than {named} ({figures})"

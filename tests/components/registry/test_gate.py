@@ -27,6 +27,7 @@ def judge(
     classes: int = 10,
     task: str = "multi-class",
     summary: dict[str, Any] | None = None,
+    **metrics: Any,
 ) -> Gate:
     return decide(
         Evidence(
@@ -37,6 +38,7 @@ def judge(
                 "task": task,
                 "class_names": ["c"] * classes,
                 "test": {"accuracy": {"value": float(new.mean())}},
+                **metrics,
             },
             dataset="same",
             predictions=predictions(new),
@@ -119,6 +121,15 @@ def test_the_interval_is_that_of_resampling_pairs_one_by_one() -> None:
     drawn = [difference[random.integers(0, 400, 400)].mean() for _ in range(4000)]
     assert found.value == pytest.approx(difference.mean())
     assert (found.low, found.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.006)  # two and a half images
+
+
+def test_copies_of_an_original_are_no_evidence_of_their_own() -> None:
+    """A loss of 5 in 100 originals, seen in all ten copies of each: as 1,000 images it would lie within the margin."""
+    old, new = np.repeat(right(100, 10), 10), np.repeat(np.roll(right(100, 15), 8), 10)
+    assert judge(new, champion(old), margin=0.1).passed
+    gate = judge(new, champion(old), margin=0.1, copies=10)
+    assert not gate.passed
+    assert "1000 test images, copies of 100, paired" in gate.reasons[0]
 
 
 def test_each_champion_given_counts() -> None:
