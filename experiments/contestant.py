@@ -19,7 +19,8 @@ Look = Callable[[int, Mapping[str, Features]], None]
 The features are good until the look returns; its seconds do not count."""
 Setting = Mapping[str, Any]
 """What a method is tuned by, for example {"lr": 1e-3}; each method says what it reads, and refuses what it does not know.
-Every method takes `views`, the set's own family of views, whether it uses it or not."""
+Every method takes `family`, a word of the set ("natural", "garments", "digits") that says which views leave its images what they
+are, whether it makes views or not."""
 
 
 @dataclass(frozen=True)
