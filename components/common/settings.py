@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, mo
 from pydantic_core import CoreSchema, core_schema
 
 from components.common.errors import SettingsError
+from components.probing.baselines import DEFAULT as DEFAULT_BASELINES
 from components.probing.baselines import BaselineName
 from data.sources import DOWNLOADS, SOURCES
 from data.store import is_place
@@ -266,7 +267,7 @@ class ProbeSettings(Section):
     train_limit: Annotated[Int, Field(ge=10)] | None = Field(
         None, description="training images that probes are fitted on (seeded choice); null = all, of more than 100,000 so many"
     )
-    baselines: list[BaselineName] = Field(list(get_args(BaselineName)), description="representations probed beside DiER")
+    baselines: list[BaselineName] = Field(list(DEFAULT_BASELINES), description="representations probed beside DiER")
     baseline_timesteps: list[Timestep] = Field(
         [0, 10, 20, 50, 100, 300, 500], min_length=1, description="timesteps at which the denoiser's layers are probed"
     )

@@ -5,7 +5,10 @@ Light on purpose: the settings' schema takes the names from here. What each one'
 
 from typing import Literal, NamedTuple
 
-BaselineName = Literal["pixels", "pca", "untrained", "denoiser_given_v"]
+BaselineName = Literal["pixels", "pca", "untrained", "denoiser_given_v", "dier_trunk"]
+
+DEFAULT: tuple[BaselineName, ...] = ("pixels", "pca", "untrained", "denoiser_given_v")
+"""Those that are probed unless others are asked for: before a flat head stand many numbers, and a probe at every t takes long."""
 
 
 class Baseline(NamedTuple):
@@ -23,6 +26,11 @@ BASELINES: dict[str, Baseline] = {
         "the denoiser's block {block}, which is given v_t",
         "The denoiser's blocks are computed with v_t of the clean image, so they contain DiER's embedding: no test of the "
         "denoising autoencoder alone.",
+    ),
+    "dier_trunk": Baseline(
+        "the encoder before its head",
+        "The encoder before its head is DiER's own network, at the t that is best for it: no other method, and seldom of as many "
+        "numbers as an embedding.",
     ),
 }
 

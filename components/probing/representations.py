@@ -1,6 +1,6 @@
 """The representations that are probed side by side, DiER's and the baselines, each with all that is chosen on val."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -17,7 +17,7 @@ from components.probing.candidate import Candidate, Ints, Pass, gather, images_o
 from components.probing.classifier import Floats
 from data.format import Dataset, SplitName
 from model.dier import DiER
-from model.features import denoiser_layers, embed
+from model.features import denoiser_layers, embed, trunk
 from model.images import to_tensor
 from model.weights import load_model
 
@@ -39,14 +39,17 @@ class Sources:
     settings: ProbeSettings
     dataset: Dataset
     model: DiER
+    timesteps: Sequence[int] = ()
+    """Those that are embedded."""
     last_pass: Pass = field(default_factory=Pass)
 
 
 def candidates(settings: ProbeSettings, dataset: Dataset, model: Artifact, embedded: Artifact) -> Iterator[Candidate]:
     """Every candidate, DiER's timesteps first. Features are computed when asked for, of the images asked for."""
-    for t in embedded.json("embeddings.json")["timesteps"]:
+    timesteps = embedded.json("embeddings.json")["timesteps"]
+    for t in timesteps:
         yield Candidate("dier", t, partial(_stored, embedded, t))
-    sources = Sources(settings, dataset, load_model(model.path))
+    sources = Sources(settings, dataset, load_model(model.path), timesteps)
     for name, made in CANDIDATES.items():
         if name in settings.baselines:
             yield from made(sources)
@@ -122,11 +125,23 @@ def _denoiser_given_v(sources: Sources) -> Iterator[Candidate]:
             yield Candidate(block("denoiser_given_v", number), t, partial(pieces, number=number, t=t))
 
 
+def _trunk(sources: Sources) -> Iterator[Candidate]:
+    """The encoder's pooled tokens before the head, at the timesteps that are embedded."""
+
+    def pieces(split: SplitName, rows: Ints | None, t: int) -> Iterator[Floats]:
+        for _, images in images_of(sources.dataset.split(split), rows, BATCH):
+            yield trunk(sources.model, images, t)
+
+    for t in sources.timesteps:
+        yield Candidate("dier_trunk", t, partial(pieces, t=t))
+
+
 CANDIDATES: Mapping[BaselineName, Callable[[Sources], Iterator[Candidate]]] = {
     "pixels": _pixels,
     "pca": _pca,
     "untrained": _untrained,
     "denoiser_given_v": _denoiser_given_v,
+    "dier_trunk": _trunk,
 }
 
 

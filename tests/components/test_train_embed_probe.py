@@ -176,7 +176,15 @@ def test_evaluations_that_all_fail_leave_nothing_to_keep(run: Path, tmp_path: Pa
 
 def test_every_option_at_once_goes_through_to_the_probe(run: Path, tmp_path: Path) -> None:
     """And the curve is over the model's own log-SNR."""
-    changed = {"probe_every": 20, "views": "crop", "mask_ratio": 0.5, "loss_weight": "min_snr", "condition_dropout": 0.2}
+    changed = {
+        "probe_every": 20,
+        "views": "crop_flip_colour",
+        "identity_share": 0.2,
+        "variance_covariance": 0.1,
+        "mask_ratio": 0.5,
+        "loss_weight": "min_snr",
+        "condition_dropout": 0.2,
+    }
     settings = MODEL.model_copy(update={"schedule": "cosine", "prediction": "v", "pool": "flat"}), BEST.model_copy(update=changed)
     train.run(*settings, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -237,6 +245,19 @@ def test_the_probe_reads_test_once_a_representation_and_shows_every_baseline(run
     val = {row["t"]: float(row["value"]) for row in accuracy if row["representation"] == "dier" and row["split"] == "val"}
     assert val[str(metrics["t"])] == max(val.values())
     assert metrics["conclusions"]
+
+
+def test_the_encoder_before_its_head_is_probed_at_each_embedded_timestep(run: Path, tmp_path: Path) -> None:
+    settings = PROBE.model_copy(update={"baselines": ["dier_trunk"]})
+    probe.run(settings, run / "dataset", run / "model", run / "embeddings", tmp_path / "probe")
+    with (tmp_path / "probe" / "curve.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["representation"] == "dier_trunk" and row["metric"] == "accuracy"]
+    assert [(row["t"], row["split"]) for row in rows[:3]] == [("0", "val"), ("400", "val"), ("999", "val")]
+    assert [row["split"] for row in rows[3:]] == ["test"]
+    metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
+    assert set(metrics["baselines"]) == {"dier_trunk"}
+    assert any("the encoder before its head: " in sentence for sentence in metrics["conclusions"])
+    assert any("no other method" in sentence for sentence in metrics["conclusions"])
 
 
 def test_test_labels_have_no_say_in_what_is_chosen(run: Path, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def test_every_preset_says_what_differs_and_no_more(preset: Path) -> None:
         ({"train": {"condition_dropout": 1}}, ["train.condition_dropout", "less than 1"]),
         ({"train": {"views": "flip"}}, ["train.views", "'flip'", "crop_flip"]),
         ({"train": {"views": True}}, ["train.views", "True"]),
+        ({"train": {"identity_share": 0.2}}, ["train.identity_share 0.2", "train.views off", "set train.views"]),
+        ({"train": {"variance_covariance": -1}}, ["train.variance_covariance", "-1"]),
         ({"train": {"loss_weight": "snr"}}, ["train.loss_weight", "'snr'", "min_snr"]),
         ({"model": {"schedule": "sigmoid"}}, ["model.schedule", "'sigmoid'", "cosine"]),
         ({"model": {"prediction": "score"}}, ["model.prediction", "'score'", "x0"]),
