@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import ArtifactError
-from components.common.formatting import METRIC_NAMES, measure, points_with_interval, with_interval
+from components.common.formatting import METRIC_NAMES, at_t, measure, points_with_interval, with_interval
 
 COMPUTE = ("train", "embed", "probe")
 HOW = "t and C are chosen on val; test is read once; brackets are 95 % bootstrap intervals"
@@ -42,7 +42,7 @@ def _json(file: Path) -> Any:
 def headline(metrics: Mapping[str, Any], metric: str = "accuracy") -> str:
     """What the probe found, in one line."""
     found = measure(metrics["test"][metric], metric)
-    return f"{metrics['dataset']}: DiER at t = {metrics['t']} gives a linear-probe {METRIC_NAMES[metric]} of {found} on test"
+    return f"{metrics['dataset']}: DiER at {at_t(metrics)} gives a linear-probe {METRIC_NAMES[metric]} of {found} on test"
 
 
 def _curve(file: Path, metrics: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from components.common.errors import SettingsError
@@ -32,6 +32,11 @@ NEAR_DUPLICATE_DISTANCE = 0.08
 """Below this prepare keeps images on one side of a split, and validate counts them."""
 
 Timestep = Annotated[Int, Field(ge=0, lt=NUM_TIMESTEPS)]
+
+
+def _auto(value: Any) -> Any:
+    """`auto` is kept as no timestep at all: a parameter of Kubeflow is a list or a text, never either."""
+    return [] if value == "auto" else value
 
 
 class OneOf:
@@ -227,8 +232,19 @@ class TrainSettings(TrainConfig):
 class EmbedSettings(Section):
     """Which embeddings are exported."""
 
-    timesteps: list[Timestep] = Field(
-        [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999], min_length=1, description="timesteps t, 0 .. 999"
+    timesteps: Annotated[list[Timestep], BeforeValidator(_auto)] = Field(
+        [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999],
+        description="timesteps t, 0 .. 999; auto (or []) = embed.k of them, chosen by embed.select",
+    )
+    select: Literal["sweep", "golden", "halving", "amortised", "label_free"] = Field(
+        "label_free",
+        description="how auto chooses, on a few thousand images: by small probes on val at 12 t (sweep), at some of them (golden section or successive halving over log-SNR) or by one probe for all t (amortised); or without labels",
+    )
+    k: Int = Field(
+        1,
+        ge=1,
+        le=6,
+        description="timesteps side by side as one embedding: with auto the best t and its neighbours 2.5 apart in log-SNR, else the best of embed.timesteps on val and the nearest to such",
     )
     splits: list[Literal["train", "val", "test"]] = Field(["train", "val", "test"], min_length=1, description="splits to embed")
     dtype: Literal["float16", "float32"] = Field("float32", description="number format on disk")
@@ -250,6 +266,8 @@ class EmbedSettings(Section):
     def _consistent(self) -> "EmbedSettings":
         if self.part is not None and not 0 <= self.part[0] < self.part[1]:
             raise ValueError(f"embed.part {self.part} is no [k, n] with 0 <= k < n: the parts of 4 are [0, 4] to [3, 4]")
+        if self.timesteps and self.k > len(self.timesteps):
+            raise ValueError(f"embed.k {self.k} is more than the {len(self.timesteps)} embed.timesteps: lower it, or name more")
         for name in ("timesteps", "splits"):
             values = getattr(self, name)
             if len(set(values)) != len(values):

@@ -74,7 +74,8 @@ def copy_package(source: Path, into: Path) -> Path:
 
 def _serving(metrics: dict[str, Any]) -> dict[str, Any]:
     """What serving.json says, but for the name of the package."""
-    return {"t": metrics["t"], "multi_label": metrics["task"] == MULTI_LABEL, "class_names": metrics["class_names"]}
+    timesteps = metrics.get("timesteps", [metrics["t"]])  # side by side, where there are several
+    return {"timesteps": timesteps, "multi_label": metrics["task"] == MULTI_LABEL, "class_names": metrics["class_names"]}
 
 
 def _stage(model: Artifact, probe: Artifact, serving: dict[str, Any], folder: Path) -> Path:

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 def output_sizes(config: dict[str, Any], serving: dict[str, Any]) -> dict[str, int]:
     """Numbers an image of each output of `predict`, all float32, by config.json and serving.json; the signature is made of them."""
-    return {"embedding": config["embed_dim"], "probabilities": len(serving["class_names"])}
+    return {"embedding": config["embed_dim"] * len(serving["timesteps"]), "probabilities": len(serving["class_names"])}
 
 
 class ServedModel(PythonModel):  # type: ignore[misc, unused-ignore]
@@ -34,13 +34,14 @@ class ServedModel(PythonModel):  # type: ignore[misc, unused-ignore]
         self._model = importlib.import_module(f"{package}.weights").load_model(folder).to(self._device)
         classifier = load_file(folder / "classifier.safetensors")
         self._weight, self._bias = classifier["weight"], classifier["bias"]
-        self._t, self._multi_label = int(serving["t"]), bool(serving["multi_label"])
+        self._timesteps, self._multi_label = [int(t) for t in serving["timesteps"]], bool(serving["multi_label"])
 
     # MLflow reads the hint of model_input: any other than the bare class makes it warn on every load.
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> dict[str, Any]:  # type: ignore[type-arg, unused-ignore]
-        """Embeddings v_t at the timestep chosen on validation, and the probability of each class (of each label: multi-label)."""
+        """Embeddings v_t at the timestep chosen on validation, or at several side by side (embed.k), D = k embed_dim, and the
+        probability of each class (of each label: multi-label)."""
         images = np.ascontiguousarray(np.asarray(model_input, np.uint8))
-        embedding = self._embed(self._model, images, self._t, device=self._device)
+        embedding = np.concatenate([self._embed(self._model, images, t, device=self._device) for t in self._timesteps], axis=1)
         logits = embedding.astype(np.float64) @ self._weight.T + self._bias
         probabilities = _sigmoid(logits) if self._multi_label else _softmax(logits)
         return {"embedding": embedding, "probabilities": probabilities.astype(np.float32)}

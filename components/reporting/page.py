@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from components.common.formatting import METRIC_NAMES, measure, percent
+from components.common.formatting import METRIC_NAMES, at_t, measure, percent
 from components.common.settings import Section
 from components.reporting import accuracy, curves, formatting, gallery, maps, tables
 from components.reporting.figures import Picture, tile
@@ -30,6 +30,7 @@ def page(inputs: Inputs, sections: Mapping[str, Section]) -> str:
     """The whole report as HTML text; `sections` are the settings by section name."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
+        at_t=at_t,
         number=formatting.number,
         decimals=formatting.decimals,
         percent=percent,
