@@ -304,9 +304,16 @@ class RegisterSettings(Section):
         "manual", description="auto moves champion when the gate passes; manual sets candidate"
     )
     min_accuracy: Share = Field(0.8, description="lowest test accuracy that passes the gate")
+    min_kept: Share = Field(
+        0.05,
+        description="where labels tell nothing apart: lowest share of its nearest training images that a test image keeps under mild views, its 95 % interval has to lie above",
+    )
+    min_rank: Float = Field(
+        2.0, ge=1, description="and lowest effective rank of the test embeddings: a collapsed encoder gives 1, or little more"
+    )
     margin: Share = Field(
         0.03,
-        description="test accuracy that a new version may lose to the champion: the 95 % interval of the paired difference has to lie above -margin",
+        description="test accuracy (without labels: share of neighbours kept) that a new version may lose to the champion: the 95 % interval of the paired difference has to lie above -margin",
     )
     experiment: str = Field("dier", min_length=1, description="MLflow experiment")
     model_registry: str | None = Field(

@@ -12,10 +12,6 @@ from components.probing.metrics import Estimate
 from components.probing.sweep import Scored
 from model.config import NUM_TIMESTEPS
 
-ONE_CLASS = (
-    "The labels name a single class, so there is nothing to tell apart and no accuracy here means anything: "
-    "t was not chosen, and the embeddings are untested. Label some images of each class to probe them."
-)
 NO_PEAK = (
     "To tell whether there is one: more val images (data.val_fraction) narrow the interval; more timesteps (embed.timesteps) or a "
     "longer training (train.steps) may bring it out; with model.encoder_time false there is none."

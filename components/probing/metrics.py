@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +135,11 @@ def value_of(metric: str, scores: Scores, labels: Labels) -> float:
     together = np.zeros(len(labels), np.int64) if len(labels) > EXACT else None  # one group of all
     found = _plain(METRICS[metric](scores, labels, together), len(labels) if together is None else 1)
     return found if math.isfinite(found) else -1.0
+
+
+def spread(v: npt.NDArray[np.floating[Any]]) -> float:
+    """How much embeddings v (N, D) differ between images: their standard deviation over images in units of their size (RMS)."""
+    return float(np.sqrt(v.var(0).mean() / max(np.square(v).mean(), 1e-30)))
 
 
 def choosing_metric(labels: Labels, multi_label: bool) -> str:

@@ -20,7 +20,7 @@ from components.probing.classifier import Floats
 from data.format import Dataset, SplitName
 from model.dier import DiER
 from model.features import denoiser_layers, embed, trunk
-from model.images import to_tensor
+from model.images import Images, to_tensor
 from model.weights import load_model
 
 LARGEST_SIDE = 32
@@ -126,8 +126,13 @@ def _pca(sources: Sources) -> Iterator[Candidate]:
             yield Candidate("pca", None, partial(pieces, components=components), variant, standardise=whiten)
 
 
+def untrained(model: DiER) -> DiER:
+    """The very weights that training began with; they do not look at t yet."""
+    return DiER(model.config).eval()
+
+
 def _untrained(sources: Sources) -> Iterator[Candidate]:
-    fresh = DiER(sources.model.config).eval()  # the very weights that training began with; they do not look at t yet
+    fresh = untrained(sources.model)
 
     def pieces(split: SplitName, rows: Ints | None) -> Iterator[Floats]:
         for _, images in images_of(sources.dataset.split(split), rows, BATCH):
@@ -186,12 +191,17 @@ def denoiser_blocks(chosen: list[int] | None, depth: int) -> list[int]:
     return chosen
 
 
+def pixel_values(images: Images) -> Floats:
+    """Images (N, H, W, C) uint8, averaged down to LARGEST_SIDE pixels a side where they are larger: (N, D) float32 in [-1, 1]."""
+    x = to_tensor(images)
+    side = min(x.shape[2], LARGEST_SIDE), min(x.shape[3], LARGEST_SIDE)
+    if tuple(x.shape[2:]) != side:
+        x = torch.nn.functional.adaptive_avg_pool2d(x, side)
+    return x.flatten(1).numpy()
+
+
 def _pixel_values(dataset: Dataset, split: SplitName, rows: Ints | None) -> Iterator[Floats]:
     opened = dataset.split(split)
     height, width, channels = opened.images.shape[1:]
-    side = min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
     for _, images in images_of(opened, rows, max(1, PIXEL_BYTES // (4 * height * width * channels))):
-        x = to_tensor(images)
-        if tuple(x.shape[2:]) != side:
-            x = torch.nn.functional.adaptive_avg_pool2d(x, side)
-        yield x.flatten(1).numpy()
+        yield pixel_values(images)

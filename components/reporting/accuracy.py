@@ -131,7 +131,9 @@ def confusion_counts(probe: Path, classes: int) -> npt.NDArray[np.int64] | None:
 
 
 def confusion(inputs: Inputs) -> Picture | None:
-    """The confusion matrix on test: rows are the truth, each row sums to 100 %. None where images carry several labels."""
+    """The confusion matrix on test: rows are the truth, each row sums to 100 %. None where images carry several labels, or none."""
+    if not inputs.labelled:
+        return None
     class_names = inputs.dataset.info.class_names
     k = len(class_names)
     counts = confusion_counts(inputs.artifacts["probe"].path, k)

@@ -91,7 +91,8 @@ def _class_counts(split: Split, classes: int) -> Any:
 def neighbours(inputs: Inputs) -> tuple[list[Query], str] | None:
     """Val images with their nearest training images by cosine on v_t at the chosen t, and a sentence on how many agree.
 
-    Of an original's copies the nearest one counts alone. None where train or val was not exported. Call inside `one_thread`.
+    Of an original's copies the nearest one counts alone. Where labels tell nothing apart the sentence is empty. None where train or val
+    was not exported. Call inside `one_thread`.
     """
     train_files = inputs.embeddings("train", inputs.t)
     if not train_files or not inputs.embeddings("val", inputs.t):
@@ -108,9 +109,11 @@ def neighbours(inputs: Inputs) -> tuple[list[Query], str] | None:
         f"{', each of another original,' if copies > 1 else ''} "
         f"carry exactly the same label{'s' if inputs.dataset.info.multi_label else ''}."
     )
+    if not inputs.labelled:
+        sentence = ""
     names = inputs.dataset.info.class_names
     examples = []
-    shown = _one_a_class(np.asarray(val.labels[queries]))
+    shown = _one_a_class(np.asarray(val.labels[queries])) if inputs.labelled else np.arange(min(MOST_QUERIES, len(queries)))
     asked = val.images[queries[shown]]  # each split's images at once: a shard is read once for all of them
     nearby = train.images[found[shown].reshape(-1)].reshape(*found[shown].shape, *asked.shape[1:])
     for row, image, pictures in zip(shown, asked, nearby, strict=True):

@@ -105,7 +105,7 @@ METHODS: dict[str, Callable[[DiER, Dataset, bool], Chosen]] = {
 
 def _probe(model: DiER, dataset: Dataset, select: str) -> SmallProbe:
     info = dataset.info
-    if (len(info.class_names) < 2 and not info.multi_label) or not info.counts["val"]:
+    if not info.labelled or not info.counts["val"]:
         what = "has no val images" if not info.counts["val"] else "has a single class"
         raise SettingsError(f"embed.select {select} needs labels, and {dataset.path} {what}: set embed.select to label_free")
     train, val = (_some(dataset, name, LABELLED) for name in ("train", "val"))
