@@ -33,7 +33,7 @@ from .run_configuration import RunConfiguration
 from .saver import Saver
 from .shares import Shares
 from .state import TrainingState
-from .variance_covariance import VarianceCovariance, VGradient
+from .variance_covariance import v_gradients
 
 AGREE_STEPS, AGREE_S = 20, 2.0
 """Several processes agree on stopping once in so many steps, and more often where these take longer than so many seconds."""
@@ -234,8 +234,9 @@ class Trainer:
         count = self.processes.pieces(self.config.batch_size, self.config.micro_batch)
         split = (torch.tensor_split(part, count) for part in given.values())
         pieces = [dict(zip(given, parts, strict=True)) for parts in zip(*split, strict=True)]
+        added = v_gradients(self.config, self.processes, self.model, pieces)
         losses = []
-        for number, (piece, v_gradient) in enumerate(zip(pieces, self._v_gradients(pieces), strict=True), 1):
+        for number, (piece, v_gradient) in enumerate(zip(pieces, added, strict=True), 1):
             with self.processes.gradient_sync(self.network, last=number == len(pieces)):
                 with autocast(self.config.precision, self.device):
                     loss: Tensor = self.network(**piece, v_gradient=v_gradient)
@@ -252,18 +253,6 @@ class Trainer:
         mean = config.log_snr_mean if config.timesteps == "log_snr" else None
         alpha_bar = alpha_bars(self.model_config.schedule)
         return timestep_shares(alpha_bar, mean=mean, std=config.log_snr_std, fixed=config.fixed_timestep).to(self.device)
-
-    def _v_gradients(self, pieces: Sequence[Mapping[str, Tensor]]) -> Sequence[VGradient | None]:
-        """What each micro-batch's v_t are given beside the denoiser's gradient."""
-        if not self.config.variance_covariance:
-            return [None] * len(pieces)
-        term = VarianceCovariance(self.config.variance_covariance, self.config.batch_size, self.processes)
-
-        def encode(piece: Mapping[str, Tensor]) -> Tensor:
-            with torch.no_grad(), autocast(self.config.precision, self.device):
-                return self.model.encode(piece.get("encoder_view", piece["x0"]), piece["t"], piece.get("ids_keep"))
-
-        return term.of_pieces(pieces, encode)
 
     def _trivial(self) -> float:
         if self.model_config.prediction == "eps":

@@ -9,14 +9,16 @@ Images of a batch are at different t. What of v_t varies with t alone counts as 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..blocks import unrounded
+from ..dier import DiER
 from .distributed import Processes
+from .options import TrainConfig
+from .precision import autocast
 
 EPSILON = 1e-4
 """Added to a variance before its root is taken, whose slope is infinite at 0."""
@@ -38,39 +40,42 @@ def variance_covariance(v: Tensor) -> Tensor:
     return F.relu(1 - (variance + EPSILON).sqrt()).mean() + COVARIANCE * together
 
 
-@dataclass(frozen=True)
-class VarianceCovariance:
-    """The term by its weight, of batches of `batch_size` images over `processes`."""
+def v_gradients(
+    config: TrainConfig, processes: Processes, model: DiER, pieces: Sequence[Mapping[str, Tensor]]
+) -> Sequence[VGradient | None]:
+    """For each micro-batch of this process's share, by `DiER.forward`'s names, what its v_t are given; None = nothing.
 
-    weight: float
-    batch_size: int
-    processes: Processes
+    All processes must have as many micro-batches. A single one has all v_t of its share when it needs them. Of several each needs
+    the others', so all are encoded beforehand, which costs a forward pass of the encoder.
+    """
+    if not config.variance_covariance:
+        return [None] * len(pieces)
 
-    def of_pieces(
-        self, pieces: Sequence[Mapping[str, Tensor]], encode: Callable[[Mapping[str, Tensor]], Tensor]
-    ) -> Sequence[VGradient]:
-        """For each micro-batch of this process's share what its v_t is given. All processes must have as many.
+    def gradient(v: Tensor) -> Tensor:
+        return gradient_of_share(v, config.variance_covariance, config.batch_size, processes)
 
-        Of several, `encode` gives v_t (n, E) of each beforehand: a forward pass of the encoder more. A single one has them all.
-        """
-        if len(pieces) == 1:
-            return [self.gradient]
-        v = [encode(piece) for piece in pieces]
-        parts = torch.split(self.gradient(torch.cat(v)), [len(part) for part in v])
-        return [_known(part) for part in parts]
+    if len(pieces) == 1:
+        return [gradient]
+    v = []
+    for piece in pieces:
+        with torch.no_grad(), autocast(config.precision, piece["x0"].device):
+            v.append(model.encode(piece.get("encoder_view", piece["x0"]), piece["t"], piece.get("ids_keep")))
+    parts = torch.split(gradient(torch.cat(v)), [len(part) for part in v])
+    return [_known(part) for part in parts]
 
-    def gradient(self, v: Tensor) -> Tensor:
-        """The gradient of the whole batch's term in v (n, E), which are those of this process's share.
 
-        Times the number of processes, as gradients are averaged over them.
-        """
-        share = self.processes.share(self.batch_size)
-        whole = v.new_zeros(self.batch_size, v.shape[1])
-        whole[share] = v
-        whole = self.processes.total(whole).requires_grad_()  # zeros but for each one's own: nothing is rounded
-        with torch.enable_grad(), unrounded(whole):
-            (gradient,) = torch.autograd.grad(self.weight * variance_covariance(whole), whole)
-        return gradient[share] * self.processes.count
+def gradient_of_share(v: Tensor, weight: float, batch_size: int, processes: Processes) -> Tensor:
+    """The gradient of the whole batch's term in v (n, E), which are those of this process's share of it.
+
+    Times the number of processes, as gradients are averaged over them.
+    """
+    share = processes.share(batch_size)
+    whole = v.new_zeros(batch_size, v.shape[1])
+    whole[share] = v
+    whole = processes.total(whole).requires_grad_()  # zeros but for each one's own: nothing is rounded
+    with torch.enable_grad(), unrounded(whole):
+        (gradient,) = torch.autograd.grad(weight * variance_covariance(whole), whole)
+    return gradient[share] * processes.count
 
 
 def _known(gradient: Tensor) -> VGradient:

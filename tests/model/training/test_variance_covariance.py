@@ -11,7 +11,7 @@ from torch import Tensor
 from model.dier import DiER
 from model.training.distributed import Processes
 from model.training.trainer import Trainer
-from model.training.variance_covariance import VarianceCovariance, variance_covariance
+from model.training.variance_covariance import gradient_of_share, variance_covariance
 from tests.model.conftest import make_trainer, small_model
 from tests.model.training.test_distributed import curve, harness
 
@@ -63,8 +63,8 @@ def test_the_gradients_are_those_of_one_sum_over_the_whole_batch(images: np.ndar
 def test_halves_of_a_batch_by_themselves_would_have_other_gradients(images: np.ndarray, tmp_path: Path) -> None:
     """So the test above can fail."""
     v = embeddings(16)
-    whole = VarianceCovariance(WEIGHT, 16, Processes()).gradient(v)
-    halves = [VarianceCovariance(WEIGHT / 2, 8, Processes()).gradient(half) for half in v.split(8)]
+    whole = gradient_of_share(v, WEIGHT, 16, Processes())
+    halves = [gradient_of_share(half, WEIGHT / 2, 8, Processes()) for half in v.split(8)]
     assert (torch.cat(halves) - whole).abs().max() > 0.1 * whole.abs().max()
 
 
