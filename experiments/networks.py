@@ -32,10 +32,10 @@ MODEL_FIELDS = frozenset(field.name for field in fields(ModelConfig)) - {"image_
 
 
 def read(method: str, setting: Setting, defaults: Setting) -> dict[str, Any]:
-    """The defaults, changed by the setting, whose `family` every method takes. Raises ValueError for what has no default."""
+    """The defaults, changed by the setting, whose `family` every method takes. Raises ValueError for what else has no default."""
     if unknown := sorted(set(setting) - set(defaults) - {"family"}):
         raise ValueError(f"{method} knows no setting {unknown[0]!r}: use {', '.join(sorted(defaults))}")
-    return {"family": "natural", **defaults, **setting}
+    return {"family": "", **defaults, **setting}
 
 
 def model_config(images: Images, setting: Setting, seed: int, **more: Any) -> ModelConfig:

@@ -21,7 +21,7 @@ from experiments.views import family
 from model.config import NUM_TIMESTEPS
 from model.dier import DiER
 from model.images import Images, to_tensor
-from model.objective import loss_weight
+from model.objective import loss_weight, timestep_shares
 from model.rng import Draws, generator
 from model.schedule import add_noise, alpha_bars
 
@@ -38,16 +38,21 @@ class DDAE(Learner):
         self.model = DiER(model_config(images, given, seed, embed_dim=1))
         self.model.encoder = nn.Identity()  # type: ignore[assignment]
         config = self.model.config
-        weight = loss_weight(given["loss_weight"], config.prediction, alpha_bars(config.schedule))
+        alpha_bar = alpha_bars(config.schedule)
+        weight = loss_weight(given["loss_weight"], config.prediction, alpha_bar)
+        mean = given["log_snr_mean"] if given["timesteps"] == "log_snr" else None
+        shares = timestep_shares(alpha_bar, mean=mean, std=given["log_snr_std"])
+        self.register_buffer("until", shares.cumsum(0), persistent=False)
         self.register_buffer("weight", torch.ones(NUM_TIMESTEPS) if weight is None else weight, persistent=False)
-        self.timesteps, self.seed = given["timesteps"], seed
+        self.read_at, self.seed = tuple(given["read_at"]), seed
         self.flip = given["augment"] and family(given["family"]).flip
 
     def forward(self, x0: Tensor, rows: Tensor, draws: Draws) -> Tensor:
         """L_simple, or what else is predicted and how it is weighed; images are mirrored where that leaves them what they are."""
         if self.flip:
             x0 = torch.where(draws.uniform("flip", 1, 1, 1) < 0.5, x0.flip(3), x0)
-        t, noise = draws.integers("t", NUM_TIMESTEPS), draws.normal("noise", *x0.shape[1:])
+        t = torch.searchsorted(self.get_buffer("until"), draws.uniform("t").double(), right=True).clamp(max=NUM_TIMESTEPS - 1)
+        noise = draws.normal("noise", *x0.shape[1:])
         losses = self.model.denoising_loss(x0, t, noise, x0.new_zeros(len(x0), 1))
         loss: Tensor = (losses * self.get_buffer("weight")[t]).mean()
         return loss
@@ -55,7 +60,7 @@ class DDAE(Learner):
     def features(self) -> Mapping[str, Features]:
         """Each block's output at each t."""
         layers = Layers(self.model, self.seed)
-        names = [(t, block, way) for t in self.timesteps for block in range(self.model.config.depth) for way in ("mean", "grid")]
+        names = [(t, block, way) for t in self.read_at for block in range(self.model.config.depth) for way in ("mean", "grid")]
         return {f"block {block}, t={t}, {way}": partial(layers, t, f"block {block}, {way}") for t, block, way in names}
 
     def kept(self) -> nn.Module:
@@ -111,7 +116,8 @@ def ddae(
 ) -> Trained:
     """An unconditional diffusion transformer: twice the depth of an encoder, patches half as large as the others'."""
     network: dict[str, Any] = {**NETWORK, "depth": 2 * NETWORK["depth"], "patch_size": images.shape[1] // 8}
-    objective = {"prediction": "eps", "schedule": "linear", "loss_weight": "uniform", "timesteps": TIMESTEPS, "augment": True}
+    objective = {"prediction": "eps", "schedule": "linear", "loss_weight": "uniform", "augment": True, "read_at": TIMESTEPS}
+    drawn = {"timesteps": "uniform", "log_snr_mean": -0.5, "log_snr_std": 1.5}  # as TrainConfig has them
     del network["embed_dim"], network["pool"], network["embed_norm"]
-    given = read("ddae", setting, {**RECIPE, "weight_decay": 0.0, "beta2": 0.999, **network, **objective})
+    given = read("ddae", setting, {**RECIPE, "weight_decay": 0.0, "beta2": 0.999, **network, **objective, **drawn})
     return train(lambda: DDAE(images, given, seed), images, budget=budget, seed=seed, setting=given, look=look)

@@ -24,7 +24,7 @@ TIMESTEPS = (0, *range(100, 1000, 100), 999)
 """Where the paper reads the embeddings."""
 JOINT = (100, 300, 600)
 """Timesteps whose embeddings are read side by side too."""
-OWN: Mapping[str, Any] = {"timesteps": TIMESTEPS, "joint": JOINT, "warmup": 0.1}
+OWN: Mapping[str, Any] = {"read_at": TIMESTEPS, "joint": JOINT, "warmup": 0.1}
 """What else a setting may say: t that are read, t that are read side by side, the share of the steps that warm up."""
 
 
@@ -55,7 +55,7 @@ def features(model: DiER, images: Images, own: Setting) -> dict[str, Features]:
     def at(t: int) -> Features:
         return lambda images: embed(model, images, t)
 
-    found = {f"t={t}": at(t) for t in own["timesteps"]}
+    found = {f"t={t}": at(t) for t in own["read_at"]}
     if own["joint"]:
         name = "t=" + "+".join(map(str, own["joint"]))
         found[name] = joint = side_by_side([at(t) for t in own["joint"]])
