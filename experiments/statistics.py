@@ -18,8 +18,8 @@ import numpy.typing as npt
 from scipy import stats
 
 Array = npt.NDArray[np.float64]
-Outcomes = Mapping[int, npt.NDArray[np.bool_]]
-"""By training seed: right or wrong on each test image, (N,)."""
+Outcomes = Mapping[int, npt.NDArray[np.bool_ | np.float64]]
+"""By training seed: right or wrong on each test image, (N,); of an image shown in several copies the share that is right."""
 RESAMPLES = 2000
 CHUNK = 100
 LEVEL = 0.95
