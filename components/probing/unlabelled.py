@@ -8,6 +8,7 @@ as two accuracies are: paired, over the same test images. It says that an embedd
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,14 @@ from components.common.settings import ProbeSettings
 from components.embedding import store
 from components.probing.baselines import label
 from components.probing.metrics import Bootstrap, Estimate, spread
-from components.probing.representations import BATCH, pixel_values, untrained
-from components.selecting.label_free import label_free, views
+from components.probing.representations import pixel_values, untrained
+from components.selecting.label_free import VIEWS, label_free, views
 from components.selecting.scores import rankme
-from data.format import Dataset, SplitName
+from data.format import Dataset, Split, SplitName
 from model.dier import DiER
 from model.features import embed
 from model.images import Images
-from model.rng import sample_rows
+from model.rng import sample, sample_rows
 from model.schedule import log_snr
 from model.weights import load_model
 
@@ -43,7 +44,7 @@ QUERIES, WATCHED = 2000, 500
 """Test images at most whose neighbours are compared at the chosen t: the 95 % interval of the share kept is about +-0.01; and val
 images at every t."""
 CHUNK = 250
-"""Queries that are compared with the gallery at a time."""
+"""Images whose views, features and neighbours are in memory at a time."""
 CHOSEN_BY = "label_free"
 SCORES = ("score", "kept", "effective_rank", "spread", "gap_nats")
 """What curve.csv holds for each t, on val: the label-free score that chooses t, the share of neighbours kept, `effective_rank` and
@@ -77,14 +78,13 @@ def examine(settings: ProbeSettings, dataset: Dataset, trained: Artifact, embedd
     t = int(chosen["t"].value)
     gallery = _sample(dataset, "train", settings.seed, GALLERY)
     index = _sample(dataset, "test", settings.seed, QUERIES)
-    images = np.asarray(dataset.split("test").images[index])
-    seen = views(images, settings.seed)
-    v = store.read(embedded, "test", t, index)
-    share = neighbours_kept(v, [embed(model, view, t) for view in seen], store.read(embedded, "train", t, gallery))
-    shares = {"dier": share} | _of_baselines(settings, dataset, model, gallery, images, seen)
+    features: dict[str, Features] = {"dier": partial(_embedded, model, t)} | _baselines(settings, model)
+    among = {"dier": store.read(embedded, "train", t, gallery)}
+    among |= {name: _of_rows(dataset.split("train"), gallery, features[name]) for name in features if name != "dier"}
+    shares = {name: _kept(dataset.split("test"), index, features[name], among[name], settings.seed) for name in features}
     bootstrap = Bootstrap(len(index), settings.bootstrap, settings.seed)
     kept = {name: bootstrap.mean(one) for name, one in shares.items()}
-    tested = {"kept": kept["dier"], **_shape(v)}
+    tested = {"kept": kept["dier"], **_shape(store.read(embedded, "test", t, index))}
     metrics = {
         "dataset": dataset.info.name,
         "task": dataset.info.task,
@@ -104,60 +104,67 @@ def examine(settings: ProbeSettings, dataset: Dataset, trained: Artifact, embedd
         "train_images": len(gallery),
         "seeds": {"probe": settings.seed, "bootstrap_resamples": settings.bootstrap},
     }
-    rows = [_row("dier", int(one["t"].value), one, "val", name, schedule=model.config.schedule) for one in found for name in SCORES]
-    rows += [_row("dier", t, tested, "test", name, schedule=model.config.schedule) for name in tested]
-    rows += [_row(name, None, {"kept": one}, "test", "kept") for name, one in kept.items() if name != "dier"]
-    measure = {"neighbours": NEIGHBOURS, "gallery": len(gallery), "views": len(seen), "seed": settings.seed}
-    return Examined(metrics | _findings(metrics, kept, len(found)), rows, Kept(index, share, json.dumps(measure, sort_keys=True)))
+    measure = json.dumps({"neighbours": NEIGHBOURS, "gallery": len(gallery), "views": VIEWS, "seed": settings.seed}, sort_keys=True)
+    metrics |= _findings(metrics, kept, len(found))
+    return Examined(metrics, _curve(found, tested, metrics, model.config.schedule), Kept(index, shares["dier"], measure))
 
 
 def _over_t(
     settings: ProbeSettings, dataset: Dataset, model: DiER, trained: Artifact, embedded: Artifact
 ) -> list[dict[str, Estimate]]:
     """A row a timestep, on val: t, and each of SCORES."""
-    index = _sample(dataset, "val", settings.seed, QUERIES)
-    images = np.asarray(dataset.split("val").images[index])
+    split, index = dataset.split("val"), _sample(dataset, "val", settings.seed, QUERIES)
     gallery = _sample(dataset, "train", settings.seed, GALLERY)
-    seen = views(images[:WATCHED], settings.seed)
-    bootstrap = Bootstrap(seen.shape[1], settings.bootstrap, settings.seed)
+    watched = index[sample(settings.seed, len(index), WATCHED)]
+    bootstrap = Bootstrap(len(watched), settings.bootstrap, settings.seed)
     timesteps = embedded.json("embeddings.json")["timesteps"]
+    images = np.asarray(split.images[index])
     scored = label_free(model, images, timesteps, settings.seed, condition_dropout=_withheld(trained))
     rows = []
     for scores in track(scored, len(scored), "probe", "timesteps"):
         t = int(scores["t"])
-        v = store.read(embedded, "val", t, index)
-        of_views = [embed(model, view, t) for view in seen]
-        kept = bootstrap.mean(neighbours_kept(v[:WATCHED], of_views, store.read(embedded, "train", t, gallery)))
+        among = store.read(embedded, "train", t, gallery)
+        kept = bootstrap.mean(_kept(split, watched, partial(_embedded, model, t), among, settings.seed))
         given = {name: _exact(scores[name]) for name in ("t", "score", "gap_nats")}
-        rows.append(given | {"kept": kept} | _shape(v))
+        rows.append(given | {"kept": kept} | _shape(store.read(embedded, "val", t, index)))
     return rows
 
 
-def _of_baselines(
-    settings: ProbeSettings, dataset: Dataset, model: DiER, gallery: Ints, images: Images, seen: Images
-) -> dict[str, Shares]:
-    """The share that each image keeps of its neighbours by pixels and by the untrained encoder: what the figure stands beside."""
-    fresh, train = untrained(model), dataset.split("train").images
-    known: dict[str, Features] = {"pixels": pixel_values, "untrained": lambda images: embed(fresh, images, 0)}
-    found: dict[str, Shares] = {}
-    for name, features in known.items():
-        if name in settings.baselines:
-            parts = np.array_split(gallery, len(gallery) // BATCH + 1)
-            among = np.concatenate([features(np.asarray(train[part])) for part in parts])
-            found[name] = neighbours_kept(features(images), [features(view) for view in seen], among)
-    return found
+def _embedded(model: DiER, t: int, images: Images) -> Floats:
+    return embed(model, images, t)
+
+
+def _baselines(settings: ProbeSettings, model: DiER) -> dict[str, Features]:
+    """What else the neighbours are looked for in, so that a share has something to stand beside."""
+    known: dict[str, Features] = {"pixels": pixel_values, "untrained": partial(_embedded, untrained(model), 0)}
+    return {name: features for name, features in known.items() if name in settings.baselines}
+
+
+def _of_rows(split: Split, rows: Ints, features: Features) -> Floats:
+    """The features (n, D) of some images of a split, computed CHUNK images at a time."""
+    return np.concatenate([features(np.asarray(split.images[part])) for part in _parts(rows)])
+
+
+def _kept(split: Split, rows: Ints, features: Features, among: Floats, seed: int) -> Shares:
+    """`neighbours_kept` of some images of a split in mild views of them, CHUNK images at a time."""
+    shares = []
+    for part in _parts(rows):
+        images = np.asarray(split.images[part])
+        seen = views(images, seed)  # the same draws for each chunk, and others for each image of it
+        shares.append(neighbours_kept(features(images), [features(view) for view in seen], among))
+    return np.concatenate(shares)
+
+
+def _parts(rows: Ints) -> list[Ints]:
+    return [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
 
 
 def neighbours_kept(v: Floats, seen: Sequence[Floats], gallery: Floats) -> Shares:
     """The share of its nearest images of `gallery` (G, D) that each of v (N, D) keeps in its views (N, D) each: (N,) in [0, 1]."""
     unit, k = _unit(gallery), min(NEIGHBOURS, len(gallery))
-    share = np.empty(len(v))
-    for start in range(0, len(v), CHUNK):
-        here = slice(start, start + CHUNK)
-        own = _nearest(v[here], unit, k)
-        same = [(_nearest(view[here], unit, k)[:, :, None] == own[:, None, :]).sum(axis=(1, 2)) / k for view in seen]
-        share[here] = np.mean(same, axis=0)
-    return share
+    own = _nearest(v, unit, k)
+    same = [(_nearest(view, unit, k)[:, :, None] == own[:, None, :]).sum(axis=(1, 2)) / k for view in seen]
+    return np.asarray(np.mean(same, axis=0))
 
 
 def _nearest(v: Floats, unit: Floats, k: int) -> Ints:
@@ -179,13 +186,19 @@ def _exact(value: float) -> Estimate:
     return Estimate(float(value), np.empty(0))
 
 
-def _row(
-    name: str, t: int | None, values: Mapping[str, Estimate], split: SplitName, metric: str, schedule: str = ""
-) -> dict[str, Any]:
-    """A row of curve.csv."""
-    level = None if t is None else round(log_snr(t, schedule), 4)
-    place = {"t": t, "log_snr": level, "representation": name, "variant": "", "split": split, "metric": metric}
-    return place | values[metric].row() | {"c": None}
+def _curve(
+    over_t: Sequence[Mapping[str, Estimate]], tested: Mapping[str, Estimate], metrics: Mapping[str, Any], schedule: str
+) -> list[dict[str, Any]]:
+    """The rows of curve.csv: DiER on val at each t, and what was read on test."""
+
+    def row(name: str, t: int | None, split: SplitName, metric: str, figures: Mapping[str, float | None]) -> dict[str, Any]:
+        level = None if t is None else round(log_snr(t, schedule), 4)
+        place = {"t": t, "log_snr": level, "representation": name, "variant": "", "split": split, "metric": metric}
+        return place | dict(figures) | {"c": None}
+
+    rows = [row("dier", int(one["t"].value), "val", name, one[name].row()) for one in over_t for name in SCORES]
+    rows += [row("dier", metrics["t"], "test", name, one.row()) for name, one in tested.items()]
+    return rows + [row(name, None, "test", "kept", found["test"]["kept"]) for name, found in metrics["baselines"].items()]
 
 
 def _findings(metrics: Mapping[str, Any], kept: Mapping[str, Estimate], tried: int) -> dict[str, Any]:

@@ -126,6 +126,7 @@ def _unlabelled_probe(folder: Path, made_from: dict[str, str], kept: np.ndarray)
             "representation": "dier",
             "t": 300,
             "test": test,
+            "chance": 0.01,
             "class_names": ["unlabelled"],
         }
         write_json(out / "metrics.json", metrics)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -272,7 +274,7 @@ def test_test_labels_have_no_say_in_what_is_chosen(run: Path, tmp_path: Path) ->
     assert shuffled["test"] != original["test"]
 
 
-def test_images_without_labels_are_embedded_and_the_probe_says_that_it_says_nothing(run: Path, tmp_path: Path) -> None:
+def test_images_without_labels_are_embedded_and_t_is_chosen_without_them(run: Path, tmp_path: Path) -> None:
     unlabelled(run, tmp_path)
     train.run(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "model")
     embed.run(EMBED, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings")
@@ -280,8 +282,16 @@ def test_images_without_labels_are_embedded_and_the_probe_says_that_it_says_noth
     with pytest.raises(DataError, match=r"train\.keep best_probe needs labels"):
         train.run(MODEL, BEST, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "again")
     metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
-    assert "single class" in metrics["peak"]["sentence"]
-    assert metrics["conclusions"] == []
+    assert metrics["chosen_by"] == "label_free"
+    assert "no accuracy" in metrics["peak"]["sentence"]
+    curve = pd.read_csv(tmp_path / "probe" / "curve.csv")
+    scores = curve[(curve["metric"] == "score") & (curve["split"] == "val")]
+    assert scores["t"].tolist() == EMBED.timesteps
+    assert scores.loc[scores["value"].idxmax(), "t"] == metrics["t"]
+    kept = pq.read_table(tmp_path / "probe" / "neighbours.parquet")
+    assert kept["kept"].to_numpy().mean() == pytest.approx(metrics["test"]["kept"]["value"], abs=1e-6)
+    probe.run(PROBE, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings", tmp_path / "again")
+    assert artifact.read(tmp_path / "again", "probe").fingerprint == artifact.read(tmp_path / "probe", "probe").fingerprint
 
 
 def test_a_verdict_of_other_data_or_a_failed_one_stops_training(run: Path, tmp_path: Path) -> None:

@@ -64,6 +64,7 @@ def judge_unlabelled(
     kept: np.ndarray | float = 0.4,
     rank: float = 12.0,
     spread: float = 0.3,
+    chance: float = 0.01,
     validated: bool = True,
     summary: dict[str, Any] | None = None,
     **settings: float,
@@ -77,7 +78,7 @@ def judge_unlabelled(
             settings=RegisterSettings.model_validate(settings),
             verdict={"passed": validated},
             summary={"gap": GAP} if summary is None else summary,
-            metrics={"task": "multi-class", "class_names": ["unlabelled"], "test": test},
+            metrics={"task": "multi-class", "class_names": ["unlabelled"], "test": test, "chance": chance},
             dataset="same",
             predictions=measured(shares),
             champions=champions,
@@ -113,8 +114,9 @@ def test_without_labels_a_healthy_model_passes_and_the_gate_says_by_what() -> No
         ({"spread": 0.001}, "collapsed: test embeddings differ by 0.001 of their size"),
         ({"kept": 0.04}, "keep 0.0400 of their neighbours"),
         ({"kept": np.repeat([0.0, 0.6], [180, 20])}, "not above register.min_kept 0.05"),  # 0.06, but not clear of 0.05
+        ({"kept": 0.2, "chance": 0.25}, "not above chance, 0.25"),  # 40 training images
     ],
-    ids=["data", "encoder", "rank", "rank set", "spread", "not steady", "within chance"],
+    ids=["data", "encoder", "rank", "rank set", "spread", "not steady", "not clear of the least", "by chance"],
 )
 def test_without_labels_each_rule_refuses_alone(changes: dict[str, Any], says: str) -> None:
     gate = judge_unlabelled(**changes)
