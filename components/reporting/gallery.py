@@ -91,8 +91,8 @@ def _class_counts(split: Split, classes: int) -> Any:
 def neighbours(inputs: Inputs) -> tuple[list[Query], str] | None:
     """Val images with their nearest training images by cosine on v_t at the chosen t, and a sentence on how many agree.
 
-    Of an original's copies the nearest one counts alone. Where labels tell nothing apart the sentence is empty. None where train or val
-    was not exported. Call inside `one_thread`.
+    Of an original's copies the nearest one counts alone. Where labels tell nothing apart the sentence is empty. None where train or
+    val was not exported. Call inside `one_thread`.
     """
     train_files = inputs.embeddings("train", inputs.t)
     if not train_files or not inputs.embeddings("val", inputs.t):
