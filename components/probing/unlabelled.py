@@ -21,7 +21,7 @@ from components.common.settings import ProbeSettings
 from components.embedding import store
 from components.probing.baselines import label
 from components.probing.metrics import Bootstrap, Estimate, spread
-from components.probing.representations import pixel_values, untrained
+from components.probing.representations import pixel_values
 from components.selecting.label_free import VIEWS, label_free, views
 from components.selecting.scores import rankme
 from data.format import Dataset, Split, SplitName
@@ -136,7 +136,7 @@ def _embedded(model: DiER, t: int, images: Images) -> Floats:
 
 def _baselines(settings: ProbeSettings, model: DiER) -> dict[str, Features]:
     """What else the neighbours are looked for in, so that a share has something to stand beside."""
-    known: dict[str, Features] = {"pixels": pixel_values, "untrained": partial(_embedded, untrained(model), 0)}
+    known: dict[str, Features] = {"pixels": pixel_values, "untrained": partial(_embedded, model.untrained(), 0)}
     return {name: features for name, features in known.items() if name in settings.baselines}
 
 

@@ -215,6 +215,26 @@ def test_the_models_configuration_says_what_is_predicted_and_noise_of_wide_patch
     assert ModelConfig.load(tmp_path / "model" / "config.json").prediction == "eps"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"encoder": "resnet", "pool": "grid", "denoiser_width": 16, "denoiser_depth": 3},
+        {"stem": "conv", "condition": "block", "condition_dim": 4},
+    ],
+)
+def test_other_encoders_and_denoisers_go_through_all_steps_and_say_their_ranks(form: dict, run: Path, tmp_path: Path) -> None:
+    settings = MODEL.model_copy(update=form)
+    train.run(settings, TRAIN, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
+    rank = artifact.read(tmp_path / "model", "model").json("summary.json")["rank"]
+    most = {"resnet": 16, "vit": 4}[settings.encoder]  # the denoiser's width, or what was asked for
+    assert rank["map"]["numerical"] == most
+    assert all(row["used"]["effective"] <= most + 1e-6 for row in rank["v"])
+    embed.run(EMBED, run / "dataset", tmp_path / "model", tmp_path / "embeddings")
+    probe.run(PROBE, run / "dataset", tmp_path / "model", tmp_path / "embeddings", tmp_path / "probe")
+    assert artifact.read(tmp_path / "probe", "probe").json("metrics.json")["t"] in EMBED.timesteps
+
+
 def test_no_label_is_read_while_training(run: Path, tmp_path: Path) -> None:
     """The same images with their labels shuffled give the same weights."""
     shutil.copytree(run / "dataset", tmp_path / "source")
