@@ -20,11 +20,13 @@ from components.common.errors import SettingsError
 from components.common.lineage import check_one_run
 from components.common.progress import say, track
 from components.common.settings import ProbeSettings
+from components.probing.baselines import ALONE, SIDE_BY_SIDE
 from components.probing.conclusions import UNUSED, chance, comparisons, peak, sampled, warnings
 from components.probing.metrics import Estimate, right_of
-from components.probing.representations import candidates
+from components.probing.representations import candidates, side_by_side
 from components.probing.sweep import Scored, Sweep, Tested
 from components.probing.unlabelled import examine
+from components.selecting.places import side_by_side as neighbours
 from data.format import SPLITS, open_dataset
 from model.config import ModelConfig
 from model.schedule import log_snr
@@ -54,10 +56,18 @@ def run(probe_settings: ProbeSettings, dataset: Path, model: Path, embeddings: P
     each = list(candidates(probe_settings, sweep.dataset, trained, embedded))
     scored = [sweep.score(one) for one in track(each, len(each), "probe", "candidates")]
     curve = list(sweep.best(scored, lambda one: (one.representation, one.t)).values())
+    schedule = ModelConfig.load(model / "config.json").schedule
+    facts = embedded.json("embeddings.json")
+    timesteps = [_best_t(sweep, curve)]
+    if facts.get("k", 1) > 1:
+        timesteps = neighbours(timesteps[0], facts["k"], schedule, facts["timesteps"])
+        scored = [sweep.score(one) for one in side_by_side(probe_settings, sweep.dataset, embedded, timesteps)]
+        curve += sweep.best(scored, lambda one: one.representation).values()
     best = sweep.best(curve, lambda one: one.representation)
     tested = {name: sweep.test(one) for name, one in best.items()}
-    schedule = ModelConfig.load(model / "config.json").schedule
-    metrics = _metrics(sweep, schedule, tested) | _findings(sweep, curve, tested)
+    if SIDE_BY_SIDE in tested:
+        tested = {"dier": tested.pop(SIDE_BY_SIDE), ALONE: tested.pop("dier"), **tested}
+    metrics = _metrics(sweep, schedule, tested, timesteps) | _findings(sweep, curve, tested)
     _say(trained, metrics)
     with artifact.create(out, "probe", sources) as folder:
         artifact.write_json(folder / "metrics.json", metrics)
@@ -73,17 +83,28 @@ def _say(trained: artifact.Artifact, metrics: dict[str, Any]) -> None:
         say(f"probe: {sentence}")
 
 
-def _metrics(sweep: Sweep, schedule: str, tested: dict[str, Tested]) -> dict[str, Any]:
+def _best_t(sweep: Sweep, curve: Sequence[Scored]) -> int:
+    """The t of DiER that is best on val."""
+    (best,) = sweep.best((one for one in curve if one.candidate.representation == "dier"), lambda one: one.representation).values()
+    assert best.candidate.t is not None
+    return best.candidate.t
+
+
+def _metrics(sweep: Sweep, schedule: str, tested: dict[str, Tested], timesteps: list[int]) -> dict[str, Any]:
+    """`t` is the best single one, also where DiER stands for several side by side, `timesteps`."""
     info, settings, dier = sweep.dataset.info, sweep.settings, tested["dier"]
     baselines = {name: one for name, one in tested.items() if name != "dier"}
+    t = tested.get(ALONE, dier).scored.candidate.t
     return {
         "dataset": info.name,
         "task": info.task,
         "class_names": info.class_names,
         "representation": "dier",
         "chosen_by": sweep.chosen_by,
-        "log_snr": log_snr(dier.scored.candidate.t or 0, schedule),
+        "log_snr": log_snr(t or 0, schedule),
         **_chosen(dier),
+        "t": t,
+        **({"timesteps": timesteps} if len(timesteps) > 1 else {}),
         "baselines": {name: _chosen(one) | {"difference": _rows(_differences(dier, one))} for name, one in baselines.items()},
         "embed_dim": dier.scored.probe.weight.shape[1],
         "train_images": len(sweep.train_images),

@@ -4,7 +4,7 @@ import hashlib
 import json
 import mmap
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -42,6 +42,10 @@ class DatasetInfo:
     """Images a shard; null where a split's images are one array."""
     store: str | None = None
     """Where the shards lie; null = in the artifact."""
+    copies: int = 1
+    """Copies of each original, which follow each other: row r of a split is one of original r // copies."""
+    occupancy: float | None = None
+    """Of images on a blank canvas the mean share of it that is content (not 0), in train, 0 .. 1; null without a canvas."""
 
     @property
     def multi_label(self) -> bool:
@@ -123,7 +127,8 @@ def open_dataset(path: Path) -> Dataset:
 
 def write_info(path: Path, info: DatasetInfo) -> None:
     """Write `dataset.json` into the folder `path`."""
-    content = {name: value for name, value in asdict(info).items() if name not in ("shard_images", "store") or value is not None}
+    unused = {field.name: field.default for field in fields(info) if field.default is not MISSING}
+    content = {name: value for name, value in asdict(info).items() if name not in unused or value != unused[name]}
     (path / "dataset.json").write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 

@@ -26,6 +26,16 @@ BASELINES: dict[str, Baseline] = {
     ),
 }
 
+SIDE_BY_SIDE, REDUCED, ALONE = "dier_k", "dier_k_pca", "dier_one_t"
+"""With embed.k above 1: DiER at k timesteps side by side, which is then what is judged and served; beside it the same in as many
+principal components as one embedding has numbers, and DiER at its best single t. What they are called is in VARIANTS."""
+VARIANTS = {
+    "dier": "DiER",
+    SIDE_BY_SIDE: "DiER at several t side by side",
+    REDUCED: "the same reduced to one embedding's size by PCA",
+    ALONE: "DiER at its best single t",
+}
+
 
 def block(baseline: BaselineName, number: int) -> str:
     """The representation that is one block of a baseline."""
@@ -40,4 +50,4 @@ def baseline_of(representation: str) -> str:
 def label(representation: str) -> str:
     """What a representation is called in a sentence."""
     baseline, _, number = representation.partition("_block")
-    return "DiER" if baseline == "dier" else BASELINES[baseline].label.format(block=number)
+    return VARIANTS[baseline] if baseline in VARIANTS else BASELINES[baseline].label.format(block=number)

@@ -62,7 +62,7 @@ def comparisons(differences: Mapping[str, Estimate], metric: str) -> list[str]:
     for name, difference in differences.items():
         verb = "beats" if difference.low > 0 else "falls below" if difference.high < 0 else "cannot be told from"
         sentences.append(f"On {on} DiER {verb} {label(name)}: {gain(difference.row(), metric)}.")
-    caveats = dict.fromkeys(BASELINES[baseline_of(name)].caveat for name in differences)
+    caveats = dict.fromkeys(BASELINES[name].caveat for name in map(baseline_of, differences) if name in BASELINES)
     return sentences + [caveat for caveat in caveats if caveat]
 
 

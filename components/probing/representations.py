@@ -1,18 +1,20 @@
 """The representations that are probed side by side, DiER's and the baselines, each with all that is chosen on val."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from components.common.artifact import Artifact
 from components.common.errors import SettingsError
 from components.common.settings import ProbeSettings
 from components.embedding import store
-from components.probing.baselines import BaselineName, block
+from components.probing.baselines import REDUCED, SIDE_BY_SIDE, BaselineName, block
 from components.probing.candidate import Candidate, Ints, Pass, gather, images_of
 from components.probing.classifier import Floats
 from data.format import Dataset, SplitName
@@ -58,6 +60,34 @@ def _stored(embedded: Artifact, t: int, split: SplitName, rows: Ints | None) -> 
             yield vectors
     else:
         yield store.read(embedded, split, t, rows)
+
+
+def side_by_side(settings: ProbeSettings, dataset: Dataset, embedded: Artifact, timesteps: Sequence[int]) -> Iterator[Candidate]:
+    """DiER at several t as one embedding: all of its numbers, and as many principal components as one embedding has."""
+    whole = partial(_together, embedded, timesteps)
+    variant = f"t = {', '.join(map(str, timesteps))}"
+    yield Candidate(SIDE_BY_SIDE, None, whole, variant)
+    count = dataset.info.counts["train"]
+    components = min(int(embedded.json("embeddings.json")["embed_dim"]), count)
+
+    @cache
+    def fitted() -> Pipeline:
+        rows = np.sort(np.random.default_rng(settings.seed).permutation(count)[:PCA_IMAGES])
+        reduced = make_pipeline(StandardScaler(), PCA(components, svd_solver="covariance_eigh"))
+        return reduced.fit(gather(whole("train", rows), len(rows)))
+
+    def pieces(split: SplitName, rows: Ints | None) -> Iterator[Floats]:
+        for x in whole(split, rows):
+            yield np.asarray(fitted().transform(x), np.float32)
+
+    for whiten in (False, True):
+        said = f"{variant}, {components} components, {'whitened' if whiten else 'not whitened'}"
+        yield Candidate(REDUCED, None, pieces, said, standardise=whiten)
+
+
+def _together(embedded: Artifact, timesteps: Sequence[int], split: SplitName, rows: Ints | None) -> Iterator[Floats]:
+    for vectors in zip(*(_stored(embedded, t, split, rows) for t in timesteps), strict=True):
+        yield np.concatenate(vectors, axis=1)
 
 
 def _pixels(sources: Sources) -> Iterator[Candidate]:

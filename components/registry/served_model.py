@@ -18,7 +18,7 @@ from safetensors.numpy import load_file
 
 def output_sizes(config: dict[str, Any], serving: dict[str, Any]) -> dict[str, int]:
     """Numbers an image of each output of `predict`, all float32, by config.json and serving.json; the signature is made of them."""
-    sizes = {"embedding": config["embed_dim"], "probabilities": len(serving["class_names"])}
+    sizes = {"embedding": config["embed_dim"] * len(serving["timesteps"]), "probabilities": len(serving["class_names"])}
     return {name: size for name, size in sizes.items() if size}
 
 
@@ -37,13 +37,14 @@ class ServedModel(PythonModel):  # type: ignore[misc, unused-ignore]
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = importlib.import_module(f"{package}.weights").load_model(folder).to(self._device)
         self._classifier = load_file(folder / "classifier.safetensors") if serving["class_names"] else None
-        self._t, self._multi_label = int(serving["t"]), bool(serving["multi_label"])
+        self._timesteps, self._multi_label = [int(t) for t in serving["timesteps"]], bool(serving["multi_label"])
 
     # MLflow reads the hint of model_input: any other than the bare class makes it warn on every load.
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> dict[str, Any]:  # type: ignore[type-arg, unused-ignore]
-        """Embeddings v_t at the timestep chosen on validation, and the probability of each class (of each label: multi-label)."""
+        """Embeddings v_t at the timestep chosen on validation, or at several side by side (embed.k), D = k embed_dim, and the
+        probability of each class (of each label: multi-label)."""
         images = np.ascontiguousarray(np.asarray(model_input, np.uint8))
-        embedding = self._embed(self._model, images, self._t, device=self._device)
+        embedding = np.concatenate([self._embed(self._model, images, t, device=self._device) for t in self._timesteps], axis=1)
         if self._classifier is None:
             return {"embedding": embedding}
         logits = embedding.astype(np.float64) @ self._classifier["weight"].T + self._classifier["bias"]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from components.common.formatting import METRIC_NAMES, measure, percent
+from components.common.formatting import METRIC_NAMES, at_t, measure, percent
 from components.common.settings import Section
 from components.reporting import accuracy, curves, formatting, gallery, maps, tables, unlabelled
 from components.reporting.figures import Picture, tile
@@ -30,6 +30,7 @@ def page(inputs: Inputs, sections: Mapping[str, Section]) -> str:
     """The whole report as HTML text; `sections` are the settings by section name."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
+        at_t=at_t,
         number=formatting.number,
         decimals=formatting.decimals,
         percent=percent,
@@ -65,7 +66,7 @@ def _probe(inputs: Inputs) -> dict[str, Any]:
 def _unlabelled(inputs: Inputs) -> dict[str, Any]:
     """The same where labels tell nothing apart."""
     metrics = inputs.metrics
-    return {"metrics": metrics, "score_rows": unlabelled.score_rows(inputs), "kept_rows": unlabelled.kept_rows(metrics)}
+    return {"metrics": metrics, "score_rows": unlabelled.score_rows(inputs.curve), "kept_rows": unlabelled.kept_rows(metrics)}
 
 
 def _model(inputs: Inputs) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from ..config import NUM_TIMESTEPS
 from .fields import Float, Int, Off, Section
 
 
@@ -26,8 +27,18 @@ class TrainConfig(Section):
     lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
     warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
     lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
-    loss_weight: Literal["uniform", "min_snr"] = Field(
-        "uniform", description="min_snr: the clean t count for less (the error in the image weighed by min(SNR, 5))"
+    loss_weight: Literal["uniform", "min_snr", "v_capped"] = Field(
+        "uniform",
+        description="what the error in the image counts at each t: uniform = as the prediction implies (SNR for eps), "
+        "min_snr = min(SNR, 5), v_capped = min(SNR + 1, 20), so that noisy t count too",
+    )
+    timesteps: Literal["uniform", "log_snr"] = Field(
+        "uniform", description="how t is drawn: all alike, or so that log-SNR is normal around log_snr_mean"
+    )
+    log_snr_mean: Float = Field(-0.5, ge=-10, le=10, description="mean of log-SNR in nats, with timesteps log_snr")
+    log_snr_std: Float = Field(1.5, gt=0, le=10, description="its standard deviation")
+    fixed_timestep: Annotated[Int, Field(ge=0, lt=NUM_TIMESTEPS)] | None = Field(
+        None, description="train on this t alone, a control that says what the noise levels do; null = on all"
     )
     views: Annotated[Literal["off", "crop", "crop_flip"], Off] = Field(
         "off",

@@ -15,7 +15,7 @@ from ..config import NUM_TIMESTEPS, ModelConfig
 from ..dier import DiER
 from ..errors import CheckpointError, Stopped
 from ..images import Images, scaled, to_tensor
-from ..objective import loss_weight, trivial_loss
+from ..objective import loss_weight, timestep_shares, trivial_loss
 from ..rng import SAMPLE_SHARDS, Draws
 from ..schedule import alpha_bars
 from .augment import vary
@@ -91,6 +91,7 @@ class Trainer:
         self.weight = loss_weight(self.config.loss_weight, self.model_config.prediction, alpha_bars(self.model_config.schedule))
         if self.weight is not None:
             self.weight = self.weight.to(self.device)  # (NUM_TIMESTEPS,)
+        self.shares = self._shares()
         self.trivial = self._trivial() if self.processes.first else TRIVIAL_LOSS  # only the first looks, and it reads images
         self.step = self._agreed = self._agree_at = 0
         self._saved_at = self._agreed_at = time.monotonic()
@@ -176,7 +177,11 @@ class Trainer:
         """
         x0 = scaled(self.batches.take(step))
         draws = Draws(self.config.seed, step, self.processes.share(self.config.batch_size), self.device)
-        return x0, draws.integers("t", NUM_TIMESTEPS), draws.normal("noise", *x0.shape[1:])
+        if self.shares is None:
+            t = draws.integers("t", NUM_TIMESTEPS)
+        else:
+            t = torch.searchsorted(self.shares.cumsum(0), draws.uniform("t").double(), right=True).clamp(max=NUM_TIMESTEPS - 1)
+        return x0, t, draws.normal("noise", *x0.shape[1:])
 
     def _train_step(self) -> None:
         x0, t, noise = self.batch(self.step)
@@ -238,6 +243,15 @@ class Trainer:
             losses.append(loss.detach())
         return torch.cat(losses)
 
+    def _shares(self) -> Tensor | None:
+        """How often each t is drawn, (NUM_TIMESTEPS,) on the device; None = all alike."""
+        config = self.config
+        if config.timesteps == "uniform" and config.fixed_timestep is None:
+            return None
+        mean = config.log_snr_mean if config.timesteps == "log_snr" else None
+        alpha_bar = alpha_bars(self.model_config.schedule)
+        return timestep_shares(alpha_bar, mean=mean, std=config.log_snr_std, fixed=config.fixed_timestep).to(self.device)
+
     def _trivial(self) -> float:
         if self.model_config.prediction == "eps":
             return TRIVIAL_LOSS
@@ -246,7 +260,8 @@ class Trainer:
         rows = [np.linspace(s.start, s.stop - 1, min(s.stop - s.start, SAMPLE // len(some))).astype(np.int64) for s in some]
         images = np.concatenate([self.images[chosen] for chosen in rows])
         variance = to_tensor(images).var(0, unbiased=False).mean().item()
-        return trivial_loss(self.model_config.prediction, alpha_bars(self.model_config.schedule), variance)
+        shares = None if self.shares is None else self.shares.cpu()
+        return trivial_loss(self.model_config.prediction, alpha_bars(self.model_config.schedule), variance, shares)
 
     def _point(self) -> Point:
         return self.window.point(self.step, learning_rate(self.config, self.step - 1))
