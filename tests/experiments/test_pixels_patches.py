@@ -48,7 +48,7 @@ def test_windows_are_of_the_images_in_unfolds_order() -> None:
 
 def test_whitened_windows_vary_alike_in_every_direction() -> None:
     found = Patches(IMAGES, {**GIVEN, "regularised": 1e-6}, seed=0)
-    windows = normalised(random_windows(IMAGES, 4, 5000, seed=0)  # those that it was computed from)
+    windows = normalised(random_windows(IMAGES, 4, 5000, seed=0))  # those that it was computed from
     values = torch.linalg.eigvalsh(torch.cov(((windows - found.mean) @ found.whiten).T))
     spread = values[values > 0.01]  # the mean was taken out of each, and blocks of 2 x 2 are alike: some directions are empty
     assert spread.numel() >= 12
