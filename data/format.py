@@ -3,6 +3,7 @@
 import hashlib
 import json
 import mmap
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,6 +19,11 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 MULTI_LABEL = "multi-label, binary-class"
 TASKS = ("multi-class", "binary-class", MULTI_LABEL, "ordinal-regression")
 """MedMNIST's words for what a label is."""
+
+
+def labelled(task: str, class_names: Sequence[str]) -> bool:
+    """Whether labels of this task and these classes tell images apart: a single class does not, a single yes/no label does."""
+    return len(class_names) > 1 or task == MULTI_LABEL
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,11 @@ class DatasetInfo:
     def multi_label(self) -> bool:
         """Whether an image carries several yes/no labels."""
         return self.task == MULTI_LABEL
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels tell images apart: a single class does not."""
+        return labelled(self.task, self.class_names)
 
 
 @dataclass(frozen=True)

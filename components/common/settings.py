@@ -11,10 +11,11 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from components.common.errors import SettingsError
+from components.probing.baselines import DEFAULT as DEFAULT_BASELINES
 from components.probing.baselines import BaselineName
 from data.sources import DOWNLOADS, SOURCES
 from data.store import is_place
@@ -31,6 +32,11 @@ NEAR_DUPLICATE_DISTANCE = 0.08
 """Below this prepare keeps images on one side of a split, and validate counts them."""
 
 Timestep = Annotated[Int, Field(ge=0, lt=NUM_TIMESTEPS)]
+
+
+def _auto(value: Any) -> Any:
+    """`auto` is kept as no timestep at all: a parameter of Kubeflow is a list or a text, never either."""
+    return [] if value == "auto" else value
 
 
 class OneOf:
@@ -226,8 +232,19 @@ class TrainSettings(TrainConfig):
 class EmbedSettings(Section):
     """Which embeddings are exported."""
 
-    timesteps: list[Timestep] = Field(
-        [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999], min_length=1, description="timesteps t, 0 .. 999"
+    timesteps: Annotated[list[Timestep], BeforeValidator(_auto)] = Field(
+        [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999],
+        description="timesteps t, 0 .. 999; auto (or []) = embed.k of them, chosen by embed.select",
+    )
+    select: Literal["sweep", "golden", "halving", "amortised", "label_free"] = Field(
+        "label_free",
+        description="how auto chooses, on a few thousand images: by small probes on val at 12 t (sweep), at some of them (golden section or successive halving over log-SNR) or by one probe for all t (amortised); or without labels",
+    )
+    k: Int = Field(
+        1,
+        ge=1,
+        le=6,
+        description="timesteps side by side as one embedding: with auto the best t and its neighbours 2.5 apart in log-SNR, else the best of embed.timesteps on val and the nearest to such",
     )
     splits: list[Literal["train", "val", "test"]] = Field(["train", "val", "test"], min_length=1, description="splits to embed")
     dtype: Literal["float16", "float32"] = Field("float32", description="number format on disk")
@@ -249,6 +266,8 @@ class EmbedSettings(Section):
     def _consistent(self) -> "EmbedSettings":
         if self.part is not None and not 0 <= self.part[0] < self.part[1]:
             raise ValueError(f"embed.part {self.part} is no [k, n] with 0 <= k < n: the parts of 4 are [0, 4] to [3, 4]")
+        if self.timesteps and self.k > len(self.timesteps):
+            raise ValueError(f"embed.k {self.k} is more than the {len(self.timesteps)} embed.timesteps: lower it, or name more")
         for name in ("timesteps", "splits"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
@@ -266,7 +285,7 @@ class ProbeSettings(Section):
     train_limit: Annotated[Int, Field(ge=10)] | None = Field(
         None, description="training images that probes are fitted on (seeded choice); null = all, of more than 100,000 so many"
     )
-    baselines: list[BaselineName] = Field(list(get_args(BaselineName)), description="representations probed beside DiER")
+    baselines: list[BaselineName] = Field(list(DEFAULT_BASELINES), description="representations probed beside DiER")
     baseline_timesteps: list[Timestep] = Field(
         [0, 10, 20, 50, 100, 300, 500], min_length=1, description="timesteps at which the denoiser's layers are probed"
     )
@@ -285,9 +304,16 @@ class RegisterSettings(Section):
         "manual", description="auto moves champion when the gate passes; manual sets candidate"
     )
     min_accuracy: Share = Field(0.8, description="lowest test accuracy that passes the gate")
+    min_kept: Share = Field(
+        0.05,
+        description="where labels tell nothing apart: lowest share of its nearest training images that a test image keeps under mild views, its 95 % interval has to lie above",
+    )
+    min_rank: Float = Field(
+        2.0, ge=1, description="and lowest effective rank of the test embeddings: a collapsed encoder gives 1, or little more"
+    )
     margin: Share = Field(
         0.03,
-        description="test accuracy that a new version may lose to the champion: the 95 % interval of the paired difference has to lie above -margin",
+        description="test accuracy (without labels: share of neighbours kept) that a new version may lose to the champion: the 95 % interval of the paired difference has to lie above -margin",
     )
     experiment: str = Field("dier", min_length=1, description="MLflow experiment")
     model_registry: str | None = Field(

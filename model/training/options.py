@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ..config import NUM_TIMESTEPS
-from .fields import Float, Int, Off, Section
+from .fields import Float, Int, Off, Section, Share
 
 
 class TrainConfig(Section):
@@ -40,10 +40,13 @@ class TrainConfig(Section):
     fixed_timestep: Annotated[Int, Field(ge=0, lt=NUM_TIMESTEPS)] | None = Field(
         None, description="train on this t alone, a control that says what the noise levels do; null = on all"
     )
-    views: Annotated[Literal["off", "crop", "crop_flip"], Off] = Field(
+    views: Annotated[Literal["off", "crop", "crop_flip", "crop_flip_colour"], Off] = Field(
         "off",
         description="encoder and denoiser see different random crops of an image, mirrored or not with crop_flip: "
-        "never on digits, text or what else a mirror changes",
+        "never on digits, text or what else a mirror changes; crop_flip_colour changes colours too: natural images only",
+    )
+    identity_share: Share = Field(
+        0.0, description="with views: share of the images of which the encoder sees the denoiser's view instead of one of its own"
     )
     mask_ratio: Float = Field(
         0.0,
@@ -53,6 +56,11 @@ class TrainConfig(Section):
     )
     condition_dropout: Float = Field(
         0.0, ge=0, lt=1, description="share of the images whose v_t the denoiser gets as zeros while training"
+    )
+    variance_covariance: Float = Field(
+        0.0,
+        ge=0,
+        description="weight of VICReg's variance and covariance terms on v_t over the whole batch: a hybrid, no longer DiER alone",
     )
     weight_decay: Float = Field(0.0, ge=0, description="AdamW's weight decay")
     ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")
@@ -77,6 +85,15 @@ class TrainConfig(Section):
     def _warmup_ends(self) -> "TrainConfig":
         if self.warmup_steps > self.steps:
             raise ValueError(f"train.warmup_steps {self.warmup_steps} is above train.steps {self.steps}: lower it")
+        return self
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> "TrainConfig":
+        if self.identity_share and self.views == "off":
+            raise ValueError(
+                f"train.identity_share {self.identity_share} says nothing with train.views off, where all images are seen alike: "
+                "set train.views, crop say, or train.identity_share to 0"
+            )
         return self
 
 

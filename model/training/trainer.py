@@ -33,6 +33,7 @@ from .run_configuration import RunConfiguration
 from .saver import Saver
 from .shares import Shares
 from .state import TrainingState
+from .variance_covariance import v_gradients
 
 AGREE_STEPS, AGREE_S = 20, 2.0
 """Several processes agree on stopping once in so many steps, and more often where these take longer than so many seconds."""
@@ -233,11 +234,12 @@ class Trainer:
         count = self.processes.pieces(self.config.batch_size, self.config.micro_batch)
         split = (torch.tensor_split(part, count) for part in given.values())
         pieces = [dict(zip(given, parts, strict=True)) for parts in zip(*split, strict=True)]
+        added = v_gradients(self.config, self.processes, self.model, pieces)
         losses = []
-        for number, piece in enumerate(pieces, 1):
+        for number, (piece, v_gradient) in enumerate(zip(pieces, added, strict=True), 1):
             with self.processes.gradient_sync(self.network, last=number == len(pieces)):
                 with autocast(self.config.precision, self.device):
-                    loss: Tensor = self.network(**piece)
+                    loss: Tensor = self.network(**piece, v_gradient=v_gradient)
                 counted = loss if self.weight is None else loss * self.weight[piece["t"]]
                 torch.autograd.backward(counted.sum() * scale)
             losses.append(loss.detach())
