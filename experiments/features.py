@@ -53,5 +53,5 @@ class Projected:
         """(N, components) float32."""
         if self.fitted is None:
             x = self.of(self.images[sample(0, len(self.images), PCA_IMAGES)])
-            self.fitted = PCA(min(self.components, *x.shape), random_state=0).fit(x)
+            self.fitted = PCA(min(self.components, *x.shape), svd_solver="covariance_eigh").fit(x)
         return np.asarray(self.fitted.transform(self.of(images)), np.float32)
