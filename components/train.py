@@ -133,6 +133,7 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             "rank": rank,
             "encoder_used": unused is None,
             "warnings": [unused] if unused else [],
+            "method": train_settings.method,
             "training_key": key,
         } | kept
         artifact.write_json(beside / "summary.json", summary)

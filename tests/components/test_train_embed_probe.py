@@ -199,6 +199,9 @@ def test_every_option_at_once_goes_through_to_the_probe(run: Path, tmp_path: Pat
     summary = artifact.read(tmp_path / "model", "model").json("summary.json")
     assert [row["log_snr"] for row in summary["gap"]] == [log_snr(t, "cosine") for t in callbacks.GAP_TIMESTEPS]
     metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
+    assert any("Trained was DiER+views+mask+variance-covariance: " in sentence for sentence in metrics["conclusions"])
+    plain = artifact.read(run / "probe", "probe").json("metrics.json")
+    assert not any("Trained was" in sentence for sentence in plain["conclusions"])
     assert metrics["log_snr"] == log_snr(metrics["t"], "cosine")
 
 
