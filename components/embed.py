@@ -3,6 +3,9 @@
 A shard of the images at a time, and of several tasks each its share of the shards: no batch crosses a shard, so however the work is
 divided, over timesteps and shards (components/embedding/parts.py), the bytes are the same. One task uses one device: several GPUs
 are several tasks, on Kubeflow `embed.fan_out`.
+
+With `embed.timesteps: auto` the timesteps are chosen first (components/selecting/), on images of the whole dataset whatever the
+part: all parts choose alike, and a join holds them to it.
 """
 
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ from components.common.errors import ArtifactError
 from components.common.progress import say, track
 from components.common.settings import EmbedSettings
 from components.embedding import store
+from components.selecting.choose import choose
 from data.format import Dataset, Split, open_dataset
 from model.config import ModelConfig
 from model.device import keep_freed_memory, pick_device
@@ -48,6 +52,10 @@ def run(embed_settings: EmbedSettings, dataset: Path, model: Path, out: Path) ->
     _check_shape(network.config, opened, model)
     keep_freed_memory()
     device = pick_device(embed_settings.device)
+    selection = None
+    if not embed_settings.timesteps:
+        selection = _choose(embed_settings, network.to(device), opened, trained)
+        embed_settings = embed_settings.model_copy(update={"timesteps": selection["timesteps"]})
     compiled, why = choose_compile(embed_settings.compile, device, _work(network.config, embed_settings, opened), "embed")
     if compiled:
         say(f"embed: {why}")
@@ -60,6 +68,18 @@ def run(embed_settings: EmbedSettings, dataset: Path, model: Path, out: Path) ->
         for _ in track(written, sum(_batches(embed_settings, shard) for shard in shards), "embed", "batches"):
             pass
         artifact.write_json(folder / "embeddings.json", _facts(embed_settings, opened, network.config, device, compiled))
+        if selection is not None:
+            artifact.write_json(folder / store.SELECTION, selection)
+
+
+def _choose(settings: EmbedSettings, network: DiER, dataset: Dataset, trained: artifact.Artifact) -> dict[str, Any]:
+    """What selection.json holds."""
+    known = trained.json("settings.json")["train"] if (trained.path / "settings.json").is_file() else {}
+    dropout = known.get("condition_dropout", 0.0) > 0
+    found = choose(settings.select, settings.k, network, dataset, condition_dropout=dropout)
+    share = found["cost"]["of_a_sweep"]
+    say(f"embed: t = {', '.join(map(str, found['timesteps']))} by {settings.select}; it took {share:.1%} of a sweep's passes")
+    return found
 
 
 def shards_of(settings: EmbedSettings, dataset: Dataset) -> list[Shard]:
@@ -126,6 +146,7 @@ def _facts(settings: EmbedSettings, dataset: Dataset, config: ModelConfig, devic
         "counts": {name: dataset.info.counts[name] for name in settings.splits},
     }
     told = {"device": device.type, "precision": settings.precision, "compiled": compiled, "part": settings.part}
+    told |= {"k": settings.k if settings.k > 1 else None}
     return facts | {name: value for name, value in told.items() if value not in ("cpu", "float32", False, None)}
 
 

@@ -2,7 +2,8 @@
 
 Official splits are kept; missing ones are cut from train, in groups: copies and near-duplicates stay on one side, and so does what
 `data.group` names. Images pass through in blocks, so memory does not grow with the set; for the search they lie on disk. Threads
-decode them and write shards; what is written does not depend on how many.
+decode them and write shards; what is written does not depend on how many. With `data.canvas` images are scattered as they are
+written: splits, groups and the limit are of originals, so no copy leaks.
 """
 
 from collections import deque
@@ -22,6 +23,7 @@ from data.errors import DataError, UnsupportedRequest
 from data.format import SPLITS, DatasetInfo, SplitName, image_hash, write_info
 from data.groups import Groups, joined
 from data.quality import near_duplicates
+from data.scatter import Scatter
 from data.store import Store, open_store
 
 MB = 10**6
@@ -73,10 +75,13 @@ def _write(found: sources.ImageSet, settings: DataSettings, store: Store | None,
         for note in notes:
             say(f"prepare: {note}")
 
-        shapes = {}
+        shapes, occupancy = {}, None
         for name in reversed(SPLITS):  # the small ones first: what is wrong with them shows early
-            shapes[name], digests = _write_split(folder / name, parts[chosen[name].part], chosen[name].rows, settings, store)
+            scatter = None if settings.canvas is None else Scatter(settings.canvas, settings.copies, settings.seed, name)
+            part, rows = parts[chosen[name].part], chosen[name].rows
+            shapes[name], digests = _write_split(folder / name, part, rows, settings, scatter, store)
             known |= {f"{name}/{shard}": digest for shard, digest in digests.items()}
+            occupancy = None if scatter is None else round(scatter.occupancy, 6)  # in the end, train's
         (folder / "train.npy").unlink(missing_ok=True)
         _check_equal(shapes)
         shape, mb = shapes["train"], settings.shard_mb
@@ -89,23 +94,35 @@ def _write(found: sources.ImageSet, settings: DataSettings, store: Store | None,
                 task=found.task,
                 class_names=found.class_names,
                 image_shape=list(shape),
-                counts={name: len(chosen[name].rows) for name in SPLITS},
-                notes=found.notes + notes,
+                counts={name: len(chosen[name].rows) * settings.copies for name in SPLITS},
+                notes=found.notes + notes + ([] if occupancy is None else [_scattered(settings, occupancy)]),
                 shard_images=None if mb is None else shard_writer.images_a_shard(shape, mb * MB),
                 store=settings.store,
+                copies=settings.copies,
+                occupancy=occupancy,
             ),
         )
 
 
+def _scattered(settings: DataSettings, occupancy: float) -> str:
+    places = "one random place" if settings.copies == 1 else f"{settings.copies} random places"
+    return (
+        f"each image was pasted on a blank canvas of {settings.canvas}x{settings.canvas} at {places}, seed {settings.seed}, after "
+        f"the splits were chosen; in train {occupancy:.1%} of a canvas is content"
+    )
+
+
 def _write_split(
-    folder: Path, part: sources.Part, rows: splits.Rows, settings: DataSettings, store: Store | None
+    folder: Path, part: sources.Part, rows: splits.Rows, settings: DataSettings, scatter: Scatter | None, store: Store | None
 ) -> tuple[tuple[int, ...], dict[str, str]]:
     """Write images and labels at `rows`; return the shape of an image, and the sha256 of shards that lie in `folder`, by name."""
     folder.mkdir()
-    images, labels = _images(part, rows, settings, f"prepare: {folder.name}"), part.labels[rows]
+    images, labels = _images(part, rows, settings, f"prepare: {folder.name}"), np.repeat(part.labels[rows], settings.copies, axis=0)
+    if scatter is not None:
+        images = scatter.pasted(images, rows)
     np.save(folder / "labels.npy", labels, allow_pickle=False)
     if settings.shard_mb is None:
-        return npy_stream.write(folder / "images.npy", images, len(rows)), {}
+        return npy_stream.write(folder / "images.npy", images, len(labels)), {}
     shape, shards = shard_writer.write(folder, store, images, labels, settings.shard_mb * MB)
     return shape, {} if store is not None else {shard.name: shard.sha256 for shard in shards}
 

@@ -1,7 +1,10 @@
-"""probe: linear probes of every representation over t, chosen on val, read once on test, to curve, metrics and conclusions."""
+"""probe: linear probes of every representation over t, chosen on val, read once on test, to curve, metrics and conclusions.
+
+Where the labels tell nothing apart, what can be measured without them (components/probing/unlabelled.py) takes the probes' place.
+"""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,13 @@ from components.common.errors import SettingsError
 from components.common.lineage import check_one_run
 from components.common.progress import say, track
 from components.common.settings import ProbeSettings
-from components.probing.conclusions import ONE_CLASS, UNUSED, chance, comparisons, peak, sampled, warnings
+from components.probing.baselines import ALONE, SIDE_BY_SIDE
+from components.probing.conclusions import UNUSED, chance, comparisons, peak, sampled, warnings
 from components.probing.metrics import Estimate, right_of
-from components.probing.representations import candidates
+from components.probing.representations import candidates, side_by_side
 from components.probing.sweep import Scored, Sweep, Tested
+from components.probing.unlabelled import examine
+from components.selecting.places import side_by_side as neighbours
 from data.format import SPLITS, open_dataset
 from model.config import ModelConfig
 from model.schedule import log_snr
@@ -36,39 +42,73 @@ def run(probe_settings: ProbeSettings, dataset: Path, model: Path, embeddings: P
     if missing := set(SPLITS) - set(embedded.json("embeddings.json")["splits"]):
         raise SettingsError(f"embed.splits lacks {', '.join(sorted(missing))}: a probe needs train, val and test")
 
-    sweep = Sweep(probe_settings, open_dataset(dataset))
-    found = list(candidates(probe_settings, sweep.dataset, trained, embedded))
-    scored = [sweep.score(one) for one in track(found, len(found), "probe", "candidates")]
+    opened, sources = open_dataset(dataset), {one.kind: one.fingerprint for one in (data, trained, embedded)}
+    if not opened.info.labelled:
+        found = examine(probe_settings, opened, trained, embedded)
+        _say(trained, found.metrics)
+        with artifact.create(out, "probe", sources) as folder:
+            artifact.write_json(folder / "metrics.json", found.metrics)
+            _write_rows(folder / "curve.csv", found.curve)
+            kept = pa.table({"index": found.kept.index, "kept": found.kept.share})
+            pq.write_table(kept.replace_schema_metadata({"measure": found.kept.measure}), folder / "neighbours.parquet")
+        return
+    sweep = Sweep(probe_settings, opened)
+    each = list(candidates(probe_settings, sweep.dataset, trained, embedded))
+    scored = [sweep.score(one) for one in track(each, len(each), "probe", "candidates")]
     curve = list(sweep.best(scored, lambda one: (one.representation, one.t)).values())
+    schedule = ModelConfig.load(model / "config.json").schedule
+    facts = embedded.json("embeddings.json")
+    timesteps = [_best_t(sweep, curve)]
+    if facts.get("k", 1) > 1:
+        timesteps = neighbours(timesteps[0], facts["k"], schedule, facts["timesteps"])
+        scored = [sweep.score(one) for one in side_by_side(probe_settings, sweep.dataset, embedded, timesteps)]
+        curve += sweep.best(scored, lambda one: one.representation).values()
     best = sweep.best(curve, lambda one: one.representation)
     tested = {name: sweep.test(one) for name, one in best.items()}
-    schedule = ModelConfig.load(model / "config.json").schedule
-    metrics = _metrics(sweep, schedule, tested) | _findings(sweep, curve, tested)
-    if not trained.json("summary.json").get("encoder_used", True):
-        metrics["conclusions"].insert(0, UNUSED)
-    for sentence in [metrics["peak"]["sentence"], *metrics["conclusions"]]:
-        say(f"probe: {sentence}")
-    sources = {one.kind: one.fingerprint for one in (data, trained, embedded)}
+    if SIDE_BY_SIDE in tested:
+        tested = {"dier": tested.pop(SIDE_BY_SIDE), ALONE: tested.pop("dier"), **tested}
+    metrics = _metrics(sweep, schedule, tested, timesteps) | _findings(sweep, curve, tested)
+    _say(trained, metrics)
     with artifact.create(out, "probe", sources) as folder:
         artifact.write_json(folder / "metrics.json", metrics)
         _write_curve(folder / "curve.csv", schedule, curve, list(tested.values()))
         _write_predictions(folder, sweep, tested["dier"])
 
 
-def _metrics(sweep: Sweep, schedule: str, tested: dict[str, Tested]) -> dict[str, Any]:
+def _say(trained: artifact.Artifact, metrics: dict[str, Any]) -> None:
+    """Say what was found, first of all, there too, that the encoder is not used."""
+    if not trained.json("summary.json").get("encoder_used", True):
+        metrics["conclusions"].insert(0, UNUSED)
+    for sentence in [metrics["peak"]["sentence"], *metrics["conclusions"]]:
+        say(f"probe: {sentence}")
+
+
+def _best_t(sweep: Sweep, curve: Sequence[Scored]) -> int:
+    """The t of DiER that is best on val."""
+    (best,) = sweep.best((one for one in curve if one.candidate.representation == "dier"), lambda one: one.representation).values()
+    assert best.candidate.t is not None
+    return best.candidate.t
+
+
+def _metrics(sweep: Sweep, schedule: str, tested: dict[str, Tested], timesteps: list[int]) -> dict[str, Any]:
+    """`t` is the best single one, also where DiER stands for several side by side, `timesteps`."""
     info, settings, dier = sweep.dataset.info, sweep.settings, tested["dier"]
     baselines = {name: one for name, one in tested.items() if name != "dier"}
+    t = tested.get(ALONE, dier).scored.candidate.t
     return {
         "dataset": info.name,
         "task": info.task,
         "class_names": info.class_names,
         "representation": "dier",
         "chosen_by": sweep.chosen_by,
-        "log_snr": log_snr(dier.scored.candidate.t or 0, schedule),
+        "log_snr": log_snr(t or 0, schedule),
         **_chosen(dier),
+        "t": t,
+        **({"timesteps": timesteps} if len(timesteps) > 1 else {}),
         "baselines": {name: _chosen(one) | {"difference": _rows(_differences(dier, one))} for name, one in baselines.items()},
         "embed_dim": dier.scored.probe.weight.shape[1],
         "train_images": len(sweep.train_images),
+        **({"copies": info.copies} if info.copies > 1 else {}),
         "seeds": {"probe": settings.seed, "bootstrap_resamples": settings.bootstrap},
     }
 
@@ -81,8 +121,6 @@ def _differences(dier: Tested, other: Tested) -> dict[str, Estimate]:
 def _findings(sweep: Sweep, curve: list[Scored], tested: dict[str, Tested]) -> dict[str, Any]:
     info, metric = sweep.dataset.info, sweep.chosen_by
     over_t = [one for one in curve if one.candidate.representation == "dier"]
-    if len(info.class_names) < 2 and not info.multi_label:
-        return {"peak": {"t": over_t[0].candidate.t, "kind": "none", "sentence": ONE_CLASS}, "conclusions": []}
     differences = {name: _differences(tested["dier"], one)[metric] for name, one in tested.items() if name != "dier"}
     best = {name: one.scored for name, one in tested.items()}
     conclusions = comparisons(differences, metric) + warnings(best, metric, chance(sweep.labels("val"), metric))
@@ -102,15 +140,21 @@ def _rows(estimates: dict[str, Estimate]) -> dict[str, dict[str, float | None]]:
 
 def _write_curve(file: Path, schedule: str, scored: Sequence[Scored], tested: Sequence[Tested]) -> None:
     parts = [(one, "val", one.val) for one in scored] + [(one.scored, "test", one.test) for one in tested]
+    rows = []
+    for one, split, estimates in parts:
+        t = one.candidate.t
+        level = None if t is None else round(log_snr(t, schedule), 4)
+        place = {"t": t, "log_snr": level, "representation": one.candidate.representation, "variant": one.candidate.variant}
+        for metric, estimate in estimates.items():
+            rows.append({**place, "split": split, "metric": metric, **estimate.row(), "c": one.c})
+    _write_rows(file, rows)
+
+
+def _write_rows(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     with file.open("w", newline="", encoding="utf-8") as opened:
         writer = csv.DictWriter(opened, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        for one, split, estimates in parts:
-            t = one.candidate.t
-            level = None if t is None else round(log_snr(t, schedule), 4)
-            place = {"t": t, "log_snr": level, "representation": one.candidate.representation, "variant": one.candidate.variant}
-            for metric, estimate in estimates.items():
-                writer.writerow({**place, "split": split, "metric": metric, **estimate.row(), "c": one.c})
+        writer.writerows(rows)
 
 
 def _write_predictions(folder: Path, sweep: Sweep, tested: Tested) -> None:

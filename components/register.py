@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.common import artifact
+from components.common.errors import ArtifactError
 from components.common.gates import check_registration
 from components.common.lineage import check_one_run
 from components.common.settings import RegisterSettings
@@ -15,6 +16,7 @@ from components.registry.gate import Evidence, Gate, decide
 from components.tracking.client import Run, connect, one_line_errors, training_run
 from components.tracking.complete_run import complete_run
 from components.tracking.metrics import params
+from data.format import labelled
 from model.atomic import canonical_json
 
 if TYPE_CHECKING:
@@ -55,8 +57,20 @@ class Inputs:
         self.findings = self.verdict.json("verdict.json")
         self.summary = self.model.json("summary.json")
         self.metrics = self.probe.json("metrics.json")
+        if not (self.probe.path / package.got_right(self.metrics)).is_file():
+            raise ArtifactError(f"{self.probe.path} has no {package.got_right(self.metrics)}, which the gate needs: probe again")
         self.settings = self._settings()
         self.digest = artifact.digest({"model": self.model.fingerprint, "probe": self.probe.fingerprint})
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels tell images apart, so that there is an accuracy."""
+        return labelled(self.metrics["task"], self.metrics["class_names"])
+
+    @property
+    def figure(self) -> float:
+        """The test accuracy, or without labels the share of neighbours that test images keep."""
+        return float(self.metrics["test"]["accuracy" if self.labelled else "kept"]["value"])
 
     def _settings(self) -> dict[str, dict[str, Any]]:
         """The networks' configuration and every section that the artifacts tell; of model and train what the training kept."""
@@ -124,7 +138,7 @@ def _entry(client: "MlflowClient", registration: dict[str, Any], inputs: Inputs)
             "dataset": inputs.metrics["dataset"],
             "dataset_digest": inputs.dataset,
             "gate": gate["verdict"],
-            "test_accuracy": float(inputs.metrics["test"]["accuracy"]["value"]),
+            **({"test_accuracy": inputs.figure} if inputs.labelled else {"neighbours_kept": inputs.figure}),
             "t": int(inputs.metrics["t"]),
         },
     )
@@ -161,14 +175,15 @@ def _ensure_registered(client: "MlflowClient", name: str) -> None:
 
 
 def _evidence(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs, version: int | None) -> Evidence:
+    kept = package.got_right(inputs.metrics)
     return Evidence(
         settings=settings,
         verdict=inputs.findings,
         summary=inputs.summary,
         metrics=inputs.metrics,
         dataset=inputs.dataset,
-        predictions=predictions(inputs.probe.path / "predictions.parquet"),
-        champions=champions(client, settings.name, inputs.dataset, version),
+        predictions=predictions(inputs.probe.path / kept),
+        champions=champions(client, settings.name, inputs.dataset, version, kept),
     )
 
 
@@ -186,7 +201,7 @@ def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
         "dier.dataset_name": inputs.metrics["dataset"],
         "dier.training_key": inputs.summary["training_key"],
         "dier.verdict": f"{'passed' if verdict['passed'] else 'failed'}, {verdict['warnings']} warnings",
-        versions.ACCURACY_TAG: f"{inputs.metrics['test']['accuracy']['value']:.4f}",
+        versions.ACCURACY_TAG if inputs.labelled else versions.KEPT_TAG: f"{inputs.figure:.4f}",
         "dier.t": str(inputs.metrics["t"]),
         **versions.git_tags(Path.cwd()),
     }

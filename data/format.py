@@ -3,7 +3,8 @@
 import hashlib
 import json
 import mmap
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,6 +19,11 @@ SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 MULTI_LABEL = "multi-label, binary-class"
 TASKS = ("multi-class", "binary-class", MULTI_LABEL, "ordinal-regression")
 """MedMNIST's words for what a label is."""
+
+
+def labelled(task: str, class_names: Sequence[str]) -> bool:
+    """Whether labels of this task and these classes tell images apart: a single class does not, a single yes/no label does."""
+    return len(class_names) > 1 or task == MULTI_LABEL
 
 
 @dataclass(frozen=True)
@@ -36,11 +42,20 @@ class DatasetInfo:
     """Images a shard; null where a split's images are one array."""
     store: str | None = None
     """Where the shards lie; null = in the artifact."""
+    copies: int = 1
+    """Copies of each original, which follow each other: row r of a split is one of original r // copies."""
+    occupancy: float | None = None
+    """Of images on a blank canvas the mean share of it that is content (not 0), in train, 0 .. 1; null without a canvas."""
 
     @property
     def multi_label(self) -> bool:
         """Whether an image carries several yes/no labels."""
         return self.task == MULTI_LABEL
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels tell images apart: a single class does not."""
+        return labelled(self.task, self.class_names)
 
 
 @dataclass(frozen=True)
@@ -112,7 +127,8 @@ def open_dataset(path: Path) -> Dataset:
 
 def write_info(path: Path, info: DatasetInfo) -> None:
     """Write `dataset.json` into the folder `path`."""
-    content = {name: value for name, value in asdict(info).items() if name not in ("shard_images", "store") or value is not None}
+    unused = {field.name: field.default for field in fields(info) if field.default is not MISSING}
+    content = {name: value for name, value in asdict(info).items() if name not in unused or value != unused[name]}
     (path / "dataset.json").write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", "utf-8")
 
 

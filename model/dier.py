@@ -1,5 +1,7 @@
 """DiER: encoder and denoiser, and the one loss that trains both (arXiv 2505.05732)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,15 +84,25 @@ class DiER(nn.Module):
         encoder_view: Tensor | None = None,
         ids_keep: Tensor | None = None,
         condition_mask: Tensor | None = None,
+        v_gradient: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
         """The loss of each image, L_simple = mean |eps - eps_theta(x_t, t, v_t)|^2 over its pixels (or of what else is predicted).
 
         x0 (N, C, H, W) in [-1, 1], t (N,) int64 in [0, NUM_TIMESTEPS), noise (N, C, H, W) standard normal; gives (N,) float32.
         While training the encoder may be given another view of the images, `encoder_view` (N, C, H, W) in [-1, 1], and only the
         tokens `ids_keep` (N, K) of it; where `condition_mask` (N,) is 0 and not 1 the denoiser is given zeros in place of v_t.
+        What `v_gradient` gives for v_t (N, embed_dim) is added to its gradient: that of another loss, which is not in this one.
         """
-        v = self.encoder(x0 if encoder_view is None else encoder_view, t, ids_keep)
+        v = self.encode(x0 if encoder_view is None else encoder_view, t, ids_keep)
+        if v_gradient is not None:
+            added = v_gradient(v.detach())
+            v.register_hook(lambda gradient: gradient + added)  # type: ignore[no-untyped-call]
         return self.denoising_loss(x0, t, noise, v if condition_mask is None else v * condition_mask[:, None])
+
+    def encode(self, x0: Tensor, t: Tensor, ids_keep: Tensor | None = None) -> Tensor:
+        """The embeddings v_t (N, embed_dim), as `Encoder.forward`. Sharded weights are gathered for this as for `forward`."""
+        v: Tensor = self.encoder(x0, t, ids_keep)
+        return v
 
     def denoising_loss(self, x0: Tensor, t: Tensor, noise: Tensor, v: Tensor) -> Tensor:
         """As `forward`, for given embeddings v (N, embed_dim), which need not be those of x0."""

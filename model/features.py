@@ -1,4 +1,4 @@
-"""What is read out of a trained model: embeddings, the denoiser's layers, denoised images, the shuffled-v_t gap."""
+"""What is read out of a trained model: embeddings, what is before the head, the denoiser's layers, images, the shuffled-v_t gap."""
 
 import contextlib
 from collections import deque
@@ -135,6 +135,24 @@ class _Slot:
         self._done.synchronize()
         v, self.images = self._v[:, : self.images].numpy().copy(), 0
         return v
+
+
+@torch.inference_mode()
+def trunk(model: DiER, images: Images, t: int, *, batch_size: int = 500, device: torch.device | str = "cpu") -> Floats:
+    """What the encoder's head is given of images (N, H, W, C) uint8 at one timestep, its pooled tokens: (N, D') float32.
+
+    D' is the width with a mean-pooled head, as many times that as there are tokens or cells with others. The head is shaped by what
+    the denoiser wants to be told; what stands before it may say more about an image (Guillotine, arXiv 2206.13378).
+    """
+    read: list[Tensor] = []
+    handle = model.encoder.head.register_forward_pre_hook(lambda _, given: read.append(given[0].float().cpu()))
+    try:
+        for _, x in _batches(images, batch_size, device):
+            model.encoder(x, torch.tensor([t], device=device))
+    finally:
+        handle.remove()
+    found: Floats = torch.cat(read).numpy()
+    return found
 
 
 @torch.inference_mode()

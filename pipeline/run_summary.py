@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import ArtifactError
-from components.common.formatting import METRIC_NAMES, measure, points_with_interval, with_interval
+from components.common.formatting import METRIC_NAMES, at_t, measure, points_with_interval, with_interval
+from data.format import labelled
 
 COMPUTE = ("train", "embed", "probe")
 HOW = "t and C are chosen on val; test is read once; brackets are 95 % bootstrap intervals"
@@ -17,7 +18,11 @@ def summary(artifacts: Path, timings: str | None) -> str:
     """The summary of the artifacts under `artifacts`. Raises ArtifactError where a step has not run."""
     metrics = _json(artifacts / "probe" / "metrics.json")
     registration = _json(artifacts / "registration" / "registration.json")
-    parts = [f"{headline(metrics)}\n({HOW})", _curve(artifacts / "probe" / "curve.csv", metrics), _baselines(metrics)]
+    curve = artifacts / "probe" / "curve.csv"
+    if labelled(metrics["task"], metrics["class_names"]):
+        parts = [f"{headline(metrics)}\n({HOW})", _curve(curve, metrics), _baselines(metrics)]
+    else:
+        parts = [headline(metrics), _scores(curve, metrics)]
     parts.append("\n".join([metrics["peak"]["sentence"], *metrics["conclusions"]]))
     parts.append(_registry(registration))
     if timings and Path(timings).is_file():
@@ -41,15 +46,16 @@ def _json(file: Path) -> Any:
 
 def headline(metrics: Mapping[str, Any], metric: str = "accuracy") -> str:
     """What the probe found, in one line."""
+    if not labelled(metrics["task"], metrics["class_names"]):
+        kept = with_interval(metrics["test"]["kept"])
+        return f"{metrics['dataset']}: no labels; at t = {metrics['t']} a mild view of a test image keeps {kept} of its neighbours"
     found = measure(metrics["test"][metric], metric)
-    return f"{metrics['dataset']}: DiER at t = {metrics['t']} gives a linear-probe {METRIC_NAMES[metric]} of {found} on test"
+    return f"{metrics['dataset']}: DiER at {at_t(metrics)} gives a linear-probe {METRIC_NAMES[metric]} of {found} on test"
 
 
 def _curve(file: Path, metrics: dict[str, Any]) -> str:
     """Val accuracy over t as bars between the lowest and the highest value."""
-    with file.open(encoding="utf-8") as opened:
-        wanted = {"representation": "dier", "split": "val", "metric": "accuracy"}
-        rows = [row for row in csv.DictReader(opened) if all(row[key] == value for key, value in wanted.items())]
+    rows = _val_rows(file, "accuracy")
     values = [float(row["value"]) for row in rows]
     low, spread = min(values), max(max(values) - min(values), 1e-9)
     lines = ["    t  log-SNR  val accuracy"]
@@ -58,6 +64,25 @@ def _curve(file: Path, metrics: dict[str, Any]) -> str:
         bar = "#" * (1 + round(29 * (value - low) / spread))
         lines.append(f"{row['t']:>5}  {float(row['log_snr']):>7.2f}  {100 * value:6.2f} %  {bar}{mark}")
     return "\n".join(lines)
+
+
+def _scores(file: Path, metrics: dict[str, Any]) -> str:
+    """Without labels: over t the score that chose, and what the embeddings are like."""
+    columns = {"score": "score", "neighbours kept": "kept", "effective rank": "effective_rank", "spread": "spread"}
+    found = {name: _val_rows(file, metric) for name, metric in columns.items()}
+    lines = ["    t  log-SNR  " + "  ".join(f"{name:>15}" for name in columns)]
+    for rows in zip(*found.values(), strict=True):
+        mark = "  <- chosen" if int(rows[0]["t"]) == metrics["t"] else ""
+        values = "  ".join(f"{float(row['value']):>15.4g}" for row in rows)
+        lines.append(f"{rows[0]['t']:>5}  {float(rows[0]['log_snr']):>7.2f}  {values}{mark}")
+    return "\n".join(lines)
+
+
+def _val_rows(file: Path, metric: str) -> list[dict[str, str]]:
+    """DiER's rows of curve.csv on val, in the order of t's as they were embedded."""
+    wanted = {"representation": "dier", "split": "val", "metric": metric}
+    with file.open(encoding="utf-8") as opened:
+        return [row for row in csv.DictReader(opened) if all(row[key] == value for key, value in wanted.items())]
 
 
 def _baselines(metrics: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Figures as people read them, in sentences, on the page and on the terminal: shares in percent, differences in points."""
 
 from collections.abc import Mapping
+from typing import Any
 
 Figures = Mapping[str, float | None]
 """`{value, low, high}`: an estimate and its 95 % interval; null where there is nothing to compute."""
@@ -8,6 +9,14 @@ Figures = Mapping[str, float | None]
 METRIC_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auc": "AUC"}
 """The probe's metrics, and what people call them."""
 NONE = "\u2013"
+
+
+def at_t(metrics: Mapping[str, Any]) -> str:
+    """Where DiER's embedding is taken, of metrics.json: t = 300, or t = 100, 300 and 600 side by side."""
+    timesteps = metrics.get("timesteps", [metrics["t"]])
+    if len(timesteps) == 1:
+        return f"t = {timesteps[0]}"
+    return f"t = {', '.join(map(str, timesteps[:-1]))} and {timesteps[-1]} side by side"
 
 
 def percent(value: float) -> str:

@@ -11,10 +11,11 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, core_schema
 
 from components.common.errors import SettingsError
+from components.probing.baselines import DEFAULT as DEFAULT_BASELINES
 from components.probing.baselines import BaselineName
 from data.sources import DOWNLOADS, SOURCES
 from data.store import is_place
@@ -46,6 +47,11 @@ NEAR_DUPLICATE_DISTANCE = 0.08
 Timestep = Annotated[Int, Field(ge=0, lt=NUM_TIMESTEPS)]
 
 
+def _auto(value: Any) -> Any:
+    """`auto` is kept as no timestep at all: a parameter of Kubeflow is a list or a text, never either."""
+    return [] if value == "auto" else value
+
+
 class OneOf:
     """`Annotated[str, OneOf(TABLE)]`: text that is one of the names in a table, which then stand nowhere else."""
 
@@ -68,11 +74,17 @@ class DataSettings(Section):
         None, description="pixels a side after resizing; for medmnist picks the file (28, 64, 128, 224); null = as it is"
     )
     channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or colour (3); null = as it is")
-    limit: Annotated[Int, Field(ge=1)] | None = Field(None, description="images per split, the first ones; null = all")
+    canvas: Annotated[Int, Field(ge=4, le=1024)] | None = Field(
+        None, description="pixels a side of a blank canvas on which each image is pasted at random places; null = off"
+    )
+    copies: Int = Field(1, ge=1, le=100, description="places on a canvas of its own that each image is pasted at, with data.canvas")
+    limit: Annotated[Int, Field(ge=1)] | None = Field(
+        None, description="images per split, the first ones, counted before data.copies; null = all"
+    )
     val_fraction: Share = Field(0.2, description="share of train that becomes val where a set has none (stratified, seeded)")
     test_fraction: Share = Field(0.2, description="share that becomes test where a set has no official one (digits)")
     licence: str = Field("unknown", description="licence of npz and folder sets, recorded with the data")
-    seed: Int = Field(0, ge=0, description="seed of the splits made here")
+    seed: Int = Field(0, ge=0, description="seed of the splits made here, and of the places on a canvas")
     group: str | None = Field(
         None,
         description=r"what stays on one side of a split made here: for folder a pattern over file names, such as patient(\d+); for npz the name of an array, such as train_groups; null = nothing",
@@ -98,6 +110,12 @@ class DataSettings(Section):
             raise ValueError(
                 "data.store is a folder, or s3://bucket/prefix with no key in it: keys go into AWS_ACCESS_KEY_ID and so on"
             )
+        if self.canvas is None and self.copies > 1:
+            raise ValueError(
+                f"data.copies {self.copies} without data.canvas would be the same images again: set a canvas, or copies to 1"
+            )
+        if self.canvas is not None and self.image_size is not None and self.image_size >= self.canvas:
+            raise ValueError(f"data.canvas {self.canvas} must be larger than data.image_size {self.image_size}: change one of them")
         if self.source in ("npz", "folder") and self.path == DOWNLOADS:
             raise ValueError(f"data.source {self.source} needs data.path: give the file or folder")
         if self.source == "medmnist" and self.image_size not in (None, 28, 64, 128, 224):
@@ -250,8 +268,19 @@ class TrainSettings(TrainConfig):
 class EmbedSettings(Section):
     """Which embeddings are exported."""
 
-    timesteps: list[Timestep] = Field(
-        [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999], min_length=1, description="timesteps t, 0 .. 999"
+    timesteps: Annotated[list[Timestep], BeforeValidator(_auto)] = Field(
+        [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999],
+        description="timesteps t, 0 .. 999; auto (or []) = embed.k of them, chosen by embed.select",
+    )
+    select: Literal["sweep", "golden", "halving", "amortised", "label_free"] = Field(
+        "label_free",
+        description="how auto chooses, on a few thousand images: by small probes on val at 12 t (sweep), at some of them (golden section or successive halving over log-SNR) or by one probe for all t (amortised); or without labels",
+    )
+    k: Int = Field(
+        1,
+        ge=1,
+        le=6,
+        description="timesteps side by side as one embedding: with auto the best t and its neighbours 2.5 apart in log-SNR, else the best of embed.timesteps on val and the nearest to such",
     )
     splits: list[Literal["train", "val", "test"]] = Field(["train", "val", "test"], min_length=1, description="splits to embed")
     dtype: Literal["float16", "float32"] = Field("float32", description="number format on disk")
@@ -273,6 +302,8 @@ class EmbedSettings(Section):
     def _consistent(self) -> "EmbedSettings":
         if self.part is not None and not 0 <= self.part[0] < self.part[1]:
             raise ValueError(f"embed.part {self.part} is no [k, n] with 0 <= k < n: the parts of 4 are [0, 4] to [3, 4]")
+        if self.timesteps and self.k > len(self.timesteps):
+            raise ValueError(f"embed.k {self.k} is more than the {len(self.timesteps)} embed.timesteps: lower it, or name more")
         for name in ("timesteps", "splits"):
             values = getattr(self, name)
             if len(set(values)) != len(values):
@@ -290,7 +321,7 @@ class ProbeSettings(Section):
     train_limit: Annotated[Int, Field(ge=10)] | None = Field(
         None, description="training images that probes are fitted on (seeded choice); null = all, of more than 100,000 so many"
     )
-    baselines: list[BaselineName] = Field(list(get_args(BaselineName)), description="representations probed beside DiER")
+    baselines: list[BaselineName] = Field(list(DEFAULT_BASELINES), description="representations probed beside DiER")
     baseline_timesteps: list[Timestep] = Field(
         [0, 10, 20, 50, 100, 300, 500], min_length=1, description="timesteps at which the denoiser's layers are probed"
     )
@@ -309,9 +340,16 @@ class RegisterSettings(Section):
         "manual", description="auto moves champion when the gate passes; manual sets candidate"
     )
     min_accuracy: Share = Field(0.8, description="lowest test accuracy that passes the gate")
+    min_kept: Share = Field(
+        0.05,
+        description="where labels tell nothing apart: lowest share of its nearest training images that a test image keeps under mild views, its 95 % interval has to lie above",
+    )
+    min_rank: Float = Field(
+        2.0, ge=1, description="and lowest effective rank of the test embeddings: a collapsed encoder gives 1, or little more"
+    )
     margin: Share = Field(
         0.03,
-        description="test accuracy that a new version may lose to the champion: the 95 % interval of the paired difference has to lie above -margin",
+        description="test accuracy (without labels: share of neighbours kept) that a new version may lose to the champion: the 95 % interval of the paired difference has to lie above -margin",
     )
     experiment: str = Field("dier", min_length=1, description="MLflow experiment")
     model_registry: str | None = Field(
@@ -334,12 +372,13 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
-        size, patch = self.data.image_size, self.model.patch_size
+        key = "data.image_size" if self.data.canvas is None else "data.canvas"
+        size, patch = self.data.canvas or self.data.image_size, self.model.patch_size
         if size is not None and size % patch:
-            raise ValueError(f"data.image_size {size} is not a multiple of model.patch_size {patch}: change one of them")
+            raise ValueError(f"{key} {size} is not a multiple of model.patch_size {patch}: change one of them")
         if size is not None and self.model.encoder == "vit" and self.model.pool == "flat" and (size // patch) ** 2 > FLAT_TOKENS:
             raise ValueError(
-                f"model.pool flat takes up to {FLAT_TOKENS} tokens, and data.image_size {size} in patches of {patch} "
+                f"model.pool flat takes up to {FLAT_TOKENS} tokens, and {key} {size} in patches of {patch} "
                 f"(model.patch_size) has {(size // patch) ** 2}: use grid or attention, or larger patches"
             )
         return self

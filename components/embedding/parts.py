@@ -17,18 +17,24 @@ from components.common.artifact import Artifact
 from components.common.errors import ArtifactError, SettingsError
 from components.common.progress import track
 from components.common.settings import EmbedSettings
-from components.embedding.store import PART
+from components.embedding.store import PART, SELECTION
 
 Place = tuple[int, int, int]
 """A timestep t, and the part k of n that is embedded at it."""
 
 
 def split(embed_settings: EmbedSettings, parts: int = 1) -> list[EmbedSettings]:
-    """The same settings once for each timestep and each of so many parts of the shards. Raises SettingsError for one part's own."""
+    """The same settings once for each timestep and each of so many parts of the shards. Raises SettingsError for one part's own.
+
+    Where embed chooses the timesteps it is once for each part of the shards, which all choose alike.
+    """
     if embed_settings.part is not None:
         raise SettingsError(f"embed.part is {embed_settings.part}, which is for one task of several: leave it null to divide all")
     shares = [[number, parts] for number in range(parts)] if parts > 1 else [None]
-    return [embed_settings.model_copy(update={"timesteps": [t], "part": part}) for t in embed_settings.timesteps for part in shares]
+    if not embed_settings.timesteps:
+        return [embed_settings.model_copy(update={"part": part}) for part in shares]
+    alone = embed_settings.model_copy(update={"k": 1})
+    return [alone.model_copy(update={"timesteps": [t], "part": part}) for t in embed_settings.timesteps for part in shares]
 
 
 def join(embed_settings: EmbedSettings, parts: Sequence[Path], out: Path) -> None:
@@ -39,8 +45,10 @@ def join(embed_settings: EmbedSettings, parts: Sequence[Path], out: Path) -> Non
     """
     read = [artifact.read(part, _kind(part)) for part in parts]
     facts = [part.json("embeddings.json") for part in read]
-    _check_places([(t, *fact.get("part", (0, 1))) for fact in facts for t in fact["timesteps"]], embed_settings.timesteps)
-    alike = [{name: value for name, value in fact.items() if name not in ("timesteps", "part")} for fact in facts]
+    selection = None if embed_settings.timesteps else _selection(embed_settings, read)
+    timesteps = embed_settings.timesteps if selection is None else selection["timesteps"]
+    _check_places([(t, *fact.get("part", (0, 1))) for fact in facts for t in fact["timesteps"]], timesteps)
+    alike = [{name: value for name, value in fact.items() if name not in ("timesteps", "part", "k")} for fact in facts]
     wanted = {"splits": embed_settings.splits, "dtype": embed_settings.dtype, "precision": embed_settings.precision}
     for part, fact in zip(read, alike, strict=True):
         _check_alike(part, {"precision": "float32"} | fact, read[0], {"precision": "float32"} | alike[0] | wanted)
@@ -50,7 +58,29 @@ def join(embed_settings: EmbedSettings, parts: Sequence[Path], out: Path) -> Non
                 place = folder / file.relative_to(part.path)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(file, place)
-        artifact.write_json(folder / "embeddings.json", alike[0] | {"timesteps": embed_settings.timesteps})
+        together = {"k": embed_settings.k} if embed_settings.k > 1 else {}
+        artifact.write_json(folder / "embeddings.json", alike[0] | {"timesteps": timesteps} | together)
+        if selection is not None:
+            artifact.write_json(folder / SELECTION, selection)
+
+
+def _selection(settings: EmbedSettings, parts: Sequence[Artifact]) -> dict[str, Any]:
+    """How every part chose its timesteps. Raises ArtifactError unless all chose, alike, and as these settings ask."""
+    found: list[Any] = [part.json(SELECTION) if (part.path / SELECTION).is_file() else None for part in parts]
+    for part, one in zip(parts, found, strict=True):
+        asked = {"select": settings.select, "k": settings.k}
+        told = None if one is None else {name: one[name] for name in asked}
+        if told != asked:
+            raise ArtifactError(
+                f"{part.path} {'has given timesteps' if one is None else f'was chosen by {told}'} where {asked} is needed: "
+                "embed every part with embed.timesteps auto and the same settings"
+            )
+        if one != found[0]:
+            raise ArtifactError(
+                f"{part.path} chose t = {one['timesteps']}, {parts[0].path} {found[0]['timesteps']}, or by other scores: "
+                "embed all parts on machines that are alike, or give embed.timesteps"
+            )
+    return dict(found[0])
 
 
 def _kind(part: Path) -> str:

@@ -22,6 +22,8 @@ Ints = npt.NDArray[np.int64]
 
 PART = "embeddings-part"
 """Kind of an artifact with the embeddings of some shards alone: nobody but the join takes it for embeddings."""
+SELECTION = "selection.json"
+"""How the timesteps were chosen, where embed.timesteps was auto."""
 PIECE = 4096
 """Rows read at a time."""
 

@@ -5,7 +5,10 @@ Light on purpose: the settings' schema takes the names from here. What each one'
 
 from typing import Literal, NamedTuple
 
-BaselineName = Literal["pixels", "pca", "untrained", "denoiser_given_v"]
+BaselineName = Literal["pixels", "pca", "untrained", "denoiser_given_v", "dier_trunk"]
+
+DEFAULT: tuple[BaselineName, ...] = ("pixels", "pca", "untrained", "denoiser_given_v")
+"""Those that are probed unless others are asked for: before a flat head stand many numbers, and a probe at every t takes long."""
 
 
 class Baseline(NamedTuple):
@@ -24,6 +27,21 @@ BASELINES: dict[str, Baseline] = {
         "The denoiser's blocks are computed with v_t of the clean image, so they contain DiER's embedding: no test of the "
         "denoising autoencoder alone.",
     ),
+    "dier_trunk": Baseline(
+        "the encoder before its head",
+        "The encoder before its head is DiER's own network, at the t that is best for it: no other method, and seldom of as many "
+        "numbers as an embedding.",
+    ),
+}
+
+SIDE_BY_SIDE, REDUCED, ALONE = "dier_k", "dier_k_pca", "dier_one_t"
+"""With embed.k above 1: DiER at k timesteps side by side, which is then what is judged and served; beside it the same in as many
+principal components as one embedding has numbers, and DiER at its best single t. What they are called is in VARIANTS."""
+VARIANTS = {
+    "dier": "DiER",
+    SIDE_BY_SIDE: "DiER at several t side by side",
+    REDUCED: "the same reduced to one embedding's size by PCA",
+    ALONE: "DiER at its best single t",
 }
 
 
@@ -40,4 +58,4 @@ def baseline_of(representation: str) -> str:
 def label(representation: str) -> str:
     """What a representation is called in a sentence."""
     baseline, _, number = representation.partition("_block")
-    return "DiER" if baseline == "dier" else BASELINES[baseline].label.format(block=number)
+    return VARIANTS[baseline] if baseline in VARIANTS else BASELINES[baseline].label.format(block=number)

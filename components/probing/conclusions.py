@@ -12,10 +12,6 @@ from components.probing.metrics import Estimate
 from components.probing.sweep import Scored
 from model.config import NUM_TIMESTEPS
 
-ONE_CLASS = (
-    "The labels name a single class, so there is nothing to tell apart and no accuracy here means anything: "
-    "t was not chosen, and the embeddings are untested. Label some images of each class to probe them."
-)
 NO_PEAK = (
     "To tell whether there is one: more val images (data.val_fraction) narrow the interval; more timesteps (embed.timesteps) or a "
     "longer training (train.steps) may bring it out; with model.encoder_time false there is none."
@@ -66,7 +62,7 @@ def comparisons(differences: Mapping[str, Estimate], metric: str) -> list[str]:
     for name, difference in differences.items():
         verb = "beats" if difference.low > 0 else "falls below" if difference.high < 0 else "cannot be told from"
         sentences.append(f"On {on} DiER {verb} {label(name)}: {gain(difference.row(), metric)}.")
-    caveats = dict.fromkeys(BASELINES[baseline_of(name)].caveat for name in differences)
+    caveats = dict.fromkeys(BASELINES[name].caveat for name in map(baseline_of, differences) if name in BASELINES)
     return sentences + [caveat for caveat in caveats if caveat]
 
 

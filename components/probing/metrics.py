@@ -3,12 +3,14 @@
 Sharing the resamples makes every comparison of two representations a paired one. The definitions are MedMNIST's (its Evaluator):
 for several labels the accuracy is the mean over labels at a probability of 0.5, and the AUC is the mean over classes, one against
 the rest. Scores are log-odds (N, K) (`Linear.scores`). Of more than `EXACT` images random groups are resampled (`grouped.py`).
+Copies of one original (`data.copies`) say the same thing several times: originals are resampled, each with all of its copies.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -60,22 +62,28 @@ class Estimate:
 class Bootstrap:
     """`resamples` draws of N images with replacement, as counts an image (B, N).
 
-    Of more than `EXACT` images, draws of random groups of equal size (but for one image): counts a group (B, GROUPS), and `groups`
-    (N,) says which one an image is in.
+    Of images that are `copies` of N / copies originals, row r of original r // copies, draws of originals. Of more than `EXACT`
+    images, draws of groups: counts a group (B, G), and `groups` (N,) says which one an image is in. An original is one, or, of more
+    than `EXACT` originals, GROUPS random ones of equal size (but for one original) are.
     """
 
-    def __init__(self, images: int, resamples: int, seed: int) -> None:
-        rng = np.random.default_rng([seed, images])
-        self.groups: Ints | None = rng.permutation(images) % GROUPS if images > EXACT else None
-        units = images if self.groups is None else GROUPS
+    def __init__(self, images: int, resamples: int, seed: int, copies: int = 1) -> None:
+        rng, originals = np.random.default_rng([seed, images]), images // copies
+        self.groups: Ints | None = None
+        units, self._repeats = originals, copies
+        if images > EXACT:
+            group = np.arange(originals)
+            if originals > EXACT:
+                group, units = rng.permutation(originals) % GROUPS, GROUPS
+            self.groups, self._repeats = np.repeat(group, copies), 1
         self.counts = np.empty((resamples, units), np.uint8)
         for row in self.counts:
             row[:] = np.bincount(rng.integers(units, size=units), minlength=units)
 
     def chunks(self) -> Iterator[Array]:
-        """The counts, some resamples at a time, as float64 (b, N) or (b, GROUPS)."""
+        """The counts, some resamples at a time, as float64 (b, N) or (b, G)."""
         for start in range(0, len(self.counts), CHUNK):
-            yield self.counts[start : start + CHUNK].astype(np.float64)
+            yield np.repeat(self.counts[start : start + CHUNK].astype(np.float64), self._repeats, axis=1)
 
     def mean(self, values: npt.NDArray[np.floating]) -> Estimate:
         """The mean of one number an image (N,), such as right or wrong, or the difference of two such."""
@@ -83,7 +91,9 @@ class Bootstrap:
 
     def estimate(self, weighted: "Weighted") -> Estimate:
         """A metric with its interval."""
-        return Estimate(_plain(weighted, self.counts.shape[1]), np.concatenate([weighted(counts) for counts in self.chunks()]))
+        return Estimate(
+            _plain(weighted, self.counts.shape[1] * self._repeats), np.concatenate([weighted(counts) for counts in self.chunks()])
+        )
 
 
 Weighted = Callable[[Array], Array]
@@ -125,6 +135,11 @@ def value_of(metric: str, scores: Scores, labels: Labels) -> float:
     together = np.zeros(len(labels), np.int64) if len(labels) > EXACT else None  # one group of all
     found = _plain(METRICS[metric](scores, labels, together), len(labels) if together is None else 1)
     return found if math.isfinite(found) else -1.0
+
+
+def spread(v: npt.NDArray[np.floating[Any]]) -> float:
+    """How much embeddings v (N, D) differ between images: their standard deviation over images in units of their size (RMS)."""
+    return float(np.sqrt(v.var(0).mean() / max(np.square(v).mean(), 1e-30)))
 
 
 def choosing_metric(labels: Labels, multi_label: bool) -> str:

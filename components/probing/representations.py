@@ -1,24 +1,26 @@
 """The representations that are probed side by side, DiER's and the baselines, each with all that is chosen on val."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 
 import numpy as np
 import torch
 from sklearn.decomposition import PCA
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from components.common.artifact import Artifact
 from components.common.errors import SettingsError
 from components.common.settings import ProbeSettings
 from components.embedding import store
-from components.probing.baselines import BaselineName, block
+from components.probing.baselines import REDUCED, SIDE_BY_SIDE, BaselineName, block
 from components.probing.candidate import Candidate, Ints, Pass, gather, images_of
 from components.probing.classifier import Floats
 from data.format import Dataset, SplitName
 from model.dier import DiER
-from model.features import denoiser_layers, embed
-from model.images import to_tensor
+from model.features import denoiser_layers, embed, trunk
+from model.images import Images, to_tensor
 from model.weights import load_model
 
 LARGEST_SIDE = 32
@@ -39,14 +41,17 @@ class Sources:
     settings: ProbeSettings
     dataset: Dataset
     model: DiER
+    timesteps: Sequence[int] = ()
+    """Those that are embedded."""
     last_pass: Pass = field(default_factory=Pass)
 
 
 def candidates(settings: ProbeSettings, dataset: Dataset, model: Artifact, embedded: Artifact) -> Iterator[Candidate]:
     """Every candidate, DiER's timesteps first. Features are computed when asked for, of the images asked for."""
-    for t in embedded.json("embeddings.json")["timesteps"]:
+    timesteps = embedded.json("embeddings.json")["timesteps"]
+    for t in timesteps:
         yield Candidate("dier", t, partial(_stored, embedded, t))
-    sources = Sources(settings, dataset, load_model(model.path))
+    sources = Sources(settings, dataset, load_model(model.path), timesteps)
     for name, made in CANDIDATES.items():
         if name in settings.baselines:
             yield from made(sources)
@@ -58,6 +63,34 @@ def _stored(embedded: Artifact, t: int, split: SplitName, rows: Ints | None) -> 
             yield vectors
     else:
         yield store.read(embedded, split, t, rows)
+
+
+def side_by_side(settings: ProbeSettings, dataset: Dataset, embedded: Artifact, timesteps: Sequence[int]) -> Iterator[Candidate]:
+    """DiER at several t as one embedding: all of its numbers, and as many principal components as one embedding has."""
+    whole = partial(_together, embedded, timesteps)
+    variant = f"t = {', '.join(map(str, timesteps))}"
+    yield Candidate(SIDE_BY_SIDE, None, whole, variant)
+    count = dataset.info.counts["train"]
+    components = min(int(embedded.json("embeddings.json")["embed_dim"]), count)
+
+    @cache
+    def fitted() -> Pipeline:
+        rows = np.sort(np.random.default_rng(settings.seed).permutation(count)[:PCA_IMAGES])
+        reduced = make_pipeline(StandardScaler(), PCA(components, svd_solver="covariance_eigh"))
+        return reduced.fit(gather(whole("train", rows), len(rows)))
+
+    def pieces(split: SplitName, rows: Ints | None) -> Iterator[Floats]:
+        for x in whole(split, rows):
+            yield np.asarray(fitted().transform(x), np.float32)
+
+    for whiten in (False, True):
+        said = f"{variant}, {components} components, {'whitened' if whiten else 'not whitened'}"
+        yield Candidate(REDUCED, None, pieces, said, standardise=whiten)
+
+
+def _together(embedded: Artifact, timesteps: Sequence[int], split: SplitName, rows: Ints | None) -> Iterator[Floats]:
+    for vectors in zip(*(_stored(embedded, t, split, rows) for t in timesteps), strict=True):
+        yield np.concatenate(vectors, axis=1)
 
 
 def _pixels(sources: Sources) -> Iterator[Candidate]:
@@ -93,8 +126,13 @@ def _pca(sources: Sources) -> Iterator[Candidate]:
             yield Candidate("pca", None, partial(pieces, components=components), variant, standardise=whiten)
 
 
+def untrained(model: DiER) -> DiER:
+    """The very model that training began with; it does not look at t yet."""
+    return model.untrained()
+
+
 def _untrained(sources: Sources) -> Iterator[Candidate]:
-    fresh = sources.model.untrained()  # it does not look at t yet
+    fresh = untrained(sources.model)
 
     def pieces(split: SplitName, rows: Ints | None) -> Iterator[Floats]:
         for _, images in images_of(sources.dataset.split(split), rows, BATCH):
@@ -122,11 +160,23 @@ def _denoiser_given_v(sources: Sources) -> Iterator[Candidate]:
             yield Candidate(block("denoiser_given_v", number), t, partial(pieces, number=number, t=t))
 
 
+def _trunk(sources: Sources) -> Iterator[Candidate]:
+    """The encoder's pooled tokens before the head, at the timesteps that are embedded."""
+
+    def pieces(split: SplitName, rows: Ints | None, t: int) -> Iterator[Floats]:
+        for _, images in images_of(sources.dataset.split(split), rows, BATCH):
+            yield trunk(sources.model, images, t)
+
+    for t in sources.timesteps:
+        yield Candidate("dier_trunk", t, partial(pieces, t=t))
+
+
 CANDIDATES: Mapping[BaselineName, Callable[[Sources], Iterator[Candidate]]] = {
     "pixels": _pixels,
     "pca": _pca,
     "untrained": _untrained,
     "denoiser_given_v": _denoiser_given_v,
+    "dier_trunk": _trunk,
 }
 
 
@@ -141,12 +191,17 @@ def denoiser_blocks(chosen: list[int] | None, depth: int) -> list[int]:
     return chosen
 
 
+def pixel_values(images: Images) -> Floats:
+    """Images (N, H, W, C) uint8, averaged down to LARGEST_SIDE pixels a side where they are larger: (N, D) float32 in [-1, 1]."""
+    x = to_tensor(images)
+    side = min(x.shape[2], LARGEST_SIDE), min(x.shape[3], LARGEST_SIDE)
+    if tuple(x.shape[2:]) != side:
+        x = torch.nn.functional.adaptive_avg_pool2d(x, side)
+    return x.flatten(1).numpy()
+
+
 def _pixel_values(dataset: Dataset, split: SplitName, rows: Ints | None) -> Iterator[Floats]:
     opened = dataset.split(split)
     height, width, channels = opened.images.shape[1:]
-    side = min(height, LARGEST_SIDE), min(width, LARGEST_SIDE)
     for _, images in images_of(opened, rows, max(1, PIXEL_BYTES // (4 * height * width * channels))):
-        x = to_tensor(images)
-        if tuple(x.shape[2:]) != side:
-            x = torch.nn.functional.adaptive_avg_pool2d(x, side)
-        yield x.flatten(1).numpy()
+        yield pixel_values(images)

@@ -62,9 +62,10 @@ class Sweep:
         # at random over all, not class by class: a class's share of so many images differs little from its share of all
         order = np.random.default_rng(settings.seed).permutation(count)[: settings.train_limit or LARGEST_FIT]
         self.train_images: Ints = np.sort(order)
-        self.bootstraps = {s: Bootstrap(info.counts[s], settings.bootstrap, settings.seed) for s in ("val", "test")}
-        self.halves = halves(self.labels("val"), settings.seed)
-        self.half_bootstrap = Bootstrap(len(self.halves[1]), settings.bootstrap, settings.seed)
+        resamples, seed, copies = settings.bootstrap, settings.seed, info.copies
+        self.bootstraps = {s: Bootstrap(info.counts[s], resamples, seed, copies) for s in ("val", "test")}
+        self.halves = halves(self.labels("val"), seed, copies)
+        self.half_bootstrap = Bootstrap(len(self.halves[1]), resamples, seed, copies)
 
     @cached_property
     def chosen_by(self) -> str:
@@ -128,10 +129,15 @@ class Sweep:
         return best
 
 
-def halves(labels: Labels, seed: int) -> tuple[Ints, Ints]:
-    """Two halves of the images with labels (N,) or (N, L), drawn at random within each class (or combination of labels)."""
+def halves(labels: Labels, seed: int, copies: int = 1) -> tuple[Ints, Ints]:
+    """Two halves of the images with labels (N,) or (N, L), drawn at random within each class (or combination of labels).
+
+    The copies of an original (row r is one of original r // copies) stay together: what chooses t has not seen what tests it.
+    """
+    labels = labels[::copies]
     groups: Ints = np.zeros(len(labels), np.int64)
     for column in labels.reshape(len(labels), -1).T:  # numbers of the combinations so far, in their order
         groups = np.unique(groups * (1 + int(column.max(initial=0))) + column, return_inverse=True)[1]
     order = np.lexsort((np.random.default_rng([seed, len(labels)]).random(len(labels)), groups))
-    return np.sort(order[::2]), np.sort(order[1::2])
+    one, other = (np.sort(half)[:, None] * copies + np.arange(copies) for half in (order[::2], order[1::2]))
+    return one.reshape(-1), other.reshape(-1)

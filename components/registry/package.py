@@ -12,14 +12,16 @@ import numpy as np
 
 from components.common.artifact import Artifact, sha256, write_json
 from components.tracking.client import Run
-from data.format import MULTI_LABEL
+from data.format import MULTI_LABEL, labelled
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FILES = "files"
-PREDICTIONS = f"artifacts/{FILES}/predictions.parquet"
-"""Where a logged model keeps the probe's test predictions, for the gate of later versions."""
+FILES_FOLDER = f"artifacts/{FILES}"
+"""Where a logged model keeps its files, and beside them what it got right on test, for the gate of later versions."""
+PREDICTIONS, NEIGHBOURS = "predictions.parquet", "neighbours.parquet"
+"""That file: the probe's predictions or, where the labels tell nothing apart, the neighbours that each image keeps."""
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors")
 
 
@@ -72,21 +74,25 @@ def copy_package(source: Path, into: Path) -> Path:
     return package
 
 
+def got_right(metrics: dict[str, Any]) -> str:
+    """The file of a probe that says what was got right on test."""
+    return PREDICTIONS if labelled(metrics["task"], metrics["class_names"]) else NEIGHBOURS
+
+
 def _serving(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What serving.json says, but for the name of the package."""
-    return {"t": metrics["t"], "multi_label": metrics["task"] == MULTI_LABEL, "class_names": metrics["class_names"]}
+    """What serving.json says, but for the name of the package: no class where labels tell nothing apart, as none is predicted."""
+    names = metrics["class_names"] if got_right(metrics) == PREDICTIONS else []
+    timesteps = metrics.get("timesteps", [metrics["t"]])  # side by side, where there are several
+    return {"timesteps": timesteps, "multi_label": metrics["task"] == MULTI_LABEL, "class_names": names}
 
 
 def _stage(model: Artifact, probe: Artifact, serving: dict[str, Any], folder: Path) -> Path:
-    """Gather the files that a served model reads, and the test predictions, in `folder`."""
+    """Gather the files that a served model reads, and what it got right on test, in `folder`."""
     folder.mkdir()
-    for artifact, name in (
-        (model, "config.json"),
-        (model, "model.safetensors"),
-        (probe, "classifier.safetensors"),
-        (probe, "predictions.parquet"),
-    ):
-        shutil.copyfile(artifact.path / name, folder / name)
+    probed = ("classifier.safetensors", PREDICTIONS) if serving["class_names"] else (NEIGHBOURS,)
+    for artifact, names in ((model, ("config.json", "model.safetensors")), (probe, probed)):
+        for name in names:
+            shutil.copyfile(artifact.path / name, folder / name)
     write_json(folder / "serving.json", serving)
     return folder
 

@@ -88,7 +88,8 @@ def _versions_table(client: "MlflowClient", chosen: list["RegisteredModel"]) -> 
         for version in versions.versions(client, model.name):
             held = sorted(alias for alias, at in model.aliases.items() if int(at) == int(version.version))
             tags, made = version.tags, datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-            figures = [tags.get(f"dier.{key}", "-") for key in ("accuracy", "t", "dataset_name", "gate")]
+            accuracy = tags.get(versions.ACCURACY_TAG) or (f"kept {tags[versions.KEPT_TAG]}" if versions.KEPT_TAG in tags else "-")
+            figures = [accuracy, *(tags.get(f"dier.{key}", "-") for key in ("t", "dataset_name", "gate"))]
             rows.append([model.name, str(version.version), ", ".join(held), *figures, f"{made:%Y-%m-%d %H:%M} UTC"])
     return _table(["model", "version", "aliases", "accuracy", "t", "dataset", "gate", "registered"], rows)
 

@@ -1,4 +1,4 @@
-"""What a registered model runs: images in, embeddings and class probabilities out.
+"""What a registered model runs: images in, embeddings and class probabilities out (of unlabelled images embeddings alone).
 
 MLflow copies this file into the model and executes it on loading ("models from code": nothing is pickled). It may import
 nothing of this repository: the model carries the package `model` as code, under a name of its own that stands in serving.json.
@@ -18,11 +18,15 @@ from safetensors.numpy import load_file
 
 def output_sizes(config: dict[str, Any], serving: dict[str, Any]) -> dict[str, int]:
     """Numbers an image of each output of `predict`, all float32, by config.json and serving.json; the signature is made of them."""
-    return {"embedding": config["embed_dim"], "probabilities": len(serving["class_names"])}
+    sizes = {"embedding": config["embed_dim"] * len(serving["timesteps"]), "probabilities": len(serving["class_names"])}
+    return {name: size for name, size in sizes.items() if size}
 
 
 class ServedModel(PythonModel):  # type: ignore[misc, unused-ignore]
-    """images (N, H, W, C) uint8 -> {"embedding": (N, D) float32, "probabilities": (N, K) float32}, for any N."""
+    """images (N, H, W, C) uint8 -> {"embedding": (N, D) float32, "probabilities": (N, K) float32}, for any N.
+
+    Without "probabilities" where serving.json names no class.
+    """
 
     def load_context(self, context: Any) -> None:
         """Read the weights, the classifier and `serving.json`."""
@@ -32,16 +36,18 @@ class ServedModel(PythonModel):  # type: ignore[misc, unused-ignore]
         self._embed = importlib.import_module(f"{package}.features").embed
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
         self._model = importlib.import_module(f"{package}.weights").load_model(folder).to(self._device)
-        classifier = load_file(folder / "classifier.safetensors")
-        self._weight, self._bias = classifier["weight"], classifier["bias"]
-        self._t, self._multi_label = int(serving["t"]), bool(serving["multi_label"])
+        self._classifier = load_file(folder / "classifier.safetensors") if serving["class_names"] else None
+        self._timesteps, self._multi_label = [int(t) for t in serving["timesteps"]], bool(serving["multi_label"])
 
     # MLflow reads the hint of model_input: any other than the bare class makes it warn on every load.
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> dict[str, Any]:  # type: ignore[type-arg, unused-ignore]
-        """Embeddings v_t at the timestep chosen on validation, and the probability of each class (of each label: multi-label)."""
+        """Embeddings v_t at the timestep chosen on validation, or at several side by side (embed.k), D = k embed_dim, and the
+        probability of each class (of each label: multi-label)."""
         images = np.ascontiguousarray(np.asarray(model_input, np.uint8))
-        embedding = self._embed(self._model, images, self._t, device=self._device)
-        logits = embedding.astype(np.float64) @ self._weight.T + self._bias
+        embedding = np.concatenate([self._embed(self._model, images, t, device=self._device) for t in self._timesteps], axis=1)
+        if self._classifier is None:
+            return {"embedding": embedding}
+        logits = embedding.astype(np.float64) @ self._classifier["weight"].T + self._classifier["bias"]
         probabilities = _sigmoid(logits) if self._multi_label else _softmax(logits)
         return {"embedding": embedding, "probabilities": probabilities.astype(np.float32)}
 

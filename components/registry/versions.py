@@ -25,6 +25,8 @@ CANDIDATE = "candidate"
 DIGEST_TAG = "dier.digest"
 DATASET_TAG = "dier.dataset"
 ACCURACY_TAG = "dier.accuracy"
+KEPT_TAG = "dier.neighbours_kept"
+"""In place of an accuracy where the labels tell nothing apart."""
 GATE_TAG = "dier.gate"
 REASONS_TAG = "dier.gate_reasons"
 PASSED, UNCOMPARED, REFUSED = VERDICTS = ("passed", "uncompared", "refused")

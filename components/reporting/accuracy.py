@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from components.common.formatting import METRIC_NAMES, measure
-from components.probing.baselines import BASELINES, baseline_of, label
+from components.common.formatting import METRIC_NAMES, at_t, measure
+from components.probing.baselines import BASELINES, REDUCED, SIDE_BY_SIDE, baseline_of, label
 from components.reporting.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, YELLOW, Picture, figure, style, svg
 from components.reporting.formatting import short
 from components.reporting.inputs import Inputs
@@ -52,6 +52,9 @@ def over_t(curve: pd.DataFrame, metrics: dict[str, Any]) -> Picture:
             dier = rows[rows["representation"] == "dier"].sort_values(x)
             axes.fill_between(dier[x], dier["low"], dier["high"], color=BLUE, alpha=0.16, lw=0)
             axes.plot(dier[x], dier["value"], color=BLUE, lw=2.6, marker="o", ms=5, label="DiER embedding")
+            for across, line, name in ((0.965, "-", SIDE_BY_SIDE), (0.945, ":", REDUCED)):
+                for _, row in rows[rows["representation"] == name].iterrows():
+                    _level(axes, row, across, {"color": BLUE, "ls": line}, label(name))
             _test_point(axes, metrics, metrics[x])
         left.set(title="Over the timestep t", xlabel="timestep t", ylabel=f"linear-probe {METRIC_NAMES[metric]} (val)")
         if metric != "auc":
@@ -101,7 +104,7 @@ def _test_point(axes: Axes, metrics: dict[str, Any], x: float) -> None:
         return
     reach = [[test["value"] - test["low"]], [test["high"] - test["value"]]]
     options: dict[str, Any] = {"fmt": "*", "ms": 13, "mfc": "white", "mec": INK, "ecolor": INK, "capsize": 3, "zorder": 5}
-    axes.errorbar([x], [test["value"]], yerr=reach, label=f"test, at the chosen t = {metrics['t']}", **options)
+    axes.errorbar([x], [test["value"]], yerr=reach, label=f"test, at the chosen {at_t(metrics)}", **options)
 
 
 def _over_t_alt(rows: pd.DataFrame, metrics: dict[str, Any]) -> str:
@@ -128,7 +131,9 @@ def confusion_counts(probe: Path, classes: int) -> npt.NDArray[np.int64] | None:
 
 
 def confusion(inputs: Inputs) -> Picture | None:
-    """The confusion matrix on test: rows are the truth, each row sums to 100 %. None where images carry several labels."""
+    """The confusion matrix on test: rows are the truth, each row sums to 100 %. None where images carry several labels, or none."""
+    if not inputs.labelled:
+        return None
     class_names = inputs.dataset.info.class_names
     k = len(class_names)
     counts = confusion_counts(inputs.artifacts["probe"].path, k)
@@ -154,8 +159,9 @@ def confusion(inputs: Inputs) -> Picture | None:
             axes.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 3 else 0)
             axes.set_yticks(range(k), names)
         caption = (
-            f"Test images by true class (row) and predicted class (column) at t = {inputs.t}, with counts. The darker a field, the "
-            "larger its share of its row. The diagonal is right; every other field is a mistake, and says what was taken for what."
+            f"Test images by true class (row) and predicted class (column) at {at_t(inputs.metrics)}, with counts. The darker a "
+            "field, the larger its share of its row. The diagonal is right; every other field is a mistake, and says what was "
+            "taken for what."
         )
         return svg(drawn, _confusion_alt(counts, class_names), caption)
 

@@ -62,14 +62,14 @@ class Denoised:
 
 
 def classes(inputs: Inputs) -> list[ClassRow]:
-    """A row for each of the first classes, with evenly spread training images."""
+    """A row for each of the first classes, with evenly spread training images, of each original one copy at most."""
     info = inputs.dataset.info
     train = inputs.dataset.split("train")
     splits = [inputs.dataset.split(name) for name, count in info.counts.items() if count]
     per_split = {split.name: _class_counts(split, len(info.class_names)) for split in splits}
     listed = info.class_names[:MOST_CLASSES]
     each = min(12, max(3, SAMPLE_TILES // max(len(listed), 1)))
-    members = [np.flatnonzero(_belongs(train, number)) for number in range(len(listed))]
+    members = [np.flatnonzero(_belongs(train, number))[:: info.copies] for number in range(len(listed))]
     chosen = [rows[np.linspace(0, len(rows) - 1, min(each, len(rows))).astype(int)] if len(rows) else rows for rows in members]
     images = iter(train.images[np.concatenate([*chosen, np.empty(0, np.int64)])])  # at once: a shard is read once for all of them
     found = []
@@ -91,7 +91,8 @@ def _class_counts(split: Split, classes: int) -> Any:
 def neighbours(inputs: Inputs) -> tuple[list[Query], str] | None:
     """Val images with their nearest training images by cosine on v_t at the chosen t, and a sentence on how many agree.
 
-    None where train or val was not exported. Call inside `one_thread`.
+    Of an original's copies the nearest one counts alone. Where labels tell nothing apart the sentence is empty. None where train or
+    val was not exported. Call inside `one_thread`.
     """
     train_files = inputs.embeddings("train", inputs.t)
     if not train_files or not inputs.embeddings("val", inputs.t):
@@ -99,15 +100,20 @@ def neighbours(inputs: Inputs) -> tuple[list[Query], str] | None:
     val, train = inputs.dataset.split("val"), inputs.dataset.split("train")
     queries = sample(len(val), NEIGHBOUR_SAMPLE)
     v = read(inputs.artifacts["embeddings"], "val", inputs.t, queries)
-    found = nearest(v, train_files, min(NEIGHBOURS, len(train)))  # (n, k)
+    copies = inputs.dataset.info.copies
+    wanted = min(NEIGHBOURS, len(train) // copies)
+    found = _of_other_originals(nearest(v, train_files, wanted * copies), copies, wanted)  # (n, k)
     agree = _same(np.asarray(val.labels[queries])[:, None], np.asarray(train.labels)[found])
     sentence = (
-        f"Over {len(queries)} validation images, {percent(float(agree.mean()))} of the {found.shape[1]} nearest training images "
+        f"Over {len(queries)} validation images, {percent(float(agree.mean()))} of the {found.shape[1]} nearest training images"
+        f"{', each of another original,' if copies > 1 else ''} "
         f"carry exactly the same label{'s' if inputs.dataset.info.multi_label else ''}."
     )
+    if not inputs.labelled:
+        sentence = ""
     names = inputs.dataset.info.class_names
     examples = []
-    shown = _one_a_class(np.asarray(val.labels[queries]))
+    shown = _one_a_class(np.asarray(val.labels[queries])) if inputs.labelled else np.arange(min(MOST_QUERIES, len(queries)))
     asked = val.images[queries[shown]]  # each split's images at once: a shard is read once for all of them
     nearby = train.images[found[shown].reshape(-1)].reshape(*found[shown].shape, *asked.shape[1:])
     for row, image, pictures in zip(shown, asked, nearby, strict=True):
@@ -117,6 +123,14 @@ def neighbours(inputs: Inputs) -> tuple[list[Query], str] | None:
         ]
         examples.append(Query(tile(image), _label(val.labels[queries[row]], names), near))
     return examples, sentence
+
+
+def _of_other_originals(found: Ints, copies: int, wanted: int) -> Ints:
+    """Of training images (n, K), nearest first, the first `wanted` that are no copy of an earlier one's original: (n, wanted)."""
+    if copies == 1:
+        return found
+    firsts = [np.sort(np.unique(row, return_index=True)[1])[:wanted] for row in found // copies]
+    return np.take_along_axis(found, np.stack(firsts), axis=1)
 
 
 def _same(one: Any, other: Any) -> Any:
@@ -147,7 +161,8 @@ def denoised(inputs: Inputs) -> tuple[list[int], list[Denoised]]:
 
     model = load_model(inputs.artifacts["model"].path)
     split = inputs.dataset.split(inputs.picture_split)
-    chosen = _mixed(sample(len(split), DENOISE_BATCH))
+    copies = inputs.dataset.info.copies
+    chosen = _mixed(sample(len(split) // copies, DENOISE_BATCH)) * copies  # a first copy each: none gets its own original's v_t
     images = np.ascontiguousarray(split.images[chosen])
     timesteps = list(DENOISE_AT)
     own = [denoise(model, images, t, seed=0) for t in timesteps]

@@ -38,6 +38,11 @@ class Inputs:
         return pd.read_csv(self.artifacts["probe"].path / "curve.csv")
 
     @property
+    def labelled(self) -> bool:
+        """Whether labels tell images apart: where they do not, nothing on the page speaks of accuracy or classes."""
+        return self.dataset.info.labelled
+
+    @property
     def t(self) -> int:
         """The timestep chosen on val."""
         return int(self.metrics["t"])

@@ -40,10 +40,11 @@ def embedding_map(inputs: Inputs) -> Picture | None:
     if inputs.dataset.info.multi_label:
         labels = np.minimum(labels.sum(axis=1), 3).astype(np.int64)
         names = ["no label", "1 label", "2 labels", "3 or more"]
-    return _draw(maps, labels, names, inputs.t, named=not inputs.dataset.info.multi_label)
+    return _draw(maps, labels, names, inputs.t, named=inputs.labelled and not inputs.dataset.info.multi_label)
 
 
 def _draw(maps: dict[int, Floats], labels: npt.NDArray[np.int64], names: list[str], chosen: int, named: bool) -> Picture:
+    """The maps, coloured by label; of one label alone without a legend, and nothing is said of colour."""
     with style():
         drawn = figure(10.4, 3.9)
         panels: Any = drawn.subplots(1, len(maps), squeeze=False)[0]
@@ -51,21 +52,23 @@ def _draw(maps: dict[int, Floats], labels: npt.NDArray[np.int64], names: list[st
             _panel(axes, places, labels, names, named and len(names) <= MOST_NAMED)
             axes.set_title(f"t = {t}" + (" (chosen)" if t == chosen else ""))
         handles, legend = panels[0].get_legend_handles_labels()
-        if len(names) <= MOST_NAMED:
+        if 1 < len(names) <= MOST_NAMED:
             drawn.legend(handles, legend, loc="outside lower center", ncols=min(len(names), 10), markerscale=1.6, handletextpad=0.1)
         alt = (
             f"Maps of {len(labels)} validation images at t = {', '.join(map(str, maps))}: each dot is an image, placed near images "
-            "with similar embeddings and coloured by its true class."
+            f"with similar embeddings{' and coloured by its true class' if len(names) > 1 else ''}."
         )
         colours = (
             "Colour and name tell the true class, which neither the encoder nor the map has seen."
             if named
             else "Colour tells how many labels an image carries."
+            if len(names) > 1
+            else "The images have no labels to colour them by."
         )
         caption = (
             f"Each dot is a validation image; images with similar embeddings lie close together (t-SNE, at most {MOST_POINTS} "
-            f"images). {colours} Tight groups of one colour mean that the embedding sorts images by content on its own. Only "
-            "closeness counts: directions, and distances between far-away groups, mean nothing."
+            f"images). {colours} Tight groups{' of one colour' if len(names) > 1 else ''} mean that the embedding sorts images by "
+            "content on its own. Only closeness counts: directions, and distances between far-away groups, mean nothing."
         )
         return svg(drawn, alt, caption)
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 
-from components.common.formatting import METRIC_NAMES, measure, percent
+from components.common.formatting import METRIC_NAMES, at_t, measure, percent
 from components.common.settings import Section
-from components.reporting import accuracy, curves, formatting, gallery, maps, tables
+from components.reporting import accuracy, curves, formatting, gallery, maps, tables, unlabelled
 from components.reporting.figures import Picture, tile
 from components.reporting.inputs import Inputs
 from components.reporting.projection import one_thread
@@ -17,7 +17,7 @@ from data.format import SPLITS
 
 TEMPLATE = "report.html.j2"
 PLOTS: dict[str, list[Callable[[Inputs], Picture | None]]] = {
-    "accuracy": [accuracy.accuracy_over_t],
+    "accuracy": [lambda inputs: (accuracy.accuracy_over_t if inputs.labelled else unlabelled.scores_over_t)(inputs)],
     "map": [maps.embedding_map],
     "mistakes": [accuracy.confusion],
     "denoising": [curves.gap],
@@ -30,6 +30,7 @@ def page(inputs: Inputs, sections: Mapping[str, Section]) -> str:
     """The whole report as HTML text; `sections` are the settings by section name."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(
+        at_t=at_t,
         number=formatting.number,
         decimals=formatting.decimals,
         percent=percent,
@@ -39,17 +40,19 @@ def page(inputs: Inputs, sections: Mapping[str, Section]) -> str:
     with one_thread():
         plots = {section: [drawn for plot in drawing if (drawn := plot(inputs))] for section, drawing in PLOTS.items()}
         return template.render(
-            **_probe(inputs),
+            **(_probe(inputs) if inputs.labelled else _unlabelled(inputs)),
             **_model(inputs),
             **_data(inputs),
             settings=tables.settings(sections),
             plots=plots,
             metric_names=METRIC_NAMES,
+            labelled=inputs.labelled,
+            neighbours=gallery.neighbours(inputs),
         )
 
 
 def _probe(inputs: Inputs) -> dict[str, Any]:
-    """The answer, the curves, and what the embeddings look like."""
+    """The answer and the curves."""
     metric = inputs.metrics["chosen_by"]
     curve = accuracy.val_curve(inputs.curve, metric)
     return {
@@ -57,8 +60,13 @@ def _probe(inputs: Inputs) -> dict[str, Any]:
         "baselines": tables.baselines(inputs.metrics),
         "val_rows": curve.query("representation == 'dier'").replace({np.nan: None}).to_dict("records"),
         "label_results": tables.label_results(inputs) if inputs.dataset.info.multi_label else [],
-        "neighbours": gallery.neighbours(inputs),
     }
+
+
+def _unlabelled(inputs: Inputs) -> dict[str, Any]:
+    """The same where labels tell nothing apart."""
+    metrics = inputs.metrics
+    return {"metrics": metrics, "score_rows": unlabelled.score_rows(inputs), "kept_rows": unlabelled.kept_rows(metrics)}
 
 
 def _model(inputs: Inputs) -> dict[str, Any]:

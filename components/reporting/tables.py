@@ -111,11 +111,12 @@ def label_results(inputs: Inputs) -> list[LabelResult]:
 def _label_aucs(inputs: Inputs, truth: Any) -> list[str]:
     from sklearn.metrics import roc_auc_score
 
-    files = inputs.embeddings("test", inputs.t)
-    if not files:
+    files = [inputs.embeddings("test", t) for t in inputs.metrics.get("timesteps", [inputs.t])]
+    if not all(files):
         return [number(None)] * truth.shape[1]
     weights = load_file(inputs.artifacts["probe"].path / "classifier.safetensors")
-    logits = np.concatenate([v @ weights["weight"].T + weights["bias"] for _, v in pieces(files)])  # (N, L)
+    together = (np.concatenate([v for _, v in parts], axis=1) for parts in zip(*map(pieces, files), strict=True))
+    logits = np.concatenate([v @ weights["weight"].T + weights["bias"] for v in together])  # (N, L)
     areas = []
     for k in range(truth.shape[1]):
         both = 0 < truth[:, k].sum() < len(truth)

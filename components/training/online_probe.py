@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from components.common.progress import say
-from components.probing.classifier import Floats, Labels, fit_grid
-from components.probing.metrics import correct
+from components.probing.classifier import Labels, fit_grid
+from components.probing.metrics import correct, spread
 from data.errors import DataError
 from data.format import Dataset, SplitName
 from model.atomic import write_whole
@@ -58,7 +58,7 @@ class OnlineProbe(Callback):
             raise DataError(f"train.probe_every needs val images, and {dataset.path} has none: set data.val_fraction, or it to 0")
         multi_label = dataset.info.multi_label
         self._classes = 0 if multi_label else len(dataset.info.class_names)
-        self._labelled = multi_label or self._classes > 1
+        self._labelled = dataset.info.labelled
         if keep_best and not self._labelled:
             raise DataError(f"train.keep best_probe needs labels, and {dataset.path} has one class: set train.keep to last")
         self._every, self._seed, self._file, self._log, self._keep_best = every, seed, file, log, keep_best
@@ -133,8 +133,3 @@ class OnlineProbe(Callback):
         return {
             int(row["step"]): {name: float(row[name]) for name in COLUMNS[1:] if row[name]} for row in csv.DictReader(rows, COLUMNS)
         }
-
-
-def spread(v: Floats) -> float:
-    """How much embeddings v (N, D) differ between images: their standard deviation over images in units of their size (RMS)."""
-    return float(np.sqrt(v.var(0).mean() / max(np.square(v).mean(), 1e-30)))

@@ -1,7 +1,8 @@
 """A folder of image files: `{train,val,test}/CLASS/*.png` (also jpg, bmp, gif, tif, webp); val and test may be missing.
 
 Files are taken in turn from each class (the first of every class, then the second, ...), so that the first N are not all of
-one class and `data.limit` gives a usable small set. Classes are train's folders, sorted by name.
+one class and `data.limit` gives a usable small set. Classes are train's folders, sorted by name. Images without labels lie in
+`{train,val,test}/*.png`, or all of them straight in the folder.
 """
 
 from collections.abc import Iterator
@@ -23,6 +24,8 @@ from data.transform import fit_picture, to_array
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 GREY = {"1", "L", "LA"}
 DEEP = ("I", "F")  # I;16 and its kin, too
+UNLABELLED = "unlabelled"
+"""The name of the one class of images without labels."""
 
 
 def load(request: Request) -> ImageSet:
@@ -30,54 +33,64 @@ def load(request: Request) -> ImageSet:
     if not request.path.is_dir():
         raise DataError(f"no folder at {request.path}: set data.path to one that holds train/CLASS/*.png")
     root = request.path
-    folders = sorted(f.name for f in root.iterdir() if f.is_dir() and not f.name.startswith((".", "_")))
+    folders = _folders(root)
     if odd := [name for name in folders if name not in SPLITS]:
-        raise DataError(f"{root} has a folder {odd[0]}: only train, val and test are read; rename it or move it elsewhere")
-    if "train" not in folders:
-        raise DataError(f"{root} has no folder train: put the images into {root}/train/CLASS/")
-    names = _classes(root / "train")
-    files = {split: _files(root / split, names) for split in SPLITS if split in folders}
+        raise DataError(
+            f"{root} has a folder {odd[0]}: only train, val and test are read; if it is a class move it to {root}/train/, if it is "
+            f"none (a patient, say) to {root}/train/{UNLABELLED}/, else elsewhere"
+        )
+    loose = _loose(root)
+    if folders and loose:
+        raise DataError(f"{loose[0]} lies outside the folders of the splits: move it into {root}/train/")
+    if "train" not in folders and not loose:
+        raise DataError(
+            f"{root} has no folder train and no images: put the images into {root}/train/CLASS/, unlabelled ones into {root}/"
+        )
+    places = {split: root / split for split in SPLITS if split in folders} or {SPLITS[0]: root}
+    names = _folders(places["train"])
+    files = {split: _files(folder, names) for split, folder in places.items()}
     channels = request.channels or _channels(files["train"][0][0])
     parts: dict[SplitName, Part] = {}
     for split, found in files.items():
         paths, labels = [file for file, _ in found], [label for _, label in found]
         images = _Files(paths, request.image_size, channels, request.channels is not None)
-        groups = partial(from_names, _below_class(paths, root / split), paths)
+        groups = partial(from_names, _shown_names(paths, places[split], labelled=bool(names)), paths)
         parts[split] = Part(np.array(labels, np.int64), images.__iter__, images.read, groups)
-    task, names = lb.describe({split: part.labels for split, part in parts.items()}, names, str(root))
-    return ImageSet(request.name, "folder", request.licence, task, names, parts)
+    notes = [] if names else ["no class folders: the images are unlabelled"]
+    task, names = lb.describe({split: part.labels for split, part in parts.items()}, names or [UNLABELLED], str(root))
+    return ImageSet(request.name, "folder", request.licence, task, names, parts, notes)
 
 
-def _classes(folder: Path) -> list[str]:
-    names = sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith((".", "_")))
-    if not names:
-        raise DataError(
-            f"{folder} has no class folders: put its images into {folder}/CLASS/; where the classes are unknown, one folder "
-            f"(unlabelled, say) in each split serves: all steps run, and the probe says that there is nothing to tell apart"
-        )
-    return names
+def _folders(folder: Path) -> list[str]:
+    return sorted(f.name for f in folder.iterdir() if f.is_dir() and not f.name.startswith((".", "_")))
+
+
+def _loose(folder: Path) -> list[Path]:
+    """Images that lie straight in a folder."""
+    return sorted(f for f in folder.iterdir() if f.is_file() and f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
 
 
 def _files(folder: Path, names: list[str]) -> list[tuple[Path, int]]:
-    """(file, label) of a split, the classes taken in turn."""
-    found: list[tuple[int, int, Path]] = []
-    for child in sorted(folder.iterdir()):
-        if child.is_file() and child.suffix.lower() in SUFFIXES:
-            raise DataError(f"{child} lies outside the class folders: move it into {folder}/CLASS/")
-        if not child.is_dir() or child.name.startswith((".", "_")):
-            continue
-        if child.name not in names:
-            raise DataError(f"{child} is a class that train does not have (it has {', '.join(names)}); rename or remove it")
-        images = sorted(f for f in child.rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
-        found += [(turn, names.index(child.name), file) for turn, file in enumerate(images)]
+    """(file, label) of a split, the classes taken in turn; without classes every file is of the one class 0."""
+    loose = _loose(folder)
+    if loose and names:
+        raise DataError(f"{loose[0]} lies outside the class folders: move it into {folder}/CLASS/")
+    found = [(turn, 0, file) for turn, file in enumerate(loose)]
+    for name in _folders(folder):
+        if name not in names:
+            has = f"it has {', '.join(names)}" if names else "its images lie in no class folder"
+            raise DataError(f"{folder / name} is a class that train does not have ({has}); rename or remove it")
+        images = sorted(f for f in (folder / name).rglob("*") if f.suffix.lower() in SUFFIXES and not f.name.startswith("."))
+        found += [(turn, names.index(name), file) for turn, file in enumerate(images)]
     if not found:
-        raise DataError(f"{folder} has 0 images ({', '.join(sorted(SUFFIXES))}) in its class folders; add some")
+        where = "in its class folders" if names else "in it"
+        raise DataError(f"{folder} has 0 images ({', '.join(sorted(SUFFIXES))}) {where}; add some")
     return [(file, label) for _, label, file in sorted(found)]
 
 
-def _below_class(files: list[Path], split: Path) -> list[str]:
-    """The names that `data.group` looks at: `anna/1.png` for `train/cat/anna/1.png`."""
-    return ["/".join(file.relative_to(split).parts[1:]) for file in files]
+def _shown_names(files: list[Path], split: Path, *, labelled: bool) -> list[str]:
+    """The names that `data.group` looks at: `anna/1.png` for `train/cat/anna/1.png`; without classes all below `split`."""
+    return ["/".join(file.relative_to(split).parts[1 if labelled else 0 :]) for file in files]
 
 
 class _Files:

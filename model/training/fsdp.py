@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ..dier import DiER
@@ -48,6 +48,7 @@ def shard(model: DiER, processes: int, device: torch.device, precision: str) -> 
     for block in model.blocks():
         fully_shard(block, mesh=mesh, mp_policy=half if precision == "bf16" else MixedPrecisionPolicy())
     fully_shard(model, mesh=mesh)
+    register_fsdp_forward_method(model, "encode")
 
 
 def local(tensors: Iterable[Tensor]) -> list[Tensor]:

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from .fields import Float, Int, Off, Section
+from ..config import NUM_TIMESTEPS
+from .fields import Float, Int, Off, Section, Share
 
 
 class TrainConfig(Section):
@@ -26,13 +27,26 @@ class TrainConfig(Section):
     lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
     warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
     lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
-    loss_weight: Literal["uniform", "min_snr"] = Field(
-        "uniform", description="min_snr: the clean t count for less (the error in the image weighed by min(SNR, 5))"
+    loss_weight: Literal["uniform", "min_snr", "v_capped"] = Field(
+        "uniform",
+        description="what the error in the image counts at each t: uniform = as the prediction implies (SNR for eps), "
+        "min_snr = min(SNR, 5), v_capped = min(SNR + 1, 20), so that noisy t count too",
     )
-    views: Annotated[Literal["off", "crop", "crop_flip"], Off] = Field(
+    timesteps: Literal["uniform", "log_snr"] = Field(
+        "uniform", description="how t is drawn: all alike, or so that log-SNR is normal around log_snr_mean"
+    )
+    log_snr_mean: Float = Field(-0.5, ge=-10, le=10, description="mean of log-SNR in nats, with timesteps log_snr")
+    log_snr_std: Float = Field(1.5, gt=0, le=10, description="its standard deviation")
+    fixed_timestep: Annotated[Int, Field(ge=0, lt=NUM_TIMESTEPS)] | None = Field(
+        None, description="train on this t alone, a control that says what the noise levels do; null = on all"
+    )
+    views: Annotated[Literal["off", "crop", "crop_flip", "crop_flip_colour"], Off] = Field(
         "off",
         description="encoder and denoiser see different random crops of an image, mirrored or not with crop_flip: "
-        "never on digits, text or what else a mirror changes",
+        "never on digits, text or what else a mirror changes; crop_flip_colour changes colours too: natural images only",
+    )
+    identity_share: Share = Field(
+        0.0, description="with views: share of the images of which the encoder sees the denoiser's view instead of one of its own"
     )
     mask_ratio: Float = Field(
         0.0,
@@ -42,6 +56,11 @@ class TrainConfig(Section):
     )
     condition_dropout: Float = Field(
         0.0, ge=0, lt=1, description="share of the images whose v_t the denoiser gets as zeros while training"
+    )
+    variance_covariance: Float = Field(
+        0.0,
+        ge=0,
+        description="weight of VICReg's variance and covariance terms on v_t over the whole batch: a hybrid, no longer DiER alone",
     )
     weight_decay: Float = Field(0.0, ge=0, description="AdamW's weight decay")
     ema_decay: Float = Field(0.999, ge=0, lt=1, description="decay of the weight average that is exported")
@@ -66,6 +85,15 @@ class TrainConfig(Section):
     def _warmup_ends(self) -> "TrainConfig":
         if self.warmup_steps > self.steps:
             raise ValueError(f"train.warmup_steps {self.warmup_steps} is above train.steps {self.steps}: lower it")
+        return self
+
+    @model_validator(mode="after")
+    def _views_differ(self) -> "TrainConfig":
+        if self.identity_share and self.views == "off":
+            raise ValueError(
+                f"train.identity_share {self.identity_share} says nothing with train.views off, where all images are seen alike: "
+                "set train.views, crop say, or train.identity_share to 0"
+            )
         return self
 
 

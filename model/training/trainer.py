@@ -15,7 +15,7 @@ from ..config import NUM_TIMESTEPS, ModelConfig
 from ..dier import DiER
 from ..errors import CheckpointError, Stopped
 from ..images import Images, scaled, to_tensor
-from ..objective import loss_weight, trivial_loss
+from ..objective import loss_weight, timestep_shares, trivial_loss
 from ..rng import SAMPLE_SHARDS, Draws
 from ..schedule import alpha_bars
 from .augment import vary
@@ -33,6 +33,7 @@ from .run_configuration import RunConfiguration
 from .saver import Saver
 from .shares import Shares
 from .state import TrainingState
+from .variance_covariance import v_gradients
 
 AGREE_STEPS, AGREE_S = 20, 2.0
 """Several processes agree on stopping once in so many steps, and more often where these take longer than so many seconds."""
@@ -94,6 +95,7 @@ class Trainer:
         self.weight = loss_weight(self.config.loss_weight, self.model_config.prediction, alpha_bars(self.model_config.schedule))
         if self.weight is not None:
             self.weight = self.weight.to(self.device)  # (NUM_TIMESTEPS,)
+        self.shares = self._shares()
         self.trivial = self._trivial() if self.processes.first else TRIVIAL_LOSS  # only the first looks, and it reads images
         self.step = self._agreed = self._agree_at = 0
         self._saved_at = self._agreed_at = time.monotonic()
@@ -179,7 +181,11 @@ class Trainer:
         """
         x0 = scaled(self.batches.take(step))
         draws = Draws(self.config.seed, step, self.processes.share(self.config.batch_size), self.device)
-        return x0, draws.integers("t", NUM_TIMESTEPS), draws.normal("noise", *x0.shape[1:])
+        if self.shares is None:
+            t = draws.integers("t", NUM_TIMESTEPS)
+        else:
+            t = torch.searchsorted(self.shares.cumsum(0), draws.uniform("t").double(), right=True).clamp(max=NUM_TIMESTEPS - 1)
+        return x0, t, draws.normal("noise", *x0.shape[1:])
 
     def _train_step(self) -> None:
         x0, t, noise = self.batch(self.step)
@@ -231,21 +237,32 @@ class Trainer:
         count = self.processes.pieces(self.config.batch_size, self.config.micro_batch)
         split = (torch.tensor_split(part, count) for part in given.values())
         pieces = [dict(zip(given, parts, strict=True)) for parts in zip(*split, strict=True)]
+        added = v_gradients(self.config, self.processes, self.model, pieces)
         losses = []
-        for number, piece in enumerate(pieces, 1):
+        for number, (piece, v_gradient) in enumerate(zip(pieces, added, strict=True), 1):
             with self.processes.gradient_sync(self.network, last=number == len(pieces)):
                 with autocast(self.config.precision, self.device):
-                    loss: Tensor = self.network(**piece)
+                    loss: Tensor = self.network(**piece, v_gradient=v_gradient)
                 counted = loss if self.weight is None else loss * self.weight[piece["t"]]
                 torch.autograd.backward(counted.sum() * scale)
             losses.append(loss.detach())
         return torch.cat(losses)
 
+    def _shares(self) -> Tensor | None:
+        """How often each t is drawn, (NUM_TIMESTEPS,) on the device; None = all alike."""
+        config = self.config
+        if config.timesteps == "uniform" and config.fixed_timestep is None:
+            return None
+        mean = config.log_snr_mean if config.timesteps == "log_snr" else None
+        alpha_bar = alpha_bars(self.model_config.schedule)
+        return timestep_shares(alpha_bar, mean=mean, std=config.log_snr_std, fixed=config.fixed_timestep).to(self.device)
+
     def _trivial(self) -> float:
         if self.model_config.prediction == "eps":
             return TRIVIAL_LOSS
         variance = to_tensor(self._evenly(SAMPLE)).var(0, unbiased=False).mean().item()
-        return trivial_loss(self.model_config.prediction, alpha_bars(self.model_config.schedule), variance)
+        shares = None if self.shares is None else self.shares.cpu()
+        return trivial_loss(self.model_config.prediction, alpha_bars(self.model_config.schedule), variance, shares)
 
     def _fit_frozen(self) -> None:
         """Only the first process reads images for it, and gives the others what it found."""

@@ -7,6 +7,7 @@ same once more into our own (kubeflow/pipelines 2.17.0, backend/src/v2/driver/dr
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from components.common.errors import SettingsError
@@ -55,7 +56,12 @@ def check_run(compiled: Package, arguments: dict[str, Any]) -> None:
     """The same for a run with these arguments."""
     if f"comp-{LOOP}" in compiled.spec["components"]:
         embed = parameters.merged({**compiled.defaults, **arguments})["embed"]
-        check_arguments(len(embed["timesteps"]), _parts(compiled), pipeline=compiled.name)
+        check_arguments(embedded_apart(embed["timesteps"]), _parts(compiled), pipeline=compiled.name)
+
+
+def embedded_apart(timesteps: Sequence[int] | str) -> int:
+    """How many timesteps have tasks of their own: all that are named; `auto` (or none) is chosen inside a task that embeds all."""
+    return 1 if timesteps == "auto" else max(1, len(timesteps))
 
 
 def fitting_tasks(pipeline_root: str = STOCK_ROOT, pipeline: str = "dier") -> int:

@@ -31,7 +31,7 @@ from components.common.settings import Settings
 from model.atomic import write_whole
 from pipeline.kubeflow import cluster as cluster_settings
 from pipeline.kubeflow import containers, parameters
-from pipeline.kubeflow.argument_limits import check_arguments
+from pipeline.kubeflow.argument_limits import check_arguments, embedded_apart
 from pipeline.kubeflow.cluster import Cluster
 from pipeline.kubeflow.containers import FINGERPRINT, inputs, keeps_dataset, signed
 from pipeline.kubeflow.placement import place
@@ -48,7 +48,7 @@ def compile_to(out: Path, *, cluster: Path, params: Path, allow_tag: bool) -> No
     wanted.check_tracking()
     wanted.check_store(defaults.data.store)
     if wanted.embed.fan_out:
-        check_arguments(len(defaults.embed.timesteps), wanted.embed.parts)
+        check_arguments(embedded_apart(defaults.embed.timesteps), wanted.embed.parts)
     write_whole(out, compiled(defaults, wanted))
     say(f"compiled {out} (image {wanted.image})")
 

@@ -108,7 +108,7 @@ def _embeddings(artifact: Path) -> Metadata:
 def _probe(artifact: Path) -> Metadata:
     metrics = read(artifact / "metrics.json")
     found = [metrics["peak"]["sentence"], *metrics["conclusions"]]
-    return {**{key: metrics[key] for key in ("dataset", "t", "c", "chosen_by")}, "conclusions": found}
+    return {**{key: metrics[key] for key in ("dataset", "t", "c", "chosen_by") if key in metrics}, "conclusions": found}
 
 
 def _report(artifact: Path) -> Metadata:

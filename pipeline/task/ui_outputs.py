@@ -7,8 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from data.format import labelled
 from pipeline.task.ui_metadata import Metadata, read
-from pipeline.task.ui_texts import gate_text, nothing_to_tell_apart, probe_text
+from pipeline.task.ui_texts import gate_text, probe_text
 
 DIGITS = 4
 """Of a metric: a person reads them beside each other; the artifact holds them all."""
@@ -34,17 +35,25 @@ def _probe_metrics(artifact: Path, _: Path) -> Metadata:
     """What decides: DiER on test, its paired gain over raw pixels, and the t that val chose; by the metric that chose it.
 
     The page sorts by name and shows ten at first, so the names bring them in this order. Lower and upper are 95 % intervals. With
-    labels of one class there is nothing to tell apart, and an accuracy of 1 would look like a result.
+    labels that tell nothing apart there is no accuracy: the neighbours that are kept, and how rich the embeddings are.
     """
     metrics = read(artifact / "metrics.json")
-    if nothing_to_tell_apart(metrics):
-        return {}
     metric, pixels = metrics["chosen_by"], metrics["baselines"].get("pixels")
+    if not labelled(metrics["task"], metrics["class_names"]):
+        shown = _with_interval("neighbours_kept", metrics["test"]["kept"]) | {"t": metrics["t"]}
+        shown |= {name: metrics["test"][name]["value"] for name in ("effective_rank", "spread")}
+        if pixels:
+            shown |= {"neighbours_kept_by_pixels": pixels["test"]["kept"]["value"]}
+        return _rounded(shown)
     shown = _with_interval(metric, metrics["test"][metric])
     if pixels:
         shown |= _with_interval("gain_over_pixels", pixels["difference"][metric])
         shown |= {f"pixels_{metric}": pixels["test"][metric]["value"]}
     shown |= {"accuracy": metrics["test"]["accuracy"]["value"], f"val_{metric}": metrics["val"][metric]["value"], "t": metrics["t"]}
+    return _rounded(shown)
+
+
+def _rounded(shown: Metadata) -> Metadata:
     return {name: value if value is None else round(value, DIGITS) for name, value in sorted(shown.items())}
 
 
@@ -53,12 +62,15 @@ def _with_interval(name: str, figures: Mapping[str, float | None]) -> Metadata:
 
 
 def _confusion(artifact: Path, _: Path) -> Metadata:
-    """The confusion matrix on test; for multi-label sets there is none."""
+    """The confusion matrix on test; for multi-label sets, and where the labels tell nothing apart, there is none."""
     from kfp import dsl
 
     from components.reporting.accuracy import confusion_counts
 
-    names = [str(name) for name in read(artifact / "metrics.json")["class_names"]]
+    metrics = read(artifact / "metrics.json")
+    names = [str(name) for name in metrics["class_names"]]
+    if not labelled(metrics["task"], names):
+        return {}
     counts = confusion_counts(artifact, len(names))
     if counts is None:
         return {}
@@ -68,13 +80,14 @@ def _confusion(artifact: Path, _: Path) -> Metadata:
 
 
 def _timestep_curve(artifact: Path, place: Path) -> Metadata:
-    """Accuracy over t and log-SNR with the baselines, as the report draws it."""
+    """Accuracy over t and log-SNR with the baselines or, without labels, the scores over t, as the report draws it."""
     import pandas as pd
 
-    from components.reporting.accuracy import over_t
+    from components.reporting import accuracy, unlabelled
 
     metrics = read(artifact / "metrics.json")
-    picture = over_t(pd.read_csv(artifact / "curve.csv"), metrics)
+    drawn = accuracy.over_t if labelled(metrics["task"], metrics["class_names"]) else unlabelled.over_t
+    picture = drawn(pd.read_csv(artifact / "curve.csv"), metrics)
     said = "".join(f"<li>{escape(sentence)}</li>" for sentence in [metrics["peak"]["sentence"], *metrics["conclusions"]])
     place.write_text(
         f'<!doctype html><meta charset="utf-8"><title>Linear probes</title><body style="font-family: sans-serif; margin: 1em">'

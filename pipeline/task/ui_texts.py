@@ -9,7 +9,7 @@ from typing import Any
 
 from components.common.formatting import METRIC_NAMES, gain, measure
 from components.probing.baselines import label
-from data.format import MULTI_LABEL
+from data.format import labelled
 from pipeline.run_summary import HOW, headline
 
 Document = Mapping[str, Any]
@@ -18,19 +18,14 @@ Document = Mapping[str, Any]
 def probe_text(metrics: Document) -> str:
     """Of metrics.json: which t, how good on test, beside which baselines, and what that says."""
     found = metrics["peak"]["sentence"]
-    if nothing_to_tell_apart(metrics):
-        return f"# {metrics['dataset']}: nothing to tell apart\n\n{_escaped(found)}\n"
+    if not labelled(metrics["task"], metrics["class_names"]):
+        return f"# {headline(metrics)}\n\n{_bullets([found, *metrics['conclusions']])}\n"
     metric = metrics["chosen_by"]
     rows = [_row(name, one, metric) for name, one in {"dier": metrics, **metrics["baselines"]}.items()]
     head = f"| representation | t | C | test {METRIC_NAMES[metric]} | DiER's gain, paired |\n| --- | --- | --- | --- | --- |\n"
     return "\n\n".join(
         [f"# {headline(metrics, metric)}", _bullets([found, *metrics["conclusions"]]), head + "\n".join(rows), f"{HOW}.\n"]
     )
-
-
-def nothing_to_tell_apart(metrics: Document) -> bool:
-    """Whether the labels name a single class: then every accuracy is 1, and says nothing."""
-    return len(metrics["class_names"]) < 2 and metrics["task"] != MULTI_LABEL
 
 
 def _row(name: str, found: Document, metric: str) -> str:

@@ -51,6 +51,7 @@ def make(
     dataset: str = "d1",
     config: ModelConfig = CONFIG,
     multi_label: bool = False,
+    labelled: bool = True,
     passed: bool = True,
     training: str = "t1",
     summary: dict[str, object] | None = None,
@@ -58,6 +59,7 @@ def make(
 ) -> Inputs:
     """Four artifacts that belong together; `right` (TESTED,) says which test images the probe got right.
 
+    Not `labelled`: the share of its neighbours that each test image keeps.
     `summary` goes into summary.json; `given` are the settings of the earlier steps where they are not the defaults.
     """
     right = correct(0.9) if right is None else right
@@ -74,7 +76,11 @@ def make(
         write_json(out / "summary.json", {"steps": 200, "training_key": digest(training), **(summary or {})})
         write_json(out / "settings.json", {name: recorded[name] for name in ("model", "train")})
     model = read(folder / "model", "model").fingerprint
-    _probe(folder / "probe", {"dataset": data, "model": model, "embeddings": digest("e")}, right, config, multi_label)
+    made = {"dataset": data, "model": model, "embeddings": digest("e")}
+    if labelled:
+        _probe(folder / "probe", made, right, config, multi_label)
+    else:
+        _unlabelled_probe(folder / "probe", made, np.asarray(right, np.float64))
     probe = read(folder / "probe", "probe").fingerprint
     made_from = {"dataset": data, "verdict": verdict, "model": model, "embeddings": digest("e"), "probe": probe}
     with create(folder / "report", "report", made_from) as out:
@@ -107,6 +113,29 @@ def _probe(folder: Path, made_from: dict[str, str], right: np.ndarray, config: M
         index = np.arange(len(right))
         table = {"index": index, "label": index % k, "dier": np.where(right, index % k, (index + 1) % k), "correct": right}
         pq.write_table(pa.table(table), out / "predictions.parquet")
+
+
+def _unlabelled_probe(folder: Path, made_from: dict[str, str], kept: np.ndarray) -> None:
+    with create(folder, "probe", made_from) as out:
+        share = float(kept.mean())
+        test = {"kept": {"value": share, "low": share - 0.02, "high": share + 0.02}}
+        test |= {"effective_rank": {"value": 9.0}, "spread": {"value": 0.3}}
+        metrics = {
+            "dataset": "scans",
+            "task": "multi-class",
+            "representation": "dier",
+            "t": 300,
+            "test": test,
+            "chance": 0.01,
+            "class_names": ["unlabelled"],
+        }
+        write_json(out / "metrics.json", metrics)
+        (out / "curve.csv").write_text(
+            "t,log_snr,representation,split,metric,value,low,high,c\n"
+            f"0,9.2,dier,val,score,0.3,,,\n300,1.0,dier,val,score,0.8,,,\n300,1.0,dier,test,kept,{share},0.3,0.5,\n"
+        )
+        table = pa.table({"index": np.arange(len(kept)), "kept": kept}).replace_schema_metadata({"measure": "10 of 600"})
+        pq.write_table(table, out / "neighbours.parquet")
 
 
 def plain(config: ModelConfig) -> dict[str, object]:

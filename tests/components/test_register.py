@@ -17,7 +17,7 @@ from components.common import artifact
 from components.common.errors import ArtifactError, GateRefused
 from components.common.settings import Settings
 from components.registry import versions
-from components.registry.promote import promote
+from components.registry.promote import models, promote
 from components.tracking.client import connect
 from components.tracking.live import LiveLog
 from model.features import embed
@@ -391,6 +391,66 @@ def test_loading_a_model_and_predicting_leave_the_generators_of_the_caller_alone
     assert str(np.random.get_state()) == str(states[1])
     assert random.getstate() == states[2]
     assert reseeded == []
+
+
+def shares(mean: float, seed: int = 0) -> np.ndarray:
+    """The share of its neighbours that each of 200 test images keeps."""
+    return np.clip(np.random.default_rng(seed).normal(mean, 0.05, 200), 0, 1)
+
+
+def test_unlabelled_images_end_with_a_candidate_that_serves_embeddings_alone(store: str, tmp_path: Path) -> None:
+    import mlflow
+
+    inputs = make(tmp_path, labelled=False, right=shares(0.4))
+    done = do(inputs, tmp_path / "out")
+    assert (done["gate"]["verdict"], done["aliases"]) == ("passed", ["candidate"])
+    client = connect()
+    version = client.get_model_version(NAME, "1")
+    assert "dier.accuracy" not in version.tags
+    assert float(version.tags["dier.neighbours_kept"]) == pytest.approx(0.4, abs=0.01)
+    assert metric(done["run_id"], "probe/dier/val_score") == [(0, 0.3), (300, 0.8)]
+    loaded, images = mlflow.pyfunc.load_model(f"models:/{NAME}@candidate"), pictures(5)
+    out = loaded.predict(images)
+    assert set(out) == {"embedding"} == {spec.name for spec in loaded.metadata.signature.outputs.inputs}
+    np.testing.assert_allclose(out["embedding"], embed(load_model(inputs.model), images, 300), rtol=1e-5, atol=1e-6)
+    assert "kept 0.40" in models(NAME)
+    promote(NAME, version=None, alias="champion", force=False, reason=None)
+    assert versions.aliases(client, NAME)["champion"] == 1
+
+
+@pytest.mark.slow
+def test_unlabelled_versions_are_compared_by_neighbours_kept(store: str, tmp_path: Path) -> None:
+    def add(number: int, kept: np.ndarray, **more: Any) -> dict[str, Any]:
+        inputs = make(tmp_path / str(number), labelled=False, right=kept, training=f"t{number}", **more)
+        return do(inputs, tmp_path / f"out{number}", policy="auto")
+
+    assert add(1, shares(0.4))["aliases"] == ["champion"]
+    assert add(2, shares(0.4) + 0.1)["aliases"] == ["champion"]
+    with pytest.raises(GateRefused, match=r"version 3: may be worse than champion version 2 \(difference -0\.1"):
+        add(3, shares(0.4, seed=1))
+    other = add(4, shares(0.9), dataset="d2")
+    assert (other["gate"]["verdict"], other["aliases"]) == ("uncompared", ["candidate"])
+    for file in Path("mlruns").rglob("neighbours.parquet"):
+        file.unlink()
+    unknown = add(5, shares(0.9))
+    assert (unknown["gate"]["verdict"], unknown["aliases"]) == ("uncompared", ["candidate"])
+    assert versions.aliases(connect(), NAME)["champion"] == 2
+
+
+def test_a_probe_that_measured_no_neighbours_is_refused(store: str, tmp_path: Path) -> None:
+    """One of before there was a gate without labels: an accuracy of 1 over a single class."""
+    inputs = make(tmp_path, labelled=False)
+    made = artifact.read(inputs.probe, "probe")
+    with artifact.create(inputs.probe, "probe", made.made_from) as out:
+        artifact.write_json(out / "metrics.json", made.json("metrics.json"))
+    with artifact.create(
+        inputs.report,
+        "report",
+        artifact.read(inputs.report, "report").made_from | {"probe": artifact.read(inputs.probe, "probe").fingerprint},
+    ):
+        pass
+    with pytest.raises(ArtifactError, match=r"has no neighbours\.parquet, which the gate needs: probe again"):
+        do(inputs, tmp_path / "out")
 
 
 # Runs without site (-S): no .pth file, so no editable install; the packages' folder is put on the path by hand.

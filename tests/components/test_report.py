@@ -13,7 +13,7 @@ import pytest
 from components import report
 from components.common import artifact
 from components.common.errors import ArtifactError
-from components.common.formatting import percent
+from components.common.formatting import percent, with_interval
 from components.common.settings import Settings
 from components.probing.conclusions import UNUSED
 from components.reporting import tables
@@ -187,8 +187,16 @@ def test_every_kind_of_task_and_image_renders(task: str, channels: int, there: s
 def test_images_without_labels_render(tmp_path: Path) -> None:
     paths = make(tmp_path, labelled=False, train_steps=1, timesteps=(300,))
     page = Page(render(paths, tmp_path / "report"))
-    assert "The labels name a single class" in page.text
-    assert artifact.read(paths["probe"], "probe").json("metrics.json")["test"]["auc"]["value"] is None
+    metrics = artifact.read(paths["probe"], "probe").json("metrics.json")
+    header = page.text[: page.text.index("How to read this page")]
+    assert "Unlabelled images: embeddings at t = 300" in header
+    assert with_interval(metrics["test"]["kept"]) in header
+    assert set(SECTIONS) - set(page.ids) == {"mistakes"}  # no classes to confuse
+    assert "#mistakes" not in page.links
+    charts = [image for image in page.images if image["class"] == "chart"]
+    assert len(charts) == sum(map(len, PLOTS.values())) - 1
+    assert all(len(image["src"]) > 5000 for image in charts)
+    assert not re.search(r"\bnan\b|None|linear-probe|same label|true class", page.text)
 
 
 def test_splits_that_were_not_embedded_are_named_in_a_sentence(digits: Paths, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -176,7 +178,15 @@ def test_evaluations_that_all_fail_leave_nothing_to_keep(run: Path, tmp_path: Pa
 
 def test_every_option_at_once_goes_through_to_the_probe(run: Path, tmp_path: Path) -> None:
     """And the curve is over the model's own log-SNR."""
-    changed = {"probe_every": 20, "views": "crop", "mask_ratio": 0.5, "loss_weight": "min_snr", "condition_dropout": 0.2}
+    changed = {
+        "probe_every": 20,
+        "views": "crop_flip_colour",
+        "identity_share": 0.2,
+        "variance_covariance": 0.1,
+        "mask_ratio": 0.5,
+        "loss_weight": "min_snr",
+        "condition_dropout": 0.2,
+    }
     settings = MODEL.model_copy(update={"schedule": "cosine", "prediction": "v", "pool": "flat"}), BEST.model_copy(update=changed)
     train.run(*settings, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
     config = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -259,6 +269,19 @@ def test_the_probe_reads_test_once_a_representation_and_shows_every_baseline(run
     assert metrics["conclusions"]
 
 
+def test_the_encoder_before_its_head_is_probed_at_each_embedded_timestep(run: Path, tmp_path: Path) -> None:
+    settings = PROBE.model_copy(update={"baselines": ["dier_trunk"]})
+    probe.run(settings, run / "dataset", run / "model", run / "embeddings", tmp_path / "probe")
+    with (tmp_path / "probe" / "curve.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["representation"] == "dier_trunk" and row["metric"] == "accuracy"]
+    assert [(row["t"], row["split"]) for row in rows[:3]] == [("0", "val"), ("400", "val"), ("999", "val")]
+    assert [row["split"] for row in rows[3:]] == ["test"]
+    metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
+    assert set(metrics["baselines"]) == {"dier_trunk"}
+    assert any("the encoder before its head: " in sentence for sentence in metrics["conclusions"])
+    assert any("no other method" in sentence for sentence in metrics["conclusions"])
+
+
 def test_test_labels_have_no_say_in_what_is_chosen(run: Path, tmp_path: Path) -> None:
     with changed(run, tmp_path) as folder:
         labels = np.load(folder / "test" / "labels.npy")
@@ -271,7 +294,7 @@ def test_test_labels_have_no_say_in_what_is_chosen(run: Path, tmp_path: Path) ->
     assert shuffled["test"] != original["test"]
 
 
-def test_images_without_labels_are_embedded_and_the_probe_says_that_it_says_nothing(run: Path, tmp_path: Path) -> None:
+def test_images_without_labels_are_embedded_and_t_is_chosen_without_them(run: Path, tmp_path: Path) -> None:
     unlabelled(run, tmp_path)
     train.run(MODEL, TRAIN, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "model")
     embed.run(EMBED, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings")
@@ -279,8 +302,16 @@ def test_images_without_labels_are_embedded_and_the_probe_says_that_it_says_noth
     with pytest.raises(DataError, match=r"train\.keep best_probe needs labels"):
         train.run(MODEL, BEST, tmp_path / "dataset", tmp_path / "verdict", tmp_path / "work", tmp_path / "again")
     metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
-    assert "single class" in metrics["peak"]["sentence"]
-    assert metrics["conclusions"] == []
+    assert metrics["chosen_by"] == "label_free"
+    assert "no accuracy" in metrics["peak"]["sentence"]
+    curve = pd.read_csv(tmp_path / "probe" / "curve.csv")
+    scores = curve[(curve["metric"] == "score") & (curve["split"] == "val")]
+    assert scores["t"].tolist() == EMBED.timesteps
+    assert scores.loc[scores["value"].idxmax(), "t"] == metrics["t"]
+    kept = pq.read_table(tmp_path / "probe" / "neighbours.parquet")
+    assert kept["kept"].to_numpy().mean() == pytest.approx(metrics["test"]["kept"]["value"], abs=1e-6)
+    probe.run(PROBE, tmp_path / "dataset", tmp_path / "model", tmp_path / "embeddings", tmp_path / "again")
+    assert artifact.read(tmp_path / "again", "probe").fingerprint == artifact.read(tmp_path / "probe", "probe").fingerprint
 
 
 def test_a_verdict_of_other_data_or_a_failed_one_stops_training(run: Path, tmp_path: Path) -> None:

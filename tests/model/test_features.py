@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from model.config import POOLS
 from model.dier import DiER
 from model.errors import ConfigError, PermanentTrainingError
-from model.features import denoise, denoiser_layers, embed, embed_batches, shuffled_gap
+from model.features import denoise, denoiser_layers, embed, embed_batches, shuffled_gap, trunk
 from model.images import to_tensor
 from model.training.divergence import check_point, unused_encoder
 from model.weights import load_model, save_model
@@ -74,6 +75,17 @@ def test_bf16_points_the_same_way(model: DiER, images: np.ndarray) -> None:
     assert not np.array_equal(exact, rounded)
     cosine = (exact * rounded).sum(axis=2) / np.linalg.norm(exact, axis=2) / np.linalg.norm(rounded, axis=2)
     assert cosine.min() > 0.999
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_the_head_makes_the_embeddings_of_what_stands_before_it(images: np.ndarray, pool: str) -> None:
+    model = DiER(small_model(pool=pool)).eval()
+    found = trunk(model, images[:50], 300, batch_size=16)
+    assert found.dtype == np.float32
+    assert found.shape == (50, {"mean": 32, "flat": 16 * 32, "grid": 4 * 32, "attention": 32}[pool])
+    v = torch.nn.functional.layer_norm(model.encoder.head(torch.from_numpy(found)), (16,))
+    np.testing.assert_allclose(v.detach().numpy(), embed(model, images[:50], 300), rtol=1e-4, atol=1e-5)
+    assert not model.encoder.head._forward_pre_hooks
 
 
 def test_each_denoiser_layer_is_pooled_and_the_noise_is_seeded(model: DiER, images: np.ndarray) -> None:

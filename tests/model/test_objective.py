@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
-from model.config import PREDICTIONS, SCHEDULES, ModelConfig
+from model.config import NUM_TIMESTEPS, PREDICTIONS, SCHEDULES, ModelConfig
 from model.dier import DiER
 from model.errors import ConfigError, PermanentTrainingError
 from model.features import denoise, shuffled_gap
 from model.images import to_images, to_tensor
-from model.objective import choose_prediction, clean, loss_weight, target, too_narrow, trivial_loss
+from model.objective import choose_prediction, clean, loss_weight, target, timestep_shares, too_narrow, trivial_loss
 from model.schedule import add_noise, alpha_bars, log_snr
 from model.training.divergence import check_point
 from tests.model.conftest import make_trainer, small_model
@@ -49,9 +50,12 @@ def test_the_right_prediction_gives_the_image_back(schedule: str, prediction: st
     torch.testing.assert_close(clean(prediction, add_noise(x0, noise, alpha_bar), said, alpha_bar), x0, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.parametrize("weighting", ["min_snr", "v_capped"])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_min_snr_weighs_one_error_in_the_image_alike_whatever_is_predicted(schedule: str, drawn: tuple[Tensor, ...]) -> None:
-    """min(SNR, 5) |x0 - estimate|^2, for the prediction that implies that estimate."""
+def test_a_weighting_counts_one_error_in_the_image_alike_whatever_is_predicted(
+    schedule: str, weighting: str, drawn: tuple[Tensor, ...]
+) -> None:
+    """w |x0 - estimate|^2, w = min(SNR, 5) or min(SNR + 1, 20), for the prediction that implies that estimate."""
     x0, noise, error = drawn
     alpha_bar = alpha_bars(schedule)[T]
     alpha, sigma = (part.view(-1, 1, 1, 1) for part in (alpha_bar.sqrt(), (1 - alpha_bar).sqrt()))
@@ -59,9 +63,10 @@ def test_min_snr_weighs_one_error_in_the_image_alike_whatever_is_predicted(sched
     said_noise = (x_t - alpha * estimate) / sigma
     said = {"eps": said_noise, "x0": estimate, "v": alpha * said_noise - sigma * estimate}
     snr = np.exp([log_snr(int(t), schedule) for t in T])
-    expected = torch.from_numpy(np.minimum(snr, 5)) * (error**2).mean(dim=(1, 2, 3))
+    counts = np.minimum(snr, 5) if weighting == "min_snr" else np.minimum(snr + 1, 20)
+    expected = torch.from_numpy(counts) * (error**2).mean(dim=(1, 2, 3))
     for prediction, value in said.items():
-        weight = loss_weight("min_snr", prediction, alpha_bars(schedule))
+        weight = loss_weight(weighting, prediction, alpha_bars(schedule))
         assert weight is not None
         found = weight[T] * ((value - target(prediction, x0, noise, alpha_bar)) ** 2).mean(dim=(1, 2, 3))
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
@@ -92,6 +97,31 @@ def test_min_snr_in_the_papers_own_numbers() -> None:
         assert loss_weight("uniform", prediction, alpha_bar) is None
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("mean", "std"), [(-0.5, 1.5), (2.0, 0.5)])
+def test_timesteps_are_drawn_so_that_log_snr_is_normal(schedule: str, mean: float, std: float) -> None:
+    """Against the normal distribution itself: the share of all t up to a log-SNR is its cumulative distribution."""
+    shares = timestep_shares(alpha_bars(schedule), mean=mean, std=std)
+    levels = np.array([log_snr(t, schedule) for t in range(NUM_TIMESTEPS)])
+    assert shares.sum().item() == pytest.approx(1)
+    for level in mean + std * np.array([-2, -1, 0, 1, 2]):
+        assert shares[levels <= level].sum().item() == pytest.approx(stats.norm.cdf(level, mean, std), abs=0.02)
+    assert torch.equal(timestep_shares(alpha_bars(schedule), fixed=3).nonzero(), torch.tensor([[3]]))
+
+
+def test_a_training_draws_timesteps_as_it_is_told(images: np.ndarray, tmp_path) -> None:
+    def drawn(name: str, **settings: object) -> Tensor:
+        trainer = make_trainer(images, tmp_path / name, **settings)
+        return torch.cat([trainer.batch(step)[1] for step in range(200)])
+
+    t = drawn("normal", timesteps="log_snr", log_snr_mean=-0.5, log_snr_std=1.5)
+    levels = torch.logit(alpha_bars("linear"))[t]
+    error = 1.5 / len(t) ** 0.5
+    assert levels.mean().item() == pytest.approx(-0.5, abs=4 * error)
+    assert levels.std().item() == pytest.approx(1.5, abs=4 * error)
+    assert drawn("one", fixed_timestep=999).unique().tolist() == [999]
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_the_trivial_loss_is_that_of_the_best_guess_that_does_not_look(images: np.ndarray, schedule: str, prediction: str) -> None:
@@ -105,6 +135,9 @@ def test_the_trivial_loss_is_that_of_the_best_guess_that_does_not_look(images: n
         losses.append(said.var(0, unbiased=False).mean().item())
     variance = x0.var(0, unbiased=False).mean().item()
     assert trivial_loss(prediction, alpha_bars(schedule), variance) == pytest.approx(np.mean(losses), rel=0.01)
+    shares = timestep_shares(alpha_bars(schedule), mean=-0.5, std=1.5)
+    weighed = np.average(losses, weights=shares.view(100, 10).sum(1))
+    assert trivial_loss(prediction, alpha_bars(schedule), variance, shares) == pytest.approx(weighed, rel=0.02)
 
 
 @pytest.mark.slow

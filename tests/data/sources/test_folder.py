@@ -70,6 +70,28 @@ def test_one_folder_of_unlabelled_images_will_do(tmp_path):
     assert open_folder(tmp_path).class_names == ["unlabelled"]
 
 
+def test_images_straight_in_the_folder_are_unlabelled_and_all_of_them_train(tmp_path):
+    write(tmp_path, ".", slice(0, 40), names=".")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "notes.txt").write_text("hello")
+    found = open_folder(tmp_path)
+    assert found.class_names == ["unlabelled"]
+    assert "unlabelled" in found.notes[0]
+    assert set(found.parts) == {"train"}
+    assert found.parts["train"].labels.tolist() == [0] * 40
+    assert [image.tobytes() for image in images_of(found)] == [image.tobytes() for image in digits()[0][:40]]
+
+
+def test_splits_without_class_folders_are_unlabelled(tmp_path):
+    for split, rows in (("train", slice(0, 40)), ("val", slice(40, 60)), ("test", slice(60, 80))):
+        write(tmp_path, split, rows, names=".")
+    found = open_folder(tmp_path)
+    assert found.class_names == ["unlabelled"]
+    assert {name: len(part.labels) for name, part in found.parts.items()} == {"train": 40, "val": 20, "test": 20}
+    groups = found.parts["val"].groups(r"(\d\d)\.png")
+    assert groups.tolist() == [f"{n:02d}" for n in range(20)]
+
+
 def test_hidden_files_and_strangers_are_passed_over(root):
     (root / "train" / "c0" / ".hidden.png").write_bytes(b"no image")
     (root / "train" / "c0" / "notes.txt").write_text("hello")
@@ -89,9 +111,19 @@ def odd_folder(root):
     (root / "valid").mkdir()
 
 
-def no_classes(root):
-    write(root.parent / "flat", "train", slice(0, 3), names=".")
-    return root.parent / "flat"
+def no_train_and_no_images(root):
+    (root.parent / "empty").mkdir()
+    return root.parent / "empty"
+
+
+def images_beside_splits(root):
+    Image.fromarray(digits()[0][0]).save(root / "loose.png")
+
+
+def classes_in_val_alone(root):
+    write(root.parent / "mixed", "train", slice(0, 3), names=".")
+    write(root.parent / "mixed", "val", slice(3, 6))
+    return root.parent / "mixed"
 
 
 def loose_image(root):
@@ -112,8 +144,10 @@ def no_images(root):
     [
         (no_folder, "no folder at"),
         (no_train, "no folder train"),
-        (odd_folder, "a folder valid: only train, val and test"),
-        (no_classes, "no class folders.*unlabelled"),
+        (no_train_and_no_images, "no folder train and no images.*unlabelled ones"),
+        (odd_folder, "a folder valid: only train, val and test.*train/unlabelled/"),
+        (images_beside_splits, r"loose\.png lies outside the folders of the splits"),
+        (classes_in_val_alone, "is a class that train does not have .its images lie in no class folder"),
         (loose_image, r"loose\.png lies outside the class folders"),
         (strange_class, "other is a class that train does not have"),
         (no_images, "val has 0 images"),

@@ -1,21 +1,31 @@
 """Views, masked tokens and withheld embeddings: what they do, and that who computes them, and when, does not matter."""
 
+import colorsys
 import math
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as v2
 
 from model.config import POOLS
 from model.dier import DiER
 from model.images import to_tensor
-from model.training.augment import LEAST_AREA, crop, tokens_kept, vary
+from model.rng import Draws
+from model.training.augment import GREYED, JITTERED, LEAST_AREA, STRENGTH, colour, crop, tokens_kept, turn_hue, two_views, vary
 from model.training.distributed import Processes
 from tests.model.conftest import make_trainer, small_model, train_config
 from tests.model.training.test_trainer import StoppedError, same, stop_at
 
-ALL = {"views": "crop_flip", "mask_ratio": 0.5, "condition_dropout": 0.3, "loss_weight": "min_snr"}
+ALL = {
+    "views": "crop_flip_colour",
+    "identity_share": 0.3,
+    "mask_ratio": 0.5,
+    "condition_dropout": 0.3,
+    "loss_weight": "min_snr",
+    "variance_covariance": 0.5,
+}
 
 
 def sampled(x: np.ndarray, drawn: list[float]) -> np.ndarray:
@@ -63,6 +73,72 @@ def test_encoder_and_denoiser_see_different_crops_that_differ_from_step_to_step(
     for pair in ((one["x0"], one["encoder_view"]), (one["x0"], x0), (one["encoder_view"], x0), (one["x0"], other["x0"])):
         assert all(not torch.allclose(a, b) for a, b in zip(*pair, strict=True))
     assert set(given({}, 3, slice(0, 16), x0)) == {"x0"}
+
+
+def colours(number: int, channels: int = 3, **chosen: float) -> tuple[Tensor, Tensor]:
+    """Images in [-1, 1], and draws that change colours and make none grey; of the four changes those not `chosen` do nothing."""
+    x = 2 * torch.rand(number, channels, 8, 6, generator=torch.Generator().manual_seed(1)) - 1
+    values = [0.0, *(chosen.get(name, 0.5) for name in ("brightness", "contrast", "saturation", "hue")), chosen.get("grey", 1.0)]
+    return x, torch.tensor(values).expand(number, 6)
+
+
+@pytest.mark.parametrize("drawn", [0.0, 0.3, 0.999])
+@pytest.mark.parametrize("change", ["brightness", "contrast", "saturation"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_change_of_colour_is_torchvisions(change: str, channels: int, drawn: float) -> None:
+    x, draws = colours(4, channels, **{change: drawn})
+    adjust = {"brightness": v2.adjust_brightness, "contrast": v2.adjust_contrast, "saturation": v2.adjust_saturation}[change]
+    expected = torch.stack([adjust((image + 1) / 2, 1 + STRENGTH * (2 * drawn - 1)) for image in x])
+    torch.testing.assert_close((colour(x, draws) + 1) / 2, expected, rtol=0, atol=3e-4)  # whose weights of grey sum to 0.9999
+
+
+def test_a_grey_image_is_torchvisions() -> None:
+    x, draws = colours(4, grey=0.0)
+    expected = torch.stack([v2.rgb_to_grayscale((image + 1) / 2, num_output_channels=3) for image in x])
+    torch.testing.assert_close((colour(x, draws) + 1) / 2, expected, rtol=0, atol=3e-4)
+
+
+def test_a_hue_is_turned_by_its_angle_and_neither_brightness_nor_grey_changes() -> None:
+    """In the colour circle of Python's colorsys."""
+    x, turn = torch.rand(5, 3, 2, 2, generator=torch.Generator().manual_seed(2)), torch.tensor([-0.1, -0.03, 0.0, 0.04, 0.1])
+    turned = turn_hue(x, turn)
+    for one, other, angle in zip(x.double(), turned.double(), turn.tolist(), strict=True):
+        (y, i, q), (y2, i2, q2) = (colorsys.rgb_to_yiq(*image[:, 0, 1].tolist()) for image in (one, other))
+        assert y2 == pytest.approx(y, abs=0.01)
+        before, after = complex(i, q), complex(i2, q2)
+        expected = before * complex(math.cos(2 * math.pi * angle), math.sin(2 * math.pi * angle))
+        assert abs(after - expected) < 0.02
+    grey = x[:, :1].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(turn_hue(grey, turn), grey, rtol=0, atol=2e-4)
+    torch.testing.assert_close(turn_hue(turn_hue(x, turn), -turn), x, rtol=0, atol=1e-5)
+
+
+def test_as_many_views_change_colour_or_lose_it_as_are_meant_to() -> None:
+    x = (2 * torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(3)) - 1).expand(4000, -1, -1, -1)
+    seen, encoder_view = two_views("crop_flip_colour", Draws(0, 0, slice(0, 4000), torch.device("cpu")), x)
+    plain, _ = two_views("crop_flip", Draws(0, 0, slice(0, 4000), torch.device("cpu")), x)
+    assert seen.min() >= -1
+    assert seen.max() <= 1
+    grey = (seen.amax(1) - seen.amin(1)).amax(dim=(1, 2)) < 1e-6
+    unchanged = (seen == plain).all(dim=3).all(dim=2).all(dim=1)
+    assert grey.float().mean() == pytest.approx(GREYED, abs=0.03)
+    assert unchanged.float().mean() == pytest.approx((1 - JITTERED) * (1 - GREYED), abs=0.03)
+    assert not torch.equal(seen, encoder_view)
+
+
+def test_of_some_images_the_encoder_sees_the_denoisers_view() -> None:
+    x0 = torch.rand(2000, 1, 8, 8, generator=torch.Generator().manual_seed(4))
+    drawn = given({"batch_size": 2000, "views": "crop", "identity_share": 0.2}, 0, slice(0, 2000), x0)
+    without = given({"batch_size": 2000, "views": "crop"}, 0, slice(0, 2000), x0)
+    alike = (drawn["x0"] == drawn["encoder_view"]).flatten(1).all(dim=1)
+    assert alike.float().mean() == pytest.approx(0.2, abs=0.03)
+    assert torch.equal(drawn["x0"], without["x0"])
+    assert torch.equal(drawn["encoder_view"][~alike], without["encoder_view"][~alike])
+
+
+def test_a_share_of_identical_views_needs_views() -> None:
+    with pytest.raises(ValueError, match=r"train\.identity_share 0\.2 says nothing with train\.views off.*set train\.views"):
+        train_config(identity_share=0.2)
 
 
 @pytest.mark.parametrize("count", [2, 3])
@@ -139,8 +215,9 @@ def test_with_everything_on_a_stopped_run_ends_where_an_unstopped_one_does(
 
 @pytest.mark.parametrize("option", ALL)
 def test_each_option_changes_the_weights(images: np.ndarray, tmp_path, option: str) -> None:
-    plain = make_trainer(images, tmp_path / "plain", steps=2)
-    varied = make_trainer(images, tmp_path / "varied", steps=2, **{option: ALL[option]})
+    beside = {"views": "crop"} if option == "identity_share" else {}
+    plain = make_trainer(images, tmp_path / "plain", steps=2, **beside)
+    varied = make_trainer(images, tmp_path / "varied", steps=2, **beside, **{option: ALL[option]})
     for one in (plain, varied):
         one.run()
     assert not same(plain, varied)

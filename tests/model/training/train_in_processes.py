@@ -32,7 +32,7 @@ from model.training.trainer import Trainer
 from tests.model.conftest import Hooks, small_model, train_config
 
 STEPS = 8
-VARIED = {"views": "crop_flip", "mask_ratio": 0.5, "condition_dropout": 0.3, "loss_weight": "min_snr"}
+VARIED = {"views": "crop_flip", "mask_ratio": 0.5, "condition_dropout": 0.3, "loss_weight": "min_snr", "variance_covariance": 0.5}
 
 
 class Dying(Trainer):

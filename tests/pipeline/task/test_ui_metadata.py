@@ -80,21 +80,22 @@ def test_an_executor_input_without_names_is_answered(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_images_without_labels_go_through_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One class has no AUC, so the probe's numbers hold nulls; an accuracy of 1 would look like a result, so none is shown."""
+    """Without labels there is no accuracy: the pages show what can be known, and numbers without an interval are no nulls."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     assert run(tmp_path, "prepare") == 0
     one_class(tmp_path / "prepare" / "dataset")
     for step in ("validate", "train", "embed", "probe", "report"):
         assert run(tmp_path, step) == 0, step
-    metrics = artifact.read(tmp_path / "probe" / "probe_results", "probe").json("metrics.json")
-    assert metrics["test"]["auc"]["value"] is None
     for step in ("validate", "train", "embed", "probe", "report"):
         as_the_launcher_stores(tmp_path / step / "executor_output.json")
     shown = told(tmp_path, "probe")
-    assert shown["probe_metrics"] == {}
-    assert "single class" in shown["probe_results"]["conclusions"][0]
-    assert "nothing to tell apart" in (tmp_path / "probe" / "conclusions").read_text()
+    numbers = {"effective_rank", "neighbours_kept", "neighbours_kept_lower", "neighbours_kept_upper", "spread", "t"}
+    assert set(shown["probe_metrics"]) - {"neighbours_kept_by_pixels"} == numbers
+    assert shown["confusion"] == {}
+    assert "no accuracy" in shown["probe_results"]["conclusions"][0]
+    assert "no labels; at t =" in (tmp_path / "probe" / "conclusions").read_text()
+    assert "<img" in (tmp_path / "probe" / "timestep_curve").read_text()
 
 
 def one_class(dataset: Path) -> None:

@@ -59,9 +59,14 @@ def test_a_set_judged_by_auc_is_told_by_auc() -> None:
     assert "a linear-probe AUC of 0.9500 [0.9300, 0.9700]" in probe_text(metrics("auc"))
 
 
-def test_one_class_is_told_as_nothing_to_tell_apart() -> None:
-    text = probe_text(metrics(class_names=["unlabelled"], conclusions=[], peak={"sentence": "The labels name a single class."}))
-    assert text == "# my_own_set: nothing to tell apart\n\nThe labels name a single class.\n"
+def test_without_labels_it_says_what_can_be_known_and_no_accuracy() -> None:
+    found = {"test": {"kept": estimate(0.4)}, "baselines": {}, "peak": {"sentence": "Nothing is told apart."}}
+    given = metrics("label_free", class_names=["unlabelled"], conclusions=["It varies in 9 of 16 directions."]) | found
+    text = probe_text({name: value for name, value in given.items() if name not in ("c", "val")})
+    assert text == (
+        "# my_own_set: no labels; at t = 200 a mild view of a test image keeps 40.00 % [38.00, 42.00] of its neighbours\n\n"
+        "- Nothing is told apart.\n- It varies in 9 of 16 directions.\n"
+    )
     assert "DiER at t" in probe_text(metrics("auc", class_names=["a"], task="multi-label, binary-class"))
 
 

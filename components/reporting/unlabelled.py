@@ -1,0 +1,104 @@
+"""What the page shows of images whose labels tell nothing apart: the label-free scores over t, and their tables."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from components.common.formatting import percent, with_interval
+from components.probing.baselines import label
+from components.reporting.figures import BLUE, GREY, INK, RED, Picture, figure, plain_numbers, style, svg
+from components.reporting.formatting import number
+from components.reporting.inputs import Inputs
+
+PANELS = {
+    "score": "Label-free score",
+    "kept": "Neighbours kept under mild views",
+    "effective_rank": "Effective rank",
+    "gap_nats": "What v_t tells the denoiser, nats",
+}
+"""The panels by the metric in curve.csv, and their titles."""
+CAPTION = (
+    "Without labels nobody can say how well classes are told apart. Each figure is of validation images. The score chose t (dotted "
+    "line): it compares the timesteps of one model, and no two models. Neighbours kept: of the training images nearest to an "
+    "image, the share that stays when the image is shifted, turned and brightened a little (band: 95 % interval); an embedding of "
+    "content should not mind. Effective rank: how many directions the embeddings vary in; near 1 the encoder has collapsed. The "
+    "last panel: how much better the denoiser guesses for having the embedding, a unit of log-SNR; where it is 0, training teaches "
+    "the encoder nothing."
+)
+
+
+@dataclass(frozen=True)
+class KeptRow:
+    """How many of its neighbours a test image keeps by one representation."""
+
+    name: str
+    t: str
+    kept: str
+
+
+def over_t(curve: pd.DataFrame, metrics: dict[str, Any]) -> Picture:
+    """The label-free scores over t, a panel each, from the probe's curve.csv and metrics.json."""
+    with style():
+        drawn = figure(10.4, 4.6)
+        panels: Any = drawn.subplots(2, 2, sharex=True).ravel()
+        for axes, (metric, title) in zip(panels, PANELS.items(), strict=True):
+            _panel(axes, curve, metric, metrics["t"])
+            axes.set_title(title)
+        for axes in panels[2:]:
+            axes.set_xlabel("timestep t (more noise to the right)")
+        return svg(drawn, _alt(curve, metrics), CAPTION)
+
+
+def scores_over_t(inputs: Inputs) -> Picture:
+    """The same for the page."""
+    return over_t(inputs.curve, inputs.metrics)
+
+
+def _panel(axes: Axes, curve: pd.DataFrame, metric: str, chosen: int) -> None:
+    rows = _val(curve, metric)
+    axes.axvline(chosen, color=GREY, ls=":", lw=1.2)
+    if rows["low"].notna().any():
+        axes.fill_between(rows["t"], rows["low"], rows["high"], color=BLUE, alpha=0.16, lw=0)
+    axes.plot(rows["t"], rows["value"], color=BLUE, marker="o", ms=4)
+    here = rows[rows["t"] == chosen]
+    axes.plot(here["t"], here["value"], color=RED, marker="o", ms=8, mfc="white", mec=INK, ls="none")
+    if metric == "gap_nats":  # of several powers of ten, and below zero where v_t misleads
+        axes.set_yscale("symlog", linthresh=1)
+    plain_numbers(axes)
+
+
+def _val(curve: pd.DataFrame, metric: str) -> pd.DataFrame:
+    rows = curve[(curve["split"] == "val") & (curve["metric"] == metric) & (curve["representation"] == "dier")]
+    return rows.sort_values("t")
+
+
+def _alt(curve: pd.DataFrame, metrics: dict[str, Any]) -> str:
+    scores = _val(curve, "score")
+    listed = "; ".join(f"t {t:.0f}: {value:.2f}" for t, value in zip(scores["t"], scores["value"], strict=True))
+    return f"Label-free scores by timestep on validation images: {listed}. {metrics['peak']['sentence']}"
+
+
+def score_rows(inputs: Inputs) -> list[dict[str, Any]]:
+    """A row a timestep: t, log-SNR, and each of PANELS as text."""
+    found = {metric: _val(inputs.curve, metric).set_index("t")["value"] for metric in PANELS}
+    levels = _val(inputs.curve, "score").set_index("t")["log_snr"]
+    return [
+        {"t": int(t), "log_snr": float(levels[t])}
+        | {metric: percent(values[t]) if metric == "kept" else number(_known(values[t])) for metric, values in found.items()}
+        for t in levels.index
+    ]
+
+
+def _known(value: float) -> float | None:
+    return None if pd.isna(value) else float(value)
+
+
+def kept_rows(metrics: dict[str, Any]) -> list[KeptRow]:
+    """DiER, and what was measured beside it."""
+    named = {"dier": metrics, **metrics["baselines"]}
+    return [
+        KeptRow("DiER embedding" if name == "dier" else label(name), number(found["t"]), with_interval(found["test"]["kept"]))
+        for name, found in named.items()
+    ]

@@ -1,0 +1,57 @@
+"""Functions from images to features, and what is made of them without labels: averages, rows side by side, principal components."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from experiments.contestant import Features, Floats
+from model.images import Images, to_tensor
+from model.pooling import Grid
+from model.rng import sample
+
+BATCH = 500
+"""Images that a network is given at a time, when features are read."""
+PCA_IMAGES = 10_000
+"""Training images that components of features are fitted on."""
+
+
+def batched(compute: Callable[[Tensor], Tensor], size: int = BATCH) -> Features:
+    """Features of any number of images from a function of (n, C, H, W) in [-1, 1], n no more than `size`."""
+
+    @torch.inference_mode()
+    def features(images: Images) -> Floats:
+        parts = [compute(to_tensor(images[i : i + size])).float().numpy() for i in range(0, len(images), size)]
+        return np.concatenate(parts)
+
+    return features
+
+
+def pooled(x: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
+    """Tokens (N, T, D) in the ways that need no weights: their average, and averages over 2 x 2 cells, (N, D) and (N, 4 D)."""
+    return {"mean": x.mean(dim=1), "grid": Grid(grid).to(x.device)(x, None)}
+
+
+def side_by_side(parts: list[Features]) -> Features:
+    """Several features of an image in one row."""
+    return lambda images: np.concatenate([part(images) for part in parts], axis=1)
+
+
+@dataclass
+class Projected:
+    """Features by PCA in fewer numbers. It is fitted on some of the training images when it is first asked."""
+
+    of: Features
+    images: Images
+    components: int
+    fitted: PCA | None = field(default=None, repr=False)
+
+    def __call__(self, images: Images) -> Floats:
+        """(N, components) float32."""
+        if self.fitted is None:
+            x = self.of(self.images[sample(0, len(self.images), PCA_IMAGES)])
+            self.fitted = PCA(min(self.components, *x.shape), random_state=0).fit(x)
+        return np.asarray(self.fitted.transform(self.of(images)), np.float32)

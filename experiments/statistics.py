@@ -1,0 +1,142 @@
+"""How sure a mean, or a paired difference, is over trainings and test images: the training seed is the unit.
+
+Outcomes are right or wrong for each training seed and each test image, (S, N). The same images are seen by every seed, so the two
+are crossed: with D_si = mu + a_s + b_i + e_si, the mean over both has the variance A / S + B / N + E / SN. Resampling the S means
+over images, and the N means over seeds, each by itself, gives A / S + E / SN and B / N + E / SN; their sum is too large by the
+small E / SN, and never too small. With S of 3 to 5 a percentile bootstrap over seeds is too narrow, so the interval is Student's t
+with Satterthwaite's degrees of freedom on that variance. In simulations of five cases (S 3 and 5, 400 each) it held the truth in
+93 to 99.5 % of them; the percentiles of the two-level bootstrap (seeds x images, Owen 2007's "pigeonhole"), which are given
+beside it, in 92 to 99.8 %, at 5 to 14 % more width where seeds matter little.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+Array = npt.NDArray[np.float64]
+Outcomes = Mapping[int, npt.NDArray[np.bool_ | np.float64]]
+"""By training seed: right or wrong on each test image, (N,); of an image shown in several copies the share that is right."""
+RESAMPLES = 2000
+CHUNK = 100
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A mean or a difference of means, in shares (0.01 is a point), with its standard error and degrees of freedom."""
+
+    value: float
+    se: float
+    df: float
+    seeds: int
+    """Training seeds behind it. 0: nothing in it depends on a seed; 1: the spread over seeds is unknown, so it is no result."""
+    draws: Array
+    """The two-level bootstrap, (B,)."""
+
+    @property
+    def result(self) -> bool:
+        """One seed is no result."""
+        return self.seeds != 1
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Student's t; of a single seed over the images alone."""
+        half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
+        return self.value - half, self.value + half
+
+    def percentiles(self, level: float = LEVEL) -> tuple[float, float]:
+        """The two-level bootstrap's own interval."""
+        low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of no difference; NaN for one seed."""
+        if not self.result:
+            return math.nan
+        return _tail(abs(self.value), self.se, self.df) * 2
+
+    def p_equal(self, margin: float) -> float:
+        """TOST: the larger p of two one-sided tests that the difference is beyond -margin and beyond +margin; NaN for one seed.
+
+        At most 0.05 says "equal within the margin": the 90 % interval lies inside it.
+        """
+        if not self.result:
+            return math.nan
+        return max(_tail(margin - self.value, self.se, self.df), _tail(margin + self.value, self.se, self.df))
+
+
+def _tail(distance: float, se: float, df: float) -> float:
+    """P(T > distance / se)."""
+    if se == 0:
+        return 0.0 if distance > 0 else (1.0 if distance < 0 else 0.5)
+    return float(stats.t.sf(distance / se, df))
+
+
+def two_level(values: npt.NDArray[np.floating | np.bool_], *, seedless: bool = False, resamples: int = RESAMPLES) -> Effect:
+    """The mean of values (S, N) of S training seeds on N images; `seedless` says that S is 1 because no seed matters."""
+    x = np.asarray(values, np.float64)
+    seeds, images = x.shape
+    if images < 2:
+        raise ValueError(f"statistics: {images} image, which gives no interval; give at least 2")
+    by_seed = x.mean(1).var(ddof=1) / seeds if seeds > 1 else 0.0
+    by_image = x.mean(0).var(ddof=1) / images
+    variance = by_seed + by_image
+    pooled = (by_seed**2 / (seeds - 1) if seeds > 1 else 0.0) + by_image**2 / (images - 1)
+    df = float(variance**2 / pooled) if pooled > 0 else float(images - 1)
+    return Effect(float(x.mean()), math.sqrt(variance), df, 0 if seedless else seeds, bootstrap(x, resamples))
+
+
+def bootstrap(x: Array, resamples: int) -> Array:
+    """Means of x (S, N) where seeds and images are both drawn with replacement, the images alike for all seeds: (B,).
+
+    Seeds' weights are spread by sqrt(S / (S - 1)), as the variance of few with replacement is too small by that factor squared.
+    The draws depend on S, N and B alone, so that every comparison of one size is over the same ones.
+    """
+    seeds, images = x.shape
+    rng = np.random.default_rng([seeds, images, resamples])
+    weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
+    if seeds > 1:
+        weights = 1 / seeds + (weights - 1 / seeds) * math.sqrt(seeds / (seeds - 1))
+    draws = np.empty(resamples)
+    for start in range(0, resamples, CHUNK):
+        here = slice(start, min(start + CHUNK, resamples))
+        counts = np.stack([np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(here.stop - start)])
+        draws[here] = np.einsum("bn,bn->b", weights[here] @ x, counts) / images
+    return draws
+
+
+def accuracy(outcomes: Outcomes, *, seedless: bool = False, resamples: int = RESAMPLES) -> Effect:
+    """The mean accuracy over the seeds that there are."""
+    return two_level(np.stack([outcomes[seed] for seed in sorted(outcomes)]), seedless=seedless, resamples=resamples)
+
+
+def paired(
+    ours: Outcomes, theirs: Outcomes, *, seedless: tuple[bool, bool] = (False, False), resamples: int = RESAMPLES
+) -> Effect | None:
+    """Ours minus theirs on the same images, seed by seed over the seeds that both have; None where there is none.
+
+    What depends on no seed is compared with every seed of the other.
+    """
+    if seedless[0] and ours:
+        ours = dict.fromkeys(theirs, next(iter(ours.values())))
+    if seedless[1] and theirs:
+        theirs = dict.fromkeys(ours, next(iter(theirs.values())))
+    common = sorted(set(ours) & set(theirs))
+    if not common:
+        return None
+    difference = np.stack([ours[seed].astype(np.float64) - theirs[seed] for seed in common])
+    return two_level(difference, seedless=all(seedless), resamples=resamples)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given. A NaN (not measured, or one seed) counts in the family as 1, and stays NaN."""
+    known = np.where(np.isnan(p), 1.0, np.asarray(p, np.float64))
+    order = np.argsort(known, kind="stable")
+    steps = known[order] * np.arange(len(known), 0, -1)
+    adjusted = np.empty(len(known))
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return [math.nan if math.isnan(raw) else float(one) for raw, one in zip(p, adjusted, strict=True)]
