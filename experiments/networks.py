@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +14,8 @@ from model.blocks import Block, start_as_vit
 from model.config import ModelConfig
 from model.dier import DiER
 from model.encoder import Encoder
-from model.images import Images
+from model.images import Images, to_tensor
+from model.training.trainer import WHITENED
 
 GRID_TOKENS = 4
 """Patches down and across unless a setting says otherwise: 16 tokens."""
@@ -47,8 +49,12 @@ def model_config(images: Images, setting: Setting, seed: int, **more: Any) -> Mo
 
 
 def make_encoder(images: Images, setting: Setting, seed: int, **more: Any) -> Encoder:
-    """DiER's encoder without t, with the weights that DiER of this seed would begin with."""
-    return DiER(model_config(images, setting, seed, encoder_time=False, **more)).encoder
+    """DiER's encoder without t, with the weights that DiER of this seed would begin with, a ResNet's whitening included."""
+    model = DiER(model_config(images, setting, seed, encoder_time=False, **more))
+    if model.frozen():
+        rows = np.linspace(0, len(images) - 1, min(len(images), WHITENED)).astype(np.int64)  # as the Trainer chooses them
+        model.fit_frozen(to_tensor(images[rows]))
+    return model.encoder
 
 
 def blocks_without_t(depth: int, dim: int, heads: int) -> nn.ModuleList:
@@ -83,7 +89,7 @@ def encoder_features(encoder: Encoder) -> dict[str, Features]:
     """
     return {
         "v": batched(lambda x: embedding(encoder, x)),
-        "tokens": batched(lambda x: pooled(tokens(encoder, x), encoder.config.grid)["grid"]),
+        "tokens": batched(lambda x: pooled(tokens(encoder, x), encoder.config.last_map)["grid"]),
     }
 
 
