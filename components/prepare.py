@@ -76,8 +76,9 @@ def _write(found: sources.ImageSet, settings: DataSettings, store: Store | None,
             say(f"prepare: {note}")
 
         shapes, occupancy = {}, None
+        canvas, copies = settings.pasted()
         for name in reversed(SPLITS):  # the small ones first: what is wrong with them shows early
-            scatter = None if settings.canvas is None else Scatter(settings.canvas, settings.copies, settings.seed, name)
+            scatter = None if canvas is None else Scatter(canvas, copies, settings.seed, name)
             part, rows = parts[chosen[name].part], chosen[name].rows
             shapes[name], digests = _write_split(folder / name, part, rows, settings, scatter, store)
             known |= {f"{name}/{shard}": digest for shard, digest in digests.items()}
@@ -94,20 +95,21 @@ def _write(found: sources.ImageSet, settings: DataSettings, store: Store | None,
                 task=found.task,
                 class_names=found.class_names,
                 image_shape=list(shape),
-                counts={name: len(chosen[name].rows) * settings.copies for name in SPLITS},
+                counts={name: len(chosen[name].rows) * copies for name in SPLITS},
                 notes=found.notes + notes + ([] if occupancy is None else [_scattered(settings, occupancy)]),
                 shard_images=None if mb is None else shard_writer.images_a_shard(shape, mb * MB),
                 store=settings.store,
-                copies=settings.copies,
+                copies=copies,
                 occupancy=occupancy,
             ),
         )
 
 
 def _scattered(settings: DataSettings, occupancy: float) -> str:
-    places = "one random place" if settings.copies == 1 else f"{settings.copies} random places"
+    canvas, copies = settings.pasted()
+    places = "one random place" if copies == 1 else f"{copies} random places"
     return (
-        f"each image was pasted on a blank canvas of {settings.canvas}x{settings.canvas} at {places}, seed {settings.seed}, after "
+        f"each image was pasted on a blank canvas of {canvas}x{canvas} at {places}, seed {settings.seed}, after "
         f"the splits were chosen; in train {occupancy:.1%} of a canvas is content"
     )
 
@@ -117,7 +119,9 @@ def _write_split(
 ) -> tuple[tuple[int, ...], dict[str, str]]:
     """Write images and labels at `rows`; return the shape of an image, and the sha256 of shards that lie in `folder`, by name."""
     folder.mkdir()
-    images, labels = _images(part, rows, settings, f"prepare: {folder.name}"), np.repeat(part.labels[rows], settings.copies, axis=0)
+    images, labels = _images(part, rows, settings, f"prepare: {folder.name}"), part.labels[rows]
+    if scatter is not None:
+        labels = np.repeat(labels, scatter.copies, axis=0)
     if scatter is not None:
         images = scatter.pasted(images, rows)
     np.save(folder / "labels.npy", labels, allow_pickle=False)

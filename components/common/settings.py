@@ -41,6 +41,8 @@ from model.training.options import TrainConfig
 
 NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
 """What PyYAML raises for text that it cannot read; ValueError for dates such as 2024-13-45, RecursionError for deep nesting."""
+DIGITS_CANVAS = 16
+"""Where a digit fills a quarter of its canvas, reading it takes more than its pixels."""
 NEAR_DUPLICATE_DISTANCE = 0.08
 """Below this prepare keeps images on one side of a split, and validate counts them."""
 
@@ -74,8 +76,9 @@ class DataSettings(Section):
         None, description="pixels a side after resizing; for medmnist picks the file (28, 64, 128, 224); null = as it is"
     )
     channels: Literal[1, 3] | None = Field(None, description="convert to grey (1) or colour (3); null = as it is")
-    canvas: Annotated[Int, Field(ge=4, le=1024)] | None = Field(
-        None, description="pixels a side of a blank canvas on which each image is pasted at random places; null = off"
+    canvas: Annotated[Int, Field(ge=4, le=1024)] | Literal["auto"] | None = Field(
+        None,
+        description=f"pixels a side of a blank canvas on which each image is pasted at random places; auto = {DIGITS_CANVAS} for the bundled digits, none for other sets; null = none",
     )
     copies: Int = Field(1, ge=1, le=100, description="places on a canvas of its own that each image is pasted at, with data.canvas")
     limit: Annotated[Int, Field(ge=1)] | None = Field(
@@ -114,7 +117,7 @@ class DataSettings(Section):
             raise ValueError(
                 f"data.copies {self.copies} without data.canvas would be the same images again: set a canvas, or copies to 1"
             )
-        if self.canvas is not None and self.image_size is not None and self.image_size >= self.canvas:
+        if isinstance(self.canvas, int) and self.image_size is not None and self.image_size >= self.canvas:
             raise ValueError(f"data.canvas {self.canvas} must be larger than data.image_size {self.image_size}: change one of them")
         if self.source in ("npz", "folder") and self.path == DOWNLOADS:
             raise ValueError(f"data.source {self.source} needs data.path: give the file or folder")
@@ -123,6 +126,13 @@ class DataSettings(Section):
         if self.val_fraction + self.test_fraction >= 1:
             raise ValueError("data.val_fraction + data.test_fraction must be below 1: nothing would be left to train on")
         return self
+
+
+    def pasted(self) -> tuple[int | None, int]:
+        """Pixels a side of the canvas, None without one, and copies: with what `canvas: auto` is for this source."""
+        on_its_own = DIGITS_CANVAS if self.source == "digits" else None
+        canvas = on_its_own if self.canvas == "auto" else self.canvas
+        return canvas, 1 if canvas is None else self.copies
 
 
 class ValidateSettings(Section):
@@ -372,8 +382,8 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Settings":
-        key = "data.image_size" if self.data.canvas is None else "data.canvas"
-        size, patch = self.data.canvas or self.data.image_size, self.model.patch_size
+        canvas, patch = self.data.pasted()[0], self.model.patch_size
+        key, size = ("data.image_size", self.data.image_size) if canvas is None else ("data.canvas", canvas)
         if size is not None and size % patch:
             raise ValueError(f"{key} {size} is not a multiple of model.patch_size {patch}: change one of them")
         if size is not None and self.model.encoder == "vit" and self.model.pool == "flat" and (size // patch) ** 2 > FLAT_TOKENS:

@@ -37,6 +37,15 @@ def test_copies_are_of_the_splits_that_there_are_without_a_canvas(tmp_path):
     assert found.info.notes[:-1] == plain.info.notes
 
 
+def test_auto_puts_the_bundled_digits_on_a_canvas_and_no_other_set(tmp_path):
+    found = prepared(tmp_path / "digits", canvas="auto", copies=6)
+    assert (found.info.image_shape, found.info.copies) == ([16, 16, 1], 6)
+    given = npz(save(tmp_path / "x.npz", layout(60, 20, 20)))
+    for copies in (1, 6):
+        other = prepared(tmp_path / f"other{copies}", canvas="auto", copies=copies, **given)
+        assert (other.info.image_shape, other.info.copies) == ([8, 8, 1], 1)
+
+
 def test_without_a_canvas_the_dataset_is_silent_about_copies(tmp_path):
     prepared(tmp_path / "out")
     told = json.loads((tmp_path / "out" / "dataset.json").read_text())
