@@ -127,7 +127,6 @@ class DataSettings(Section):
             raise ValueError("data.val_fraction + data.test_fraction must be below 1: nothing would be left to train on")
         return self
 
-
     def pasted(self) -> tuple[int | None, int]:
         """Pixels a side of the canvas, None without one, and copies: with what `canvas: auto` is for this source."""
         on_its_own = DIGITS_CANVAS if self.source == "digits" else None
