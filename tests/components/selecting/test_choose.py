@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -14,8 +15,8 @@ from components.common.errors import ArtifactError, SettingsError
 from components.common.settings import DataSettings, EmbedSettings, ProbeSettings
 from components.embedding import store
 from components.embedding.parts import join, split
-from components.registry.package import _serving
-from components.registry.served_model import output_sizes
+from components.registry.package import _package_source, _serving, _stage, copy_package
+from components.registry.served_model import ServedModel, output_sizes
 from components.selecting.choose import METHODS, choose
 from components.selecting.places import grid, side_by_side
 from data.format import Dataset, open_dataset
@@ -128,7 +129,9 @@ def test_given_timesteps_joined_have_their_k(made: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("timesteps", ["auto", [0, 100, 300, 600]])
-def test_several_t_side_by_side_are_probed_and_served(made: Path, tmp_path: Path, timesteps: object) -> None:
+def test_several_t_side_by_side_are_probed_and_served(
+    made: Path, tmp_path: Path, timesteps: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three embeddings as one is what is judged; beside it the same reduced to one embedding's size, and the best single t."""
     read = embedded(made, tmp_path / "embeddings", timesteps=timesteps, k=3)
     probing = ProbeSettings(c_grid=[0.01, 0.1], baselines=["pixels"], bootstrap=100)
@@ -144,7 +147,15 @@ def test_several_t_side_by_side_are_probed_and_served(made: Path, tmp_path: Path
     assert any("DiER at its best single t" in sentence for sentence in metrics["conclusions"])
     weights = load_file(tmp_path / "probe" / "classifier.safetensors")
     assert weights["weight"].shape == (10, 3 * 16)
-    assert output_sizes({"embed_dim": 16}, _serving(metrics))["embedding"] == 3 * 16
+    serving = _serving(metrics)
+    assert output_sizes({"embed_dim": 16}, serving) == {"embedding": 3 * 16, "probabilities": 10}
+    package = copy_package(_package_source(), tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    files = _stage(artifact.read(made / "model", "model"), found, serving | {"package": package.name}, tmp_path / "files")
+    served, test = ServedModel(), open_dataset(made / "dataset").split("test")
+    served.load_context(SimpleNamespace(artifacts={"files": str(files)}))
+    given = served.predict(None, test.images)
     v = np.concatenate([store.read(read, "test", t) for t in metrics["timesteps"]], axis=1)
-    right = (v @ weights["weight"].T + weights["bias"]).argmax(1) == open_dataset(made / "dataset").split("test").labels
-    assert right.mean() == pytest.approx(metrics["test"]["accuracy"]["value"], abs=1e-6)
+    np.testing.assert_allclose(given["embedding"], v, rtol=1e-4, atol=1e-5)
+    right = given["probabilities"].argmax(1) == test.labels
+    assert right.mean() == pytest.approx(metrics["test"]["accuracy"]["value"], abs=0.01)
