@@ -15,9 +15,10 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
+from model.blocks import Recomputed
 from model.config import MODULATIONS, SIZES, ModelConfig
 from model.dier import DiER
-from model.memory import activation_bytes, largest_batch, parameters, state_bytes
+from model.memory import activation_bytes, largest_batch, parameters, recomputed_bytes, state_bytes
 
 IMAGES = {28: 4, 64: 4, 224: 16}
 """Pixels a side, and of a patch: 49, 256 and 196 tokens."""
@@ -40,8 +41,9 @@ def traced(config: ModelConfig, precision: str, *, checkpointing: bool = False, 
     with contextlib.nullcontext() if real else FakeTensorMode():
         model = DiER(config)
         if checkpointing:
-            for block in (*model.encoder.blocks, *model.denoiser.blocks):
-                block.forward = _recomputed(block.forward)
+            for block in model.modules():
+                if isinstance(block, Recomputed):
+                    block.forward = _recomputed(block.forward)  # type: ignore[method-assign]
         two, three = (_kept(model, precision, batch) for batch in (2, 3))
     return three - two, 3 * two - 2 * three
 
@@ -112,8 +114,7 @@ def ratio(config: ModelConfig, precision: str, *, checkpointing: bool = False) -
     counted = activation_bytes(config, precision, checkpointing=checkpointing)
     found, _ = traced(config, precision, checkpointing=checkpointing)
     if checkpointing:
-        plain = activation_bytes(config, precision)
-        found += (plain - counted) // (2 * config.depth - 1)  # a block less its input, which is kept
+        found += recomputed_bytes(config, precision)
     return found / counted
 
 

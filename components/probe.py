@@ -21,7 +21,7 @@ from components.common.lineage import check_one_run
 from components.common.progress import say, track
 from components.common.settings import ProbeSettings
 from components.probing.baselines import ALONE, SIDE_BY_SIDE
-from components.probing.conclusions import UNUSED, chance, comparisons, peak, sampled, warnings
+from components.probing.conclusions import OF_A_VARIANT, UNUSED, chance, comparisons, peak, sampled, warnings
 from components.probing.metrics import Estimate, right_of
 from components.probing.representations import candidates, side_by_side
 from components.probing.sweep import Scored, Sweep, Tested
@@ -76,8 +76,11 @@ def run(probe_settings: ProbeSettings, dataset: Path, model: Path, embeddings: P
 
 
 def _say(trained: artifact.Artifact, metrics: dict[str, Any]) -> None:
-    """Say what was found, first of all, there too, that the encoder is not used."""
-    if not trained.json("summary.json").get("encoder_used", True):
+    """Say what was found, first of all, there too, that the encoder is not used, and of which variant of DiER it is."""
+    summary = trained.json("summary.json")
+    if summary.get("method", "DiER") != "DiER":
+        metrics["conclusions"].insert(0, OF_A_VARIANT.format(method=summary["method"]))
+    if not summary.get("encoder_used", True):
         metrics["conclusions"].insert(0, UNUSED)
     for sentence in [metrics["peak"]["sentence"], *metrics["conclusions"]]:
         say(f"probe: {sentence}")

@@ -22,6 +22,10 @@ from model.device import keep_freed_memory, pick_device
 from model.errors import PermanentTrainingError
 from model.memory import in_words, parameters
 from model.objective import choose_prediction, too_narrow
+from model.rank import IMAGES as RANK_IMAGES
+from model.rank import in_words as rank_in_words
+from model.rank import ranks
+from model.rng import sample_rows
 from model.training import precision
 from model.training.callback import Callback
 from model.training.compiling import choose_compile, training_work
@@ -115,7 +119,9 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
                 trainer.run()
         weights, kept = _exported(trainer, train_settings.keep)
         gap = gap_in_training(trainer, weights)
+        rank = _rank(trainer, weights)
     unused = unused_encoder(gap, train_settings.min_gap, trainer.curve)
+    say(f"train: {rank_in_words(rank, config.embed_dim)}")
     with artifact.create(out, "model", {"dataset": data.fingerprint, "verdict": checked.fingerprint}) as beside:
         save_model(beside, trainer.model, weights)
         _write_curve(beside / "curve.csv", trainer.curve)
@@ -124,8 +130,10 @@ def run(model_settings: ModelSettings, train_settings: TrainSettings, dataset: P
             "steps": trainer.step,
             "parameters": _parameters(trainer),
             "gap": gap,
+            "rank": rank,
             "encoder_used": unused is None,
             "warnings": [unused] if unused else [],
+            "method": train_settings.method,
             "training_key": key,
         } | kept
         artifact.write_json(beside / "summary.json", summary)
@@ -158,6 +166,7 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
     """The networks for images of this shape; `seed` fixes the initial weights."""
     named = SIZES[settings.size]
     dim = settings.width or named.dim
+    denoiser_dim = settings.denoiser_width or dim
     return ModelConfig(
         depth=settings.depth or named.depth,
         dim=dim,
@@ -172,9 +181,15 @@ def model_config(settings: ModelSettings, height: int, width: int, channels: int
         encoder_time=settings.encoder_time,
         init_seed=seed,
         schedule=settings.schedule,
-        prediction=choose_prediction(settings.prediction, channels * settings.patch_size**2, dim),
+        prediction=choose_prediction(settings.prediction, channels * settings.patch_size**2, denoiser_dim),
         modulation=settings.modulation,
         modulation_rank=settings.modulation_rank,
+        encoder=settings.encoder,
+        stem=settings.stem,
+        condition=settings.condition,
+        condition_dim=settings.condition_dim,
+        denoiser_depth=settings.denoiser_depth,
+        denoiser_dim=settings.denoiser_width,
     ).check_new()
 
 
@@ -214,6 +229,12 @@ def _exported(trainer: Trainer, keep: str) -> tuple[dict[str, Tensor], dict[str,
     best = trainer.best
     say(f"train: keeping step {best.step}, whose probe on val was the best ({100 * best.score:.1f} %)")
     return dict(best.weights), {"kept": {"step": best.step, "probe": best.score}}
+
+
+def _rank(trainer: Trainer, weights: dict[str, Tensor]) -> dict[str, Any]:
+    """How much of v_t the model with these weights uses, on training images."""
+    chosen = sample_rows(trainer.config.seed, len(trainer.images), trainer.shards, RANK_IMAGES)
+    return ranks(trainer.ema_model(weights), trainer.images[chosen], device=trainer.device)
 
 
 def _check_verdict(verdict: artifact.Artifact, data: artifact.Artifact) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +15,8 @@ from model.blocks import Block, start_as_vit
 from model.config import ModelConfig
 from model.dier import DiER
 from model.encoder import Encoder
-from model.images import Images
+from model.images import Images, to_tensor
+from model.training.trainer import WHITENED
 
 GRID_TOKENS = 4
 """Patches down and across unless a setting says otherwise: 16 tokens."""
@@ -33,8 +35,12 @@ MODEL_FIELDS = frozenset(field.name for field in fields(ModelConfig)) - {"image_
 
 
 def read(method: str, setting: Setting, defaults: Setting) -> dict[str, Any]:
-    """The defaults, changed by the setting, whose `family` every method takes. Raises ValueError for what else has no default."""
-    if unknown := sorted(set(setting) - set(defaults) - {"family"}):
+    """The defaults, changed by the setting, whose `family` every method takes.
+
+    Where the defaults have a network, a setting may say all that ModelConfig has. Raises ValueError for what else has no default.
+    """
+    network = MODEL_FIELDS if "depth" in defaults else frozenset()
+    if unknown := sorted(set(setting) - set(defaults) - network - {"family"}):
         raise ValueError(f"{method} knows no setting {unknown[0]!r}: use {', '.join(sorted(defaults))}")
     return {"family": "", **defaults, **setting}
 
@@ -55,8 +61,12 @@ def patch_side(images: Images, across: int = GRID_TOKENS) -> int:
 
 
 def make_encoder(images: Images, setting: Setting, seed: int, **more: Any) -> Encoder:
-    """DiER's encoder without t, with the weights that DiER of this seed would begin with."""
-    return DiER(model_config(images, setting, seed, encoder_time=False, **more)).encoder
+    """DiER's encoder without t, with the weights that DiER of this seed would begin with, a ResNet's whitening included."""
+    model = DiER(model_config(images, setting, seed, encoder_time=False, **more))
+    if model.frozen():
+        rows = np.linspace(0, len(images) - 1, min(len(images), WHITENED)).astype(np.int64)  # as the Trainer chooses them
+        model.fit_frozen(to_tensor(images[rows]))
+    return model.encoder
 
 
 def blocks_without_t(depth: int, dim: int, heads: int) -> nn.ModuleList:
@@ -94,7 +104,7 @@ def encoder_features(encoder: Encoder) -> dict[str, Features]:
 
 def tokens_at(encoder: Encoder, t: int) -> Features:
     """What lies before the head, averaged over 2 x 2 cells: (N, 4 D)."""
-    return batched(lambda x: pooled(tokens(encoder, x, t=t), encoder.config.grid)["grid"])
+    return batched(lambda x: pooled(tokens(encoder, x, t=t), encoder.config.last_map)["grid"])
 
 
 def count(module: nn.Module) -> int:

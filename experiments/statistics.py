@@ -12,6 +12,7 @@ beside it, in 92 to 99.8 %, at 5 to 14 % more width where seeds matter little.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +35,8 @@ class Effect:
     df: float
     seeds: int
     """Training seeds behind it. 0: nothing in it depends on a seed; 1: the spread over seeds is unknown, so it is no result."""
-    draws: Array
-    """The two-level bootstrap, (B,)."""
+    values: Array
+    """What it is the mean of, (S, N)."""
 
     @property
     def result(self) -> bool:
@@ -47,9 +48,9 @@ class Effect:
         half = float(stats.t.ppf((1 + level) / 2, self.df)) * self.se
         return self.value - half, self.value + half
 
-    def percentiles(self, level: float = LEVEL) -> tuple[float, float]:
+    def percentiles(self, level: float = LEVEL, resamples: int = RESAMPLES) -> tuple[float, float]:
         """The two-level bootstrap's own interval."""
-        low, high = np.quantile(self.draws, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.quantile(bootstrap(self.values, resamples), [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)
 
     @property
@@ -76,7 +77,7 @@ def _tail(distance: float, se: float, df: float) -> float:
     return float(stats.t.sf(distance / se, df))
 
 
-def two_level(values: npt.NDArray[np.floating | np.bool_], *, seedless: bool = False, resamples: int = RESAMPLES) -> Effect:
+def two_level(values: npt.NDArray[np.floating | np.bool_], *, seedless: bool = False) -> Effect:
     """The mean of values (S, N) of S training seeds on N images; `seedless` says that S is 1 because no seed matters."""
     x = np.asarray(values, np.float64)
     seeds, images = x.shape
@@ -87,7 +88,7 @@ def two_level(values: npt.NDArray[np.floating | np.bool_], *, seedless: bool = F
     variance = by_seed + by_image
     pooled = (by_seed**2 / (seeds - 1) if seeds > 1 else 0.0) + by_image**2 / (images - 1)
     df = float(variance**2 / pooled) if pooled > 0 else float(images - 1)
-    return Effect(float(x.mean()), math.sqrt(variance), df, 0 if seedless else seeds, bootstrap(x, resamples))
+    return Effect(float(x.mean()), math.sqrt(variance), df, 0 if seedless else seeds, x)
 
 
 def bootstrap(x: Array, resamples: int) -> Array:
@@ -101,22 +102,30 @@ def bootstrap(x: Array, resamples: int) -> Array:
     weights = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples) / seeds
     if seeds > 1:
         weights = 1 / seeds + (weights - 1 / seeds) * math.sqrt(seeds / (seeds - 1))
+    counts = _resampled(images, resamples)
     draws = np.empty(resamples)
     for start in range(0, resamples, CHUNK):
-        here = slice(start, min(start + CHUNK, resamples))
-        counts = np.stack([np.bincount(rng.integers(images, size=images), minlength=images) for _ in range(here.stop - start)])
-        draws[here] = np.einsum("bn,bn->b", weights[here] @ x, counts) / images
+        here = slice(start, start + CHUNK)
+        draws[here] = np.einsum("bn,bn->b", weights[here] @ x, counts[here]) / images
     return draws
 
 
-def accuracy(outcomes: Outcomes, *, seedless: bool = False, resamples: int = RESAMPLES) -> Effect:
+@lru_cache(maxsize=2)
+def _resampled(images: int, resamples: int) -> npt.NDArray[np.uint8]:
+    """How often each image is drawn, (B, N)."""
+    rng = np.random.default_rng([images, resamples])
+    counts = np.empty((resamples, images), np.uint8)
+    for row in counts:
+        row[:] = np.bincount(rng.integers(images, size=images), minlength=images)
+    return counts
+
+
+def accuracy(outcomes: Outcomes, *, seedless: bool = False) -> Effect:
     """The mean accuracy over the seeds that there are."""
-    return two_level(np.stack([outcomes[seed] for seed in sorted(outcomes)]), seedless=seedless, resamples=resamples)
+    return two_level(np.stack([outcomes[seed] for seed in sorted(outcomes)]), seedless=seedless)
 
 
-def paired(
-    ours: Outcomes, theirs: Outcomes, *, seedless: tuple[bool, bool] = (False, False), resamples: int = RESAMPLES
-) -> Effect | None:
+def paired(ours: Outcomes, theirs: Outcomes, *, seedless: tuple[bool, bool] = (False, False)) -> Effect | None:
     """Ours minus theirs on the same images, seed by seed over the seeds that both have; None where there is none.
 
     What depends on no seed is compared with every seed of the other.
@@ -129,7 +138,7 @@ def paired(
     if not common:
         return None
     difference = np.stack([ours[seed].astype(np.float64) - theirs[seed] for seed in common])
-    return two_level(difference, seedless=all(seedless), resamples=resamples)
+    return two_level(difference, seedless=all(seedless))
 
 
 def holm(p: Sequence[float]) -> list[float]:

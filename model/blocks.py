@@ -50,42 +50,63 @@ class Attention(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class Recomputed(nn.Module):
+    """A module that can keep its inputs alone, and compute the rest again in the backward pass (activation checkpointing)."""
+
+    recompute = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Calls `forward`, compiled where the module is. Nothing in it is random, so no generator's state is kept."""
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(super().__call__, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return super().__call__(*inputs)
+
+
+class Block(Recomputed):
     """A pre-norm transformer block whose norms are shifted, scaled and gated by a condition c.
 
     Zero modulation weights with gates at 1 make it start as a plain ViT block. DiT starts the gates at 0 instead; measured, that
     leaves the encoder without a gradient to learn from for long.
     """
 
-    recompute = False
-    """Keep the inputs alone for the backward pass, and compute the rest again there (activation checkpointing)."""
     varying_tokens = False
     """Where compiled: one compilation for all numbers of tokens, instead of one for each."""
 
-    def __init__(self, dim: int, heads: int, kind: str = "full", rank: int = 64) -> None:
+    def __init__(self, dim: int, heads: int, kind: str = "full", rank: int = 64, v_dim: int = 0) -> None:
+        """`v_dim` numbers more modulate the norms apart from c; 0 = none."""
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.attention = Attention(dim, heads)
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(approximate="tanh"), nn.Linear(4 * dim, dim))
         self.modulation = modulation.of_block(kind, dim, rank)
+        self.embedding = nn.Linear(v_dim, 4 * dim) if v_dim else None
 
     def __call__(self, *inputs: Any) -> Any:
-        """Calls `forward`, compiled where the block is. Nothing in it is random, so no generator's state is kept."""
+        """Calls `forward`, compiled where the block is."""
         if self.varying_tokens:
             # "maybe": a single token is a special case to the compiler, and may be
             torch._dynamo.maybe_mark_dynamic(inputs[0], 1)
-        if self.recompute and torch.is_grad_enabled():
-            return checkpoint(super().__call__, *inputs, use_reentrant=False, preserve_rng_state=False)
         return super().__call__(*inputs)
 
     def start_with_gates(self, gate: float, std: float) -> None:
         """Initialise the modulation: weights of the given spread around 0, shifts and scales at 0, both gates at `gate`."""
         self.modulation.start(gate, std)
+        if self.embedding is not None:
+            nn.init.normal_(self.embedding.weight, std=std)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        """x (N, T, D); c (N, D) after its non-linearity, or (1, D) for all (6 D numbers with `single`); gives (N, T, D)."""
+    def forward(self, x: Tensor, c: Tensor, v: Tensor | None = None) -> Tensor:
+        """x (N, T, D); c (N, D) after its non-linearity, or (1, D) for all (6 D numbers with `single`); gives (N, T, D).
+
+        v (N, v_dim) shifts and scales once more what c did: v's scale (c's scale norm(x) + c's shift) + v's shift (SODA).
+        """
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c)[:, None].chunk(6, dim=2)  # each (N, 1, D) or (1, 1, D)
+        if self.embedding is not None:
+            assert v is not None
+            with unrounded(x):
+                given = self.embedding(v.to(self.embedding.weight.dtype))[:, None].chunk(4, dim=2)  # each (N, 1, D)
+            shift1, scale1 = modulation.twice(shift1, scale1, given[0], given[1])
+            shift2, scale2 = modulation.twice(shift2, scale2, given[2], given[3])
         x = x + gate1 * self.attention(modulate(self.norm1(x), shift1, scale1))
         out: Tensor = x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
         return out

@@ -1,5 +1,13 @@
-"""The denoiser: a Diffusion Transformer conditioned on v_t through adaLN (DiT, arXiv 2212.09748)."""
+"""The denoiser: a Diffusion Transformer conditioned on v_t through adaLN (DiT, arXiv 2212.09748).
 
+How v_t reaches it decides how much of v_t gets a gradient: the rank of the map is that of v_t that is used.
+
+- `model.condition` shared: v_t joins t, c = t_emb + Linear(v_t), so at most as many directions of v_t as the denoiser is wide.
+- block: t and v_t modulate each block apart, v_t by a matrix of the block's own (SODA, arXiv 2311.17901).
+- `model.condition_dim` r: v_t first goes through r numbers, for either.
+"""
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,24 +17,27 @@ from .config import ModelConfig
 
 
 class Denoiser(nn.Module):
-    """Predicts the noise in x_t (or `v`, or x0) from x_t, t and the embedding v_t; the condition is c = t_emb + Linear(v_t)."""
+    """Predicts the noise in x_t (or `v`, or x0) from x_t, t and the embedding v_t."""
 
     position: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.patches = nn.Linear(config.patch_dim, config.dim)
-        self.register_buffer("position", position_code(config.grid, config.dim), persistent=False)
-        self.timestep = TimestepEmbedding(config.dim)
-        self.embedding = nn.Linear(config.embed_dim, config.dim)
-        self.shared = modulation.of_network(config.modulation, config.dim)
-        self.blocks = nn.ModuleList(
-            Block(config.dim, config.heads, config.modulation, config.modulation_rank) for _ in range(config.depth)
-        )
-        self.norm = nn.LayerNorm(config.dim, elementwise_affine=False, eps=1e-6)
-        self.modulation = nn.Linear(config.dim, 2 * config.dim)
-        self.out = nn.Linear(config.dim, config.patch_dim)
+        depth, dim, heads = config.denoiser
+        self.patches = nn.Linear(config.patch_dim, dim)
+        self.register_buffer("position", position_code(config.grid, dim), persistent=False)
+        self.timestep = TimestepEmbedding(dim)
+        self.by_block, rank = config.condition == "block", config.condition_dim
+        self.narrow = None if rank is None else nn.Linear(config.embed_dim, rank, bias=False)
+        if not self.by_block:
+            self.embedding = nn.Linear(rank or config.embed_dim, dim)
+        v_dim = (rank or config.embed_dim) if self.by_block else 0
+        self.shared = modulation.of_network(config.modulation, dim)
+        self.blocks = nn.ModuleList(Block(dim, heads, config.modulation, config.modulation_rank, v_dim) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.modulation = nn.Linear(dim, 2 * dim)
+        self.out = nn.Linear(dim, config.patch_dim)
 
     def initialise(self) -> None:
         """DiT's zeros would cut v_t off: its path to the loss runs through the modulations and the last layer.
@@ -38,6 +49,15 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.modulation.bias)
         nn.init.normal_(self.out.weight, std=0.02)
         nn.init.zeros_(self.out.bias)
+        if self.narrow is not None:
+            # orthonormal rows: of a v_t of unit spread it gives numbers of unit spread, whatever the rank
+            nn.init.orthogonal_(self.narrow.weight)
+
+    def conditions(self) -> Tensor:
+        """All linear maps that v_t goes through, (rows, embed_dim): what is in their null space does not reach the denoiser."""
+        layers = [block.embedding for block in self.blocks] if self.by_block else [self.embedding]
+        rows = torch.cat([layer.weight for layer in layers if isinstance(layer, nn.Linear)])
+        return rows if self.narrow is None else rows @ self.narrow.weight
 
     def forward(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
         """x_t (N, C, H, W), t (N,) int64 in [0, NUM_TIMESTEPS), v (N, embed_dim); gives the prediction (N, C, H, W)."""
@@ -55,11 +75,14 @@ class Denoiser(nn.Module):
     def _features(self, x_t: Tensor, t: Tensor, v: Tensor, means: list[Tensor] | None) -> tuple[Tensor, Tensor]:
         x = self.patches(patchify(x_t, self.config.patch_size)) + self.position  # (N, T, D)
         with unrounded(v):
-            given_v = self.embedding(v.to(self.embedding.weight.dtype))  # (N, D)
-        c = F.silu(self.timestep(t) + given_v)  # (N, D)
-        given = self.shared(c)
+            v = v.to(self.modulation.weight.dtype)
+            if self.narrow is not None:
+                v = self.narrow(v)  # (N, rank)
+            joined = 0.0 if self.by_block else self.embedding(v)  # (N, D)
+        c = F.silu(self.timestep(t) + joined)  # (N, D)
+        given = (self.shared(c), v) if self.by_block else (self.shared(c),)
         for block in self.blocks:
-            x = block(x, given)
+            x = block(x, *given)
             if means is not None:
                 means.append(x.mean(dim=1))
         return x, c

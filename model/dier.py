@@ -6,13 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .blocks import Block
+from .blocks import Block, Recomputed
 from .config import ModelConfig
 from .denoiser import Denoiser
 from .encoder import Encoder
 from .objective import target
 from .rng import generator
 from .schedule import add_noise, alpha_bars
+from .stems import Whitening
 
 
 class DiER(nn.Module):
@@ -41,7 +42,7 @@ class DiER(nn.Module):
         self.denoiser.initialise()
 
     def blocks(self) -> list[Block]:
-        """The transformer blocks of both networks, which hold nearly all of the weights and of the work."""
+        """The transformer blocks, which hold nearly all of the weights and of the work, but for those of a ResNet encoder."""
         return [block for block in self.modules() if isinstance(block, Block)]
 
     def compile_blocks(self, *, varying_tokens: bool = False) -> None:
@@ -55,8 +56,25 @@ class DiER(nn.Module):
 
     def checkpoint_activations(self) -> None:
         """Compute each block's activations again in the backward pass instead of keeping them."""
-        for block in self.blocks():
-            block.recompute = True
+        for module in self.modules():
+            if isinstance(module, Recomputed):
+                module.recompute = True
+
+    def untrained(self) -> "DiER":
+        """The very model that training began with, on the CPU: initial weights, and what is frozen as it is here."""
+        fresh = DiER(self.config)
+        fresh.load_state_dict(fresh.state_dict() | {name: p.detach().cpu() for name, p in self.frozen().items()})
+        return fresh.eval()
+
+    def frozen(self) -> dict[str, nn.Parameter]:
+        """Weights by name that are computed from the training images before training, and stay: `encoder.resnet`'s whitening."""
+        return {name: parameter for name, parameter in self.named_parameters() if not parameter.requires_grad}
+
+    def fit_frozen(self, x: Tensor) -> None:
+        """Compute what is frozen from images (N, C, H, W) in [-1, 1]."""
+        for module in self.modules():
+            if isinstance(module, Whitening):
+                module.fit(x)
 
     def forward(
         self,

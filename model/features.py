@@ -173,7 +173,8 @@ def denoiser_layers(
     on its number in the set, whichever others are given with it.
     """
     numbers, of = np.arange(len(images)) if numbers is None else numbers, len(images) if of is None else of
-    out = [np.empty((len(images), model.config.dim), np.float32) for _ in range(model.config.depth)]
+    depth, dim, _ = model.config.denoiser
+    out = [np.empty((len(images), dim), np.float32) for _ in range(depth)]
     for start, x in _batches(images, batch_size, device):
         times = _same_t(x, t)
         noise = _noise_of(numbers[start : start + len(x)], of, x.shape[1:], seed, t).to(device)

@@ -6,8 +6,12 @@ what an operation needs while it runs, the allocator's losses, the CUDA context,
 `benchmarks/memory.py` compares the count with a trace.
 """
 
-from .config import ModelConfig
+import math
+from itertools import pairwise
+
+from .config import ModelConfig, Size
 from .pooling import GRID
+from .stems import WINDOW, stem_channels
 
 FLOAT32, BF16 = 4, 2
 """Bytes a number."""
@@ -17,15 +21,53 @@ FREQUENCIES = 256
 
 def parameters(config: ModelConfig) -> int:
     """Trained numbers of encoder and denoiser."""
-    d, e, p = config.dim, config.embed_dim, config.patch_dim
+    return _encoder_parameters(config) + _denoiser_parameters(config)
+
+
+def _encoder_parameters(config: ModelConfig) -> int:
+    d, e = config.dim, config.embed_dim
+    timestep, pool = FREQUENCIES * d + d + d**2 + d, 2 * d**2 + 3 * d if config.pool == "attention" else 0
+    ends = timestep + 2 * d + pool + pooled(config) * e + e
+    if config.encoder == "resnet":
+        return ends + _resnet_parameters(config)
+    stem = config.patch_dim * d + d
+    if config.stem == "conv":
+        channels = stem_channels(config)
+        stem = sum(9 * before * after + 2 * after for before, after in channels) + channels[-1][1] * d + d
+    return ends + stem + _vit_parameters(config, Size(config.depth, d, config.heads))
+
+
+def _denoiser_parameters(config: ModelConfig) -> int:
+    size, e, p = config.denoiser, config.embed_dim, config.patch_dim
+    d, rank = size.dim, config.condition_dim
+    timestep, narrow = FREQUENCIES * d + d + d**2 + d, 0 if rank is None else e * rank
+    given = (rank or e) + 1  # and a bias
+    condition = size.depth * given * 4 * d if config.condition == "block" else given * d
+    return _vit_parameters(config, size) + (p * d + d) + timestep + narrow + condition + (2 * d**2 + 2 * d) + (d * p + p)
+
+
+def _vit_parameters(config: ModelConfig, size: Size) -> int:
+    """Of a network's blocks: attention 4 D^2, perceptron 8 D^2, their biases, modulation."""
+    d = size.dim
     modulation = {"full": 6 * d**2 + 6 * d, "single": 6 * d, "low_rank": 7 * config.modulation_rank * d + 6 * d}
-    blocks = config.depth * (12 * d**2 + 9 * d + modulation[config.modulation])  # attention 4 D^2, perceptron 8 D^2, their biases
     shared = 6 * d**2 + 6 * d if config.modulation == "single" else 0
-    network = (p * d + d) + (FREQUENCIES * d + d + d**2 + d) + shared + blocks
-    pool = 2 * d**2 + 3 * d if config.pool == "attention" else 0
-    encoder = 2 * d + pool + pooled(config) * e + e
-    denoiser = (e * d + d) + (2 * d**2 + 2 * d) + (d * p + p)
-    return 2 * network + encoder + denoiser
+    return shared + size.depth * (12 * d**2 + 9 * d + modulation[config.modulation])
+
+
+def _resnet_parameters(config: ModelConfig) -> int:
+    """Of whitening, narrowing and blocks: two norms, two convolutions, FiLM, a shortcut where the width changes."""
+    numbers, first = WINDOW**2 * config.channels, config.resnet_widths[0]
+    total = numbers**2 + numbers + 2 * numbers * first + first
+    for before, after in _resnet_blocks(config):
+        shortcut = before * after if before != after else 0
+        total += 2 * before + 9 * before * after + 2 * after + 2 * after * (config.dim + 1) + 9 * after**2 + shortcut
+    return total
+
+
+def _resnet_blocks(config: ModelConfig) -> list[tuple[int, int]]:
+    """Channels before and after each block."""
+    each = [width for width in config.resnet_widths for _ in range(config.resnet_blocks)]
+    return list(pairwise([config.resnet_widths[0], *each]))
 
 
 def state_bytes(config: ModelConfig, precision: str = "float32") -> int:
@@ -41,9 +83,17 @@ def activation_bytes(config: ModelConfig, precision: str = "float32", *, checkpo
 
     With `checkpointing` a block keeps its input alone and computes the rest again, one block at a time.
     """
-    block, kept = _block(config, precision), config.tokens * config.dim * FLOAT32
-    blocks = 2 * config.depth * kept + (block - kept) if checkpointing else 2 * config.depth * block
-    return blocks + _ends(config, precision)
+    blocks = _blocks(config, precision)
+    if checkpointing:
+        held = sum(kept for _, kept in blocks) + recomputed_bytes(config, precision)
+    else:
+        held = sum(block for block, _ in blocks)
+    return held + _ends(config, precision)
+
+
+def recomputed_bytes(config: ModelConfig, precision: str = "float32") -> int:
+    """Bytes a sample that the largest block holds beside its input while it is computed again."""
+    return max(block - kept for block, kept in _blocks(config, precision))
 
 
 def largest_batch(config: ModelConfig, memory: float, precision: str = "float32", *, checkpointing: bool = False) -> int:
@@ -63,20 +113,39 @@ def in_words(config: ModelConfig, precision: str, samples: int, *, checkpointing
 
 def pooled(config: ModelConfig) -> int:
     """Numbers that the encoder's head reads."""
-    cells = {"flat": config.tokens, "grid": min(GRID, config.grid[0]) * min(GRID, config.grid[1])}
+    cells = {"flat": math.prod(config.last_map), "grid": math.prod(min(GRID, side) for side in config.last_map)}
     return cells.get(config.pool, 1) * config.dim
 
 
-def _block(config: ModelConfig, precision: str) -> int:
+def _blocks(config: ModelConfig, precision: str) -> list[tuple[int, int]]:
+    """Bytes a sample of each block of both networks: what it keeps, and of that its input."""
+    tokens = FLOAT32 * config.tokens
+    denoiser = config.denoiser
+    found = [(_block(config, denoiser, precision, config.condition == "block"), tokens * denoiser.dim)] * denoiser.depth
+    if config.encoder == "vit":
+        size = Size(config.depth, config.dim, config.heads)
+        return [(_block(config, size, precision), tokens * size.dim)] * size.depth + found
+    half = BF16 if precision == "bf16" else FLOAT32
+    maps = [math.prod(sides) for sides in config.resnet_maps for _ in range(config.resnet_blocks)]
+    for pixels, (before, after) in zip(maps, _resnet_blocks(config), strict=True):
+        # what each norm, GELU and convolution reads, FiLM's scale, the norms' means and deviations
+        numbers = 3 * before * pixels + 4 * after * pixels + after + 2 * (math.gcd(8, before) + math.gcd(8, after))
+        found.append((half * numbers, half * before * pixels))
+    return found
+
+
+def _block(config: ModelConfig, size: Size, precision: str, by_block: bool = False) -> int:
     """Of one block: what products read and give is `half` under autocast; the residual stream, norms and sums are float32."""
     half = BF16 if precision == "bf16" else FLOAT32
-    t, d = config.tokens, config.dim
+    t, d = config.tokens, size.dim
     stream = 4 * FLOAT32 * t * d  # the inputs of both norms, and what these give
     attention = 6 * half * t * d  # its input, q, k, v, what is mixed, what comes out
     perceptron = 10 * half * t * d  # its input, 4 before and 4 after GELU, what comes out
-    rows = (config.heads + 4) * FLOAT32 * t  # attention's log-sum-exp, both norms' mean and deviation
+    rows = (size.heads + 4) * FLOAT32 * t  # attention's log-sum-exp, both norms' mean and deviation
     of_image = FLOAT32 if config.modulation == "single" else half  # a float32 table is added there
     modulation = 8 * of_image * d  # 6 numbers a channel, of which two scales are kept plus 1 as well
+    if by_block:
+        modulation += 6 * FLOAT32 * d  # v_t's 4, and again two scales
     bottleneck = half * config.modulation_rank if config.modulation == "low_rank" else 0
     return stream + attention + perceptron + rows + modulation + bottleneck
 
@@ -84,10 +153,28 @@ def _block(config: ModelConfig, precision: str) -> int:
 def _ends(config: ModelConfig, precision: str) -> int:
     """Of both networks, what stands before and after the blocks, and of the loss."""
     half = BF16 if precision == "bf16" else FLOAT32
-    t, d = config.tokens, config.dim
-    patches = 2 * half * t * config.patch_dim
-    conditions = 2 * half * (FREQUENCIES + 4 * d) + FLOAT32 * (3 * d + 3 * config.embed_dim)  # layers, SiLU; v and its norm
-    last = (3 * FLOAT32 + half) * t * d + 4 * FLOAT32 * t  # both last norms; the denoiser's head
-    seen = {"attention": 3 * t * d, "flat": t * d}.get(config.pool, pooled(config))  # by the encoder's head; attention: input, k, v
+    t, d = config.tokens, config.denoiser.dim
+    places = math.prod(config.last_map)
+    patches = half * t * config.patch_dim + _stem(config, half)
+    conditions = half * (2 * FREQUENCIES + 4 * (d + config.dim)) + 3 * FLOAT32 * (d + config.embed_dim)  # layers, SiLU; v's norm
+    rows = 2 * FLOAT32 * (t + places)
+    last = FLOAT32 * (2 * t * d + places * config.dim) + rows + half * t * d  # both last norms; the denoiser's head
+    wide = places * config.dim
+    seen = {"attention": 3 * wide, "flat": wide}.get(config.pool, pooled(config))  # by the encoder's head; attention: input, k, v
     loss = 2 * FLOAT32 * t * config.patch_dim  # what is predicted and what was wanted
     return patches + conditions + last + FLOAT32 * seen + loss
+
+
+def _stem(config: ModelConfig, half: int) -> int:
+    """Of the encoder, what makes tokens or the first map of pixels, and a ResNet's maps before they are halved."""
+    if config.encoder == "resnet":
+        whitened = 2 * WINDOW**2 * config.channels * math.prod(config.resnet_maps[0])  # nothing before that is trained
+        maps = zip(config.resnet_maps, config.resnet_widths, config.resnet_halvings[1:], strict=False)
+        return half * (whitened + sum(math.prod(sides) * width for sides, width, times in maps if times))
+    if config.stem == "patch":
+        return half * config.tokens * config.patch_dim
+    pixels, numbers = config.image_height * config.image_width, 0
+    for before, after in stem_channels(config):
+        numbers += before * pixels + 2 * after * (pixels // 4)  # the convolution's input, the norm's and GELU's
+        pixels //= 4
+    return half * (numbers + stem_channels(config)[-1][1] * max(pixels, config.tokens))

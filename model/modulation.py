@@ -68,6 +68,11 @@ def of_network(kind: str, dim: int) -> nn.Module:
     return nn.Linear(dim, 6 * dim) if kind == "single" else nn.Identity()
 
 
+def twice(shift: Tensor, scale: Tensor, then_shift: Tensor, then_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """One shift and scale, as 1 + scale, for two after each other; each broadcasts to (N, 1, D)."""
+    return shift * (1 + then_scale) + then_shift, scale + then_scale + scale * then_scale
+
+
 def _rest(offsets: Tensor, gate: float) -> None:
     """Fill (6 D,): shift, scale, gate of the attention, then of the perceptron."""
     with torch.no_grad():

@@ -29,10 +29,11 @@ def choose_prediction(wanted: str, patch_dim: int, dim: int) -> str:
 
 def too_narrow(config: ModelConfig) -> str | None:
     """What is to be said where noise is asked of a network that is narrower than a patch; None = nothing."""
-    if config.prediction == "x0" or config.patch_dim <= config.dim:
+    width = config.denoiser.dim
+    if config.prediction == "x0" or config.patch_dim <= width:
         return None
     return (
-        f"model.prediction {config.prediction} with patches of {config.patch_dim} numbers and a width of {config.dim}: noise does "
+        f"model.prediction {config.prediction} with patches of {config.patch_dim} numbers and a width of {width}: noise does "
         "not fit through a network narrower than a patch; consider model.prediction x0, or a smaller model.patch_size"
     )
 

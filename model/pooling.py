@@ -7,6 +7,8 @@
   without its perceptron; the encoder's head is the projection that follows).
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -82,9 +84,10 @@ class Attention(nn.Module):
 def make(config: ModelConfig) -> tuple[nn.Module, int]:
     """The pooling of `model.pool`, and how many numbers it gives an image."""
     if config.pool == "flat":
-        return Flat(config.tokens), config.tokens * config.dim
+        tokens = math.prod(config.last_map)
+        return Flat(tokens), tokens * config.dim
     if config.pool == "grid":
-        pool = Grid(config.grid)
+        pool = Grid(config.last_map)
         return pool, pool.cells.shape[1] * config.dim
     return (Attention(config.dim, config.heads) if config.pool == "attention" else Mean()), config.dim
 

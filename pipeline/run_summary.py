@@ -48,14 +48,14 @@ def headline(metrics: Mapping[str, Any], metric: str = "accuracy") -> str:
     """What the probe found, in one line."""
     if not labelled(metrics["task"], metrics["class_names"]):
         kept = with_interval(metrics["test"]["kept"])
-        return f"{metrics['dataset']}: no labels; at t = {metrics['t']} a mild view of a test image keeps {kept} of its neighbours"
+        return f"{metrics['dataset']}: no labels; at {at_t(metrics)} a mild view of a test image keeps {kept} of its neighbours"
     found = measure(metrics["test"][metric], metric)
     return f"{metrics['dataset']}: DiER at {at_t(metrics)} gives a linear-probe {METRIC_NAMES[metric]} of {found} on test"
 
 
 def _curve(file: Path, metrics: dict[str, Any]) -> str:
     """Val accuracy over t as bars between the lowest and the highest value."""
-    rows = _val_rows(file, "accuracy")
+    rows = _rows(file, "accuracy")
     values = [float(row["value"]) for row in rows]
     low, spread = min(values), max(max(values) - min(values), 1e-9)
     lines = ["    t  log-SNR  val accuracy"]
@@ -69,20 +69,21 @@ def _curve(file: Path, metrics: dict[str, Any]) -> str:
 def _scores(file: Path, metrics: dict[str, Any]) -> str:
     """Without labels: over t the score that chose, and what the embeddings are like."""
     columns = {"score": "score", "neighbours kept": "kept", "effective rank": "effective_rank", "spread": "spread"}
-    found = {name: _val_rows(file, metric) for name, metric in columns.items()}
+    found = {name: {row["t"]: row["value"] for row in _rows(file, metric)} for name, metric in columns.items()}
     lines = ["    t  log-SNR  " + "  ".join(f"{name:>15}" for name in columns)]
-    for rows in zip(*found.values(), strict=True):
-        mark = "  <- chosen" if int(rows[0]["t"]) == metrics["t"] else ""
-        values = "  ".join(f"{float(row['value']):>15.4g}" for row in rows)
-        lines.append(f"{rows[0]['t']:>5}  {float(rows[0]['log_snr']):>7.2f}  {values}{mark}")
+    for row in _rows(file, "score"):
+        t = row["t"]
+        mark = "  <- chosen" if int(t) == metrics["t"] else ""
+        values = "  ".join(f"{float(values[t]):>15.4g}" if values.get(t) else f"{'-':>15}" for values in found.values())
+        lines.append(f"{t:>5}  {float(row['log_snr']):>7.2f}  {values}{mark}")
     return "\n".join(lines)
 
 
-def _val_rows(file: Path, metric: str) -> list[dict[str, str]]:
-    """DiER's rows of curve.csv on val, in the order of t's as they were embedded."""
-    wanted = {"representation": "dier", "split": "val", "metric": metric}
+def _rows(file: Path, metric: str) -> list[dict[str, str]]:
+    """DiER's rows of curve.csv but for those on test: on val, or what embed chose t by."""
     with file.open(encoding="utf-8") as opened:
-        return [row for row in csv.DictReader(opened) if all(row[key] == value for key, value in wanted.items())]
+        found = [row for row in csv.DictReader(opened) if (row["representation"], row["metric"]) == ("dier", metric)]
+    return [row for row in found if row["split"] != "test"]
 
 
 def _baselines(metrics: dict[str, Any]) -> str:

@@ -19,7 +19,20 @@ from components.probing.baselines import DEFAULT as DEFAULT_BASELINES
 from components.probing.baselines import BaselineName
 from data.sources import DOWNLOADS, SOURCES
 from data.store import is_place
-from model.config import FLAT_TOKENS, MODULATIONS, NUM_TIMESTEPS, POOLS, PREDICTIONS, SCHEDULES, SIZES, largest_rank
+from model.config import (
+    CONDITIONS,
+    ENCODERS,
+    FLAT_TOKENS,
+    MODULATIONS,
+    NUM_TIMESTEPS,
+    POOLS,
+    PREDICTIONS,
+    SCHEDULES,
+    SIZES,
+    STEMS,
+    check_parts,
+    largest_rank,
+)
 from model.training.fields import Float as Float
 from model.training.fields import Int as Int
 from model.training.fields import Section as Section
@@ -158,6 +171,26 @@ class ModelSettings(Section):
     depth: Annotated[Int, Field(ge=1, le=64)] | None = Field(None, description="blocks a network; null = what the size says")
     width: Annotated[Int, Field(ge=16)] | None = Field(None, description="width of a token; null = what the size says")
     heads: Annotated[Int, Field(ge=1)] | None = Field(None, description="attention heads; null = what the size says")
+    encoder: Annotated[str, OneOf(ENCODERS)] = Field(
+        "vit",
+        description="vit, or resnet: four stages of a quarter, a half, the whole and the whole width, after a frozen whitening of the training images; t joins by FiLM",
+    )
+    stem: Annotated[str, OneOf(STEMS)] = Field(
+        "patch", description="what a vit encoder's tokens come from: a matrix a patch, or 3x3 convolutions of stride 2 (conv)"
+    )
+    denoiser_depth: Annotated[Int, Field(ge=1, le=64)] | None = Field(
+        None, description="blocks of the denoiser; null = as the encoder"
+    )
+    denoiser_width: Annotated[Int, Field(ge=16)] | None = Field(
+        None, description="width of the denoiser's tokens, whose heads are as wide as the encoder's; null = as the encoder"
+    )
+    condition: Annotated[str, OneOf(CONDITIONS)] = Field(
+        "shared",
+        description="how v_t reaches the denoiser's blocks: joined with t, through as many numbers as the width, or modulating each block apart from t (block)",
+    )
+    condition_dim: Annotated[Int, Field(ge=1)] | None = Field(
+        None, description="numbers that v_t goes through on its way into the denoiser: the rank of that map; null = none between"
+    )
     patch_size: Int = Field(2, ge=1, description="pixels a side of a patch; the image size must be a multiple")
     embed_dim: Int = Field(128, ge=2, description="numbers in an embedding v_t")
     pool: Annotated[str, OneOf(POOLS)] = Field(
@@ -182,6 +215,9 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "ModelSettings":
         width = self.width or SIZES[self.size].dim
+        width = min(width, self.denoiser_width or width)
+        if problem := check_parts(self.encoder, self.stem, self.patch_size, self.condition_dim, self.embed_dim):
+            raise ValueError(problem)
         if self.modulation == "low_rank" and self.modulation_rank > largest_rank(width):
             raise ValueError(
                 f"model.modulation_rank {self.modulation_rank} saves nothing at width {width}: "
@@ -340,7 +376,7 @@ class Settings(Section):
         size, patch = self.data.canvas or self.data.image_size, self.model.patch_size
         if size is not None and size % patch:
             raise ValueError(f"{key} {size} is not a multiple of model.patch_size {patch}: change one of them")
-        if size is not None and self.model.pool == "flat" and (size // patch) ** 2 > FLAT_TOKENS:
+        if size is not None and self.model.encoder == "vit" and self.model.pool == "flat" and (size // patch) ** 2 > FLAT_TOKENS:
             raise ValueError(
                 f"model.pool flat takes up to {FLAT_TOKENS} tokens, and {key} {size} in patches of {patch} "
                 f"(model.patch_size) has {(size // patch) ** 2}: use grid or attention, or larger patches"

@@ -21,6 +21,10 @@ UNUSED = (
     "The denoiser does not use the embedding: at the end of training, giving each image another's v_t raised the loss at no t "
     "(train.min_gap). These are figures of an encoder that learnt nothing; lower train.lr and train again."
 )
+OF_A_VARIANT = (
+    "Trained was {method}: wherever DiER is named here that variant is meant, and its figures are not those of DiER as its authors "
+    "describe it (train.views, train.mask_ratio and train.variance_covariance)."
+)
 
 
 def peak(curve: Sequence[Scored], metric: str) -> dict[str, Any]:

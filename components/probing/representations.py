@@ -126,13 +126,8 @@ def _pca(sources: Sources) -> Iterator[Candidate]:
             yield Candidate("pca", None, partial(pieces, components=components), variant, standardise=whiten)
 
 
-def untrained(model: DiER) -> DiER:
-    """The very weights that training began with; they do not look at t yet."""
-    return DiER(model.config).eval()
-
-
 def _untrained(sources: Sources) -> Iterator[Candidate]:
-    fresh = untrained(sources.model)
+    fresh = sources.model.untrained()  # it does not look at t yet
 
     def pieces(split: SplitName, rows: Ints | None) -> Iterator[Floats]:
         for _, images in images_of(sources.dataset.split(split), rows, BATCH):
@@ -144,7 +139,7 @@ def _untrained(sources: Sources) -> Iterator[Candidate]:
 def _denoiser_given_v(sources: Sources) -> Iterator[Candidate]:
     """Mean-pooled blocks of the denoiser on x_t, with v_t of the clean image as its condition: they contain DiER's embedding."""
     settings = sources.settings
-    blocks = denoiser_blocks(settings.denoiser_blocks, sources.model.config.depth)
+    blocks = denoiser_blocks(settings.denoiser_blocks, sources.model.config.denoiser.depth)
 
     def computed(split: SplitName, rows: Ints | None, t: int) -> Iterator[dict[int, Floats]]:
         opened = sources.dataset.split(split)

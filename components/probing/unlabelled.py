@@ -15,14 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from components.common.artifact import Artifact
-from components.common.formatting import percent, with_interval
+from components.common.formatting import at_t, percent, with_interval
 from components.common.progress import track
 from components.common.settings import ProbeSettings
 from components.embedding import store
 from components.probing.baselines import label
 from components.probing.metrics import Bootstrap, Estimate, spread
-from components.probing.representations import pixel_values, untrained
+from components.probing.representations import pixel_values
 from components.selecting.label_free import VIEWS, label_free, views
+from components.selecting.places import side_by_side
 from components.selecting.scores import rankme
 from data.format import Dataset, Split, SplitName
 from model.dier import DiER
@@ -46,9 +47,6 @@ images at every t."""
 CHUNK = 250
 """Images whose views, features and neighbours are in memory at a time."""
 CHOSEN_BY = "label_free"
-SCORES = ("score", "kept", "effective_rank", "spread", "gap_nats")
-"""What curve.csv holds for each t, on val: the label-free score that chooses t, the share of neighbours kept, `effective_rank` and
-`spread` of the embeddings, and nats that v_t tells the denoiser a unit of log-SNR."""
 
 
 @dataclass(frozen=True)
@@ -71,72 +69,90 @@ class Examined:
 
 
 def examine(settings: ProbeSettings, dataset: Dataset, trained: Artifact, embedded: Artifact) -> Examined:
-    """Choose t on val by label-free scores, and measure the embeddings there on test. No label is read."""
-    model = load_model(trained.path)
-    found = _over_t(settings, dataset, model, trained, embedded)
-    chosen = max(found, key=lambda row: row["score"].value)  # the first where two are equal
-    t = int(chosen["t"].value)
+    """Choose t by label-free scores, or take what embed chose, and measure the embeddings there on test. No label is read."""
+    model, facts = load_model(trained.path), embedded.json("embeddings.json")
+    schedule = model.config.schedule
+    t, scores, on = _chosen(settings, dataset, model, trained, embedded)
+    timesteps = side_by_side(t, facts.get("k", 1), schedule, facts["timesteps"])
     gallery = _sample(dataset, "train", settings.seed, GALLERY)
     index = _sample(dataset, "test", settings.seed, QUERIES)
-    features: dict[str, Features] = {"dier": partial(_embedded, model, t)} | _baselines(settings, model)
-    among = {"dier": store.read(embedded, "train", t, gallery)}
+    features: dict[str, Features] = {"dier": partial(_embedded, model, timesteps)} | _baselines(settings, model)
+    among = {"dier": _stored(embedded, "train", timesteps, gallery)}
     among |= {name: _of_rows(dataset.split("train"), gallery, features[name]) for name in features if name != "dier"}
     shares = {name: _kept(dataset.split("test"), index, features[name], among[name], settings.seed) for name in features}
     bootstrap = Bootstrap(len(index), settings.bootstrap, settings.seed)
     kept = {name: bootstrap.mean(one) for name, one in shares.items()}
-    tested = {"kept": kept["dier"], **_shape(store.read(embedded, "test", t, index))}
-    metrics = {
+    tested = {"kept": kept["dier"], **_shape(_stored(embedded, "test", timesteps, index))}
+    watched = _watched(settings, dataset, model, embedded)
+    found = {"t": t} if len(timesteps) == 1 else {"t": t, "timesteps": timesteps}
+    metrics = found | {
         "dataset": dataset.info.name,
         "task": dataset.info.task,
         "class_names": dataset.info.class_names,
         "representation": "dier",
         "chosen_by": CHOSEN_BY,
-        "t": t,
         "variant": "",
-        "log_snr": log_snr(t, model.config.schedule),
-        "val": {name: chosen[name].row() for name in SCORES},
+        "log_snr": log_snr(t, schedule),
+        "val": {name: one.row() for name, one in watched[t].items()},
         "test": {name: one.row() for name, one in tested.items()},
         "baselines": {
             name: {"t": None, "variant": "", "test": {"kept": one.row()}} for name, one in kept.items() if name != "dier"
         },
         "chance": round(min(NEIGHBOURS, len(gallery)) / len(gallery), 6),
-        "embed_dim": model.config.embed_dim,
+        "embed_dim": model.config.embed_dim * len(timesteps),
         "train_images": len(gallery),
         "seeds": {"probe": settings.seed, "bootstrap_resamples": settings.bootstrap},
     }
     measure = json.dumps({"neighbours": NEIGHBOURS, "gallery": len(gallery), "views": VIEWS, "seed": settings.seed}, sort_keys=True)
-    metrics |= _findings(metrics, kept, len(found))
-    return Examined(metrics, _curve(found, tested, metrics, model.config.schedule), Kept(index, shares["dier"], measure))
+    metrics |= _findings(metrics, kept, len(scores), on)
+    curve = _curve(scores, on, watched, tested, metrics, schedule)
+    return Examined(metrics, curve, Kept(index, shares["dier"], measure))
 
 
-def _over_t(
+def _chosen(
     settings: ProbeSettings, dataset: Dataset, model: DiER, trained: Artifact, embedded: Artifact
-) -> list[dict[str, Estimate]]:
-    """A row a timestep, on val: t, and each of SCORES."""
+) -> tuple[int, list[dict[str, float]], SplitName]:
+    """The t, a row of label-free scores for each t that was tried, and the split of the images that they are of.
+
+    Where embed chose its timesteps (`embed.timesteps: auto`), that is its choice.
+    """
+    if (embedded.path / store.SELECTION).is_file():
+        selection = embedded.json(store.SELECTION)
+        return int(selection["t"]), selection["scores"], "train"
+    images = np.asarray(dataset.split("val").images[_sample(dataset, "val", settings.seed, QUERIES)])
+    timesteps = embedded.json("embeddings.json")["timesteps"]
+    scores = label_free(model, images, timesteps, settings.seed, condition_dropout=_withheld(trained))
+    best = max(scores, key=lambda row: row["score"])  # the first where two are equal
+    return int(best["t"]), scores, "val"
+
+
+def _watched(settings: ProbeSettings, dataset: Dataset, model: DiER, embedded: Artifact) -> dict[int, dict[str, Estimate]]:
+    """For each t that was embedded the neighbours kept, effective rank and spread on val."""
     split, index = dataset.split("val"), _sample(dataset, "val", settings.seed, QUERIES)
     gallery = _sample(dataset, "train", settings.seed, GALLERY)
-    watched = index[sample(settings.seed, len(index), WATCHED)]
-    bootstrap = Bootstrap(len(watched), settings.bootstrap, settings.seed)
+    some = index[sample(settings.seed, len(index), WATCHED)]
+    bootstrap = Bootstrap(len(some), settings.bootstrap, settings.seed)
     timesteps = embedded.json("embeddings.json")["timesteps"]
-    images = np.asarray(split.images[index])
-    scored = label_free(model, images, timesteps, settings.seed, condition_dropout=_withheld(trained))
-    rows = []
-    for scores in track(scored, len(scored), "probe", "timesteps"):
-        t = int(scores["t"])
-        among = store.read(embedded, "train", t, gallery)
-        kept = bootstrap.mean(_kept(split, watched, partial(_embedded, model, t), among, settings.seed))
-        given = {name: _exact(scores[name]) for name in ("t", "score", "gap_nats")}
-        rows.append(given | {"kept": kept} | _shape(store.read(embedded, "val", t, index)))
-    return rows
+    found = {}
+    for t in track(timesteps, len(timesteps), "probe", "timesteps"):
+        kept = _kept(split, some, partial(_embedded, model, [t]), _stored(embedded, "train", [t], gallery), settings.seed)
+        found[t] = {"kept": bootstrap.mean(kept), **_shape(_stored(embedded, "val", [t], index))}
+    return found
 
 
-def _embedded(model: DiER, t: int, images: Images) -> Floats:
-    return embed(model, images, t)
+def _embedded(model: DiER, timesteps: Sequence[int], images: Images) -> Floats:
+    """Embeddings at several t side by side."""
+    return np.concatenate([embed(model, images, t) for t in timesteps], axis=1)
+
+
+def _stored(embedded: Artifact, split: SplitName, timesteps: Sequence[int], rows: Ints) -> Floats:
+    """The same of some images of a split, as they were exported."""
+    return np.concatenate([store.read(embedded, split, t, rows) for t in timesteps], axis=1)
 
 
 def _baselines(settings: ProbeSettings, model: DiER) -> dict[str, Features]:
     """What else the neighbours are looked for in, so that a share has something to stand beside."""
-    known: dict[str, Features] = {"pixels": pixel_values, "untrained": partial(_embedded, untrained(model), 0)}
+    known: dict[str, Features] = {"pixels": pixel_values, "untrained": partial(_embedded, model.untrained(), [0])}
     return {name: features for name, features in known.items() if name in settings.baselines}
 
 
@@ -187,27 +203,33 @@ def _exact(value: float) -> Estimate:
 
 
 def _curve(
-    over_t: Sequence[Mapping[str, Estimate]], tested: Mapping[str, Estimate], metrics: Mapping[str, Any], schedule: str
+    scores: Sequence[Mapping[str, float]],
+    on: SplitName,
+    watched: Mapping[int, Mapping[str, Estimate]],
+    tested: Mapping[str, Estimate],
+    metrics: Mapping[str, Any],
+    schedule: str,
 ) -> list[dict[str, Any]]:
-    """The rows of curve.csv: DiER on val at each t, and what was read on test."""
+    """The rows of curve.csv: the scores of each t that was tried, DiER on val at each that was embedded, what was read on test."""
 
     def row(name: str, t: int | None, split: SplitName, metric: str, figures: Mapping[str, float | None]) -> dict[str, Any]:
         level = None if t is None else round(log_snr(t, schedule), 4)
         place = {"t": t, "log_snr": level, "representation": name, "variant": "", "split": split, "metric": metric}
         return place | dict(figures) | {"c": None}
 
-    rows = [row("dier", int(one["t"].value), "val", name, one[name].row()) for one in over_t for name in SCORES]
+    rows = [row("dier", int(one["t"]), on, name, _exact(one[name]).row()) for one in scores for name in ("score", "gap_nats")]
+    rows += [row("dier", t, "val", name, one.row()) for t, found in watched.items() for name, one in found.items()]
     rows += [row("dier", metrics["t"], "test", name, one.row()) for name, one in tested.items()]
     return rows + [row(name, None, "test", "kept", found["test"]["kept"]) for name, found in metrics["baselines"].items()]
 
 
-def _findings(metrics: Mapping[str, Any], kept: Mapping[str, Estimate], tried: int) -> dict[str, Any]:
+def _findings(metrics: Mapping[str, Any], kept: Mapping[str, Estimate], tried: int, on: SplitName) -> dict[str, Any]:
     """The sentences: how t was chosen, how steady and how rich the embeddings are, and what nobody can know without labels."""
     t, rank, number = metrics["t"], metrics["test"]["effective_rank"]["value"], min(NEIGHBOURS, metrics["train_images"])
     beside = "".join(f"; of those by {label(name)} {percent(one.value)}" for name, one in kept.items() if name != "dier")
     chosen = (
-        f"The labels tell nothing apart, so there is no accuracy: t = {t} is the best of {tried} on val by a score that needs no "
-        "label."
+        f"The labels tell nothing apart, so there is no accuracy: t = {t} is the best of {tried} on {on} by a score that needs no "
+        f"label{f'; used at {at_t(metrics)}' if 'timesteps' in metrics else ''}."
     )
     return {
         "peak": {"t": t, "kind": "none", "sentence": chosen},

@@ -81,8 +81,8 @@ def got_right(metrics: dict[str, Any]) -> str:
 
 def _serving(metrics: dict[str, Any]) -> dict[str, Any]:
     """What serving.json says, but for the name of the package: no class where labels tell nothing apart, as none is predicted."""
-    names = metrics["class_names"] if got_right(metrics) == PREDICTIONS else []
     timesteps = metrics.get("timesteps", [metrics["t"]])  # side by side, where there are several
+    names = metrics["class_names"] if got_right(metrics) == PREDICTIONS else []
     return {"timesteps": timesteps, "multi_label": metrics["task"] == MULTI_LABEL, "class_names": names}
 
 

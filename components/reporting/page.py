@@ -66,7 +66,7 @@ def _probe(inputs: Inputs) -> dict[str, Any]:
 def _unlabelled(inputs: Inputs) -> dict[str, Any]:
     """The same where labels tell nothing apart."""
     metrics = inputs.metrics
-    return {"metrics": metrics, "score_rows": unlabelled.score_rows(inputs), "kept_rows": unlabelled.kept_rows(metrics)}
+    return {"metrics": metrics, "score_rows": unlabelled.score_rows(inputs.curve), "kept_rows": unlabelled.kept_rows(metrics)}
 
 
 def _model(inputs: Inputs) -> dict[str, Any]:

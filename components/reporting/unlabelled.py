@@ -1,12 +1,13 @@
 """What the page shows of images whose labels tell nothing apart: the label-free scores over t, and their tables."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 
-from components.common.formatting import percent, with_interval
+from components.common.formatting import at_t, percent, with_interval
 from components.probing.baselines import label
 from components.reporting.figures import BLUE, GREY, INK, RED, Picture, figure, plain_numbers, style, svg
 from components.reporting.formatting import number
@@ -20,7 +21,7 @@ PANELS = {
 }
 """The panels by the metric in curve.csv, and their titles."""
 CAPTION = (
-    "Without labels nobody can say how well classes are told apart. Each figure is of validation images. The score chose t (dotted "
+    "Without labels nobody can say how well classes are told apart. The score chose t (dotted "
     "line): it compares the timesteps of one model, and no two models. Neighbours kept: of the training images nearest to an "
     "image, the share that stays when the image is shifted, turned and brightened a little (band: 95 % interval); an embedding of "
     "content should not mind. Effective rank: how many directions the embeddings vary in; near 1 the encoder has collapsed. The "
@@ -57,7 +58,7 @@ def scores_over_t(inputs: Inputs) -> Picture:
 
 
 def _panel(axes: Axes, curve: pd.DataFrame, metric: str, chosen: int) -> None:
-    rows = _val(curve, metric)
+    rows = _before_test(curve, metric)
     axes.axvline(chosen, color=GREY, ls=":", lw=1.2)
     if rows["low"].notna().any():
         axes.fill_between(rows["t"], rows["low"], rows["high"], color=BLUE, alpha=0.16, lw=0)
@@ -69,36 +70,37 @@ def _panel(axes: Axes, curve: pd.DataFrame, metric: str, chosen: int) -> None:
     plain_numbers(axes)
 
 
-def _val(curve: pd.DataFrame, metric: str) -> pd.DataFrame:
-    rows = curve[(curve["split"] == "val") & (curve["metric"] == metric) & (curve["representation"] == "dier")]
+def _before_test(curve: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """DiER's rows of a metric over t: of val, or what embed chose t by."""
+    rows = curve[(curve["split"] != "test") & (curve["metric"] == metric) & (curve["representation"] == "dier")]
     return rows.sort_values("t")
 
 
 def _alt(curve: pd.DataFrame, metrics: dict[str, Any]) -> str:
-    scores = _val(curve, "score")
+    scores = _before_test(curve, "score")
     listed = "; ".join(f"t {t:.0f}: {value:.2f}" for t, value in zip(scores["t"], scores["value"], strict=True))
-    return f"Label-free scores by timestep on validation images: {listed}. {metrics['peak']['sentence']}"
+    return f"Label-free scores by timestep: {listed}. {metrics['peak']['sentence']}"
 
 
-def score_rows(inputs: Inputs) -> list[dict[str, Any]]:
+def score_rows(curve: pd.DataFrame) -> list[dict[str, Any]]:
     """A row a timestep: t, log-SNR, and each of PANELS as text."""
-    found = {metric: _val(inputs.curve, metric).set_index("t")["value"] for metric in PANELS}
-    levels = _val(inputs.curve, "score").set_index("t")["log_snr"]
+    found = {metric: _before_test(curve, metric).set_index("t")["value"] for metric in PANELS}
+    levels = _before_test(curve, "score").set_index("t")["log_snr"]
     return [
         {"t": int(t), "log_snr": float(levels[t])}
-        | {metric: percent(values[t]) if metric == "kept" else number(_known(values[t])) for metric, values in found.items()}
+        | {metric: _text(metric, float(values.get(t, float("nan")))) for metric, values in found.items()}
         for t in levels.index
     ]
 
 
-def _known(value: float) -> float | None:
-    return None if pd.isna(value) else float(value)
+def _text(metric: str, value: float) -> str:
+    if math.isnan(value):
+        return number(None)
+    return percent(value) if metric == "kept" else number(value)
 
 
 def kept_rows(metrics: dict[str, Any]) -> list[KeptRow]:
     """DiER, and what was measured beside it."""
-    named = {"dier": metrics, **metrics["baselines"]}
-    return [
-        KeptRow("DiER embedding" if name == "dier" else label(name), number(found["t"]), with_interval(found["test"]["kept"]))
-        for name, found in named.items()
-    ]
+    rows = [KeptRow("DiER embedding", at_t(metrics), with_interval(metrics["test"]["kept"]))]
+    beside = metrics["baselines"].items()
+    return rows + [KeptRow(label(name), number(None), with_interval(found["test"]["kept"])) for name, found in beside]

@@ -60,7 +60,9 @@ class DDAE(Learner):
     def features(self) -> Mapping[str, Features]:
         """Each block's output at each t."""
         layers = Layers(self.model, self.seed)
-        names = [(t, block, way) for t in self.read_at for block in range(self.model.config.depth) for way in ("mean", "grid")]
+        names = [
+            (t, block, way) for t in self.read_at for block in range(self.model.config.denoiser.depth) for way in ("mean", "grid")
+        ]
         return {f"block {block}, t={t}, {way}": partial(layers, t, f"block {block}, {way}") for t, block, way in names}
 
     def kept(self) -> nn.Module:

@@ -125,6 +125,8 @@ def mae(images: Images, labels: Labels | None, *, budget: Budget, seed: int, set
     head = {"pool": "mean", "embed_dim": 1}
     own = {**head, "patch_size": patch_side(images, 8), "mask_ratio": 0.75, "decoder_depth": 1, "decoder_dim": 64}
     given = read("mae", setting, {**SHARED, **own})
+    if given.get("encoder", "vit") != "vit":
+        raise ValueError(f"mae cannot leave patches out of encoder {given['encoder']!r}: use vit")
     return train(lambda: MAE(make_encoder(images, given, seed), given), images, budget=budget, seed=seed, setting=given, look=look)
 
 

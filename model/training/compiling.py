@@ -19,11 +19,14 @@ COST = {"cpu": "a step takes 1 to 5 % longer", "cuda": "Triton needs one; what t
 
 def training_work(config: ModelConfig, images: int) -> float:
     """Floating-point operations of training on so many images: both networks forward, and twice that backward."""
-    return 2 * 3 * encoding_work(config, images)
+    depth, dim, _ = config.denoiser
+    return 3 * (encoding_work(config, images) + 24.0 * dim**2 * depth * config.tokens * images)
 
 
 def encoding_work(config: ModelConfig, images: int) -> float:
-    """Floating-point operations of the encoder on so many images: 24 D^2 a token and block."""
+    """Floating-point operations of the encoder's blocks on so many images: 24 D^2 a token and block. A ResNet has none."""
+    if config.encoder == "resnet":
+        return 0.0
     return 24.0 * config.dim**2 * config.depth * config.tokens * images
 
 

@@ -96,6 +96,12 @@ class TrainConfig(Section):
             )
         return self
 
+    @property
+    def method(self) -> str:
+        """What is trained, by name: DiER as its authors describe it, or a variant that is never called DiER alone."""
+        parts = {"views": self.views != "off", "mask": self.mask_ratio > 0, "variance-covariance": self.variance_covariance > 0}
+        return "+".join(["DiER", *(name for name, on in parts.items() if on)])
+
 
 def learning_rate(config: TrainConfig, step: int) -> float:
     """Linear warm-up from lr / warmup_steps, then constant or a cosine to 0. `step` counts from 0."""

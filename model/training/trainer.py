@@ -41,6 +41,8 @@ SAVING_SHARE = 0.02
 """Of its time a training spends at most so much on checkpoints by the clock: large ones on a slow disk are further apart."""
 SAMPLE = 256
 """Images, evenly spaced over all or over so many shards, whose variance says what a trivial guess costs."""
+WHITENED = 500
+"""Images, chosen in the same way, from which a ResNet encoder's whitening is computed."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.model = DiER(self.model_config).to(self.device)
+        self._fit_frozen()
         if self.compiled:
             self.model.compile_blocks(varying_tokens=self.config.mask_ratio > 0)
         if self.config.checkpoint_activations:
@@ -257,13 +260,26 @@ class Trainer:
     def _trivial(self) -> float:
         if self.model_config.prediction == "eps":
             return TRIVIAL_LOSS
-        shards = self.shards or [slice(0, len(self.images))]
-        some = [shards[i] for i in np.linspace(0, len(shards) - 1, min(len(shards), SAMPLE_SHARDS)).astype(int)]
-        rows = [np.linspace(s.start, s.stop - 1, min(s.stop - s.start, SAMPLE // len(some))).astype(np.int64) for s in some]
-        images = np.concatenate([self.images[chosen] for chosen in rows])
-        variance = to_tensor(images).var(0, unbiased=False).mean().item()
+        variance = to_tensor(self._evenly(SAMPLE)).var(0, unbiased=False).mean().item()
         shares = None if self.shares is None else self.shares.cpu()
         return trivial_loss(self.model_config.prediction, alpha_bars(self.model_config.schedule), variance, shares)
+
+    def _fit_frozen(self) -> None:
+        """Only the first process reads images for it, and gives the others what it found."""
+        frozen = list(self.model.frozen().values())
+        if frozen and self.processes.first:
+            self.model.cpu().fit_frozen(to_tensor(self._evenly(WHITENED)))
+            self.model.to(self.device)
+        with torch.no_grad():
+            for parameter in frozen:
+                parameter.copy_(self.processes.total(parameter if self.processes.first else torch.zeros_like(parameter)))
+
+    def _evenly(self, count: int) -> Images:
+        """About so many images, evenly spaced over all or over a few shards."""
+        shards = self.shards or [slice(0, len(self.images))]
+        some = [shards[i] for i in np.linspace(0, len(shards) - 1, min(len(shards), SAMPLE_SHARDS)).astype(int)]
+        rows = [np.linspace(s.start, s.stop - 1, min(s.stop - s.start, count // len(some))).astype(np.int64) for s in some]
+        return np.concatenate([self.images[chosen] for chosen in rows])
 
     def _point(self) -> Point:
         return self.window.point(self.step, learning_rate(self.config, self.step - 1))

@@ -199,6 +199,9 @@ def test_every_option_at_once_goes_through_to_the_probe(run: Path, tmp_path: Pat
     summary = artifact.read(tmp_path / "model", "model").json("summary.json")
     assert [row["log_snr"] for row in summary["gap"]] == [log_snr(t, "cosine") for t in callbacks.GAP_TIMESTEPS]
     metrics = artifact.read(tmp_path / "probe", "probe").json("metrics.json")
+    assert any("Trained was DiER+views+mask+variance-covariance: " in sentence for sentence in metrics["conclusions"])
+    plain = artifact.read(run / "probe", "probe").json("metrics.json")
+    assert not any("Trained was" in sentence for sentence in plain["conclusions"])
     assert metrics["log_snr"] == log_snr(metrics["t"], "cosine")
 
 
@@ -213,6 +216,26 @@ def test_the_models_configuration_says_what_is_predicted_and_noise_of_wide_patch
     assert "train: WARNING: model.prediction eps with patches of 64 numbers and a width of 32" in said
     assert re.search(r"^train: memory by arithmetic: .* GB with 32 at a time$", said, re.MULTILINE)
     assert ModelConfig.load(tmp_path / "model" / "config.json").prediction == "eps"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"encoder": "resnet", "pool": "grid", "denoiser_width": 16, "denoiser_depth": 3},
+        {"stem": "conv", "condition": "block", "condition_dim": 4},
+    ],
+)
+def test_other_encoders_and_denoisers_go_through_all_steps_and_say_their_ranks(form: dict, run: Path, tmp_path: Path) -> None:
+    settings = MODEL.model_copy(update=form)
+    train.run(settings, TRAIN, run / "dataset", run / "verdict", tmp_path / "work", tmp_path / "model")
+    rank = artifact.read(tmp_path / "model", "model").json("summary.json")["rank"]
+    most = {"resnet": 16, "vit": 4}[settings.encoder]  # the denoiser's width, or what was asked for
+    assert rank["map"]["numerical"] == most
+    assert all(row["used"]["effective"] <= most + 1e-6 for row in rank["v"])
+    embed.run(EMBED, run / "dataset", tmp_path / "model", tmp_path / "embeddings")
+    probe.run(PROBE, run / "dataset", tmp_path / "model", tmp_path / "embeddings", tmp_path / "probe")
+    assert artifact.read(tmp_path / "probe", "probe").json("metrics.json")["t"] in EMBED.timesteps
 
 
 def test_no_label_is_read_while_training(run: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What is measured without labels: neighbours that are kept, and t by label-free scores, on real digits."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from components import probe
 from components.common import artifact
 from components.probing import unlabelled
 from components.probing.unlabelled import NEIGHBOURS, neighbours_kept
+from components.reporting.unlabelled import over_t, score_rows
 from tests.components.report_inputs import PROBE, Paths, make
 
 
@@ -84,7 +86,27 @@ def test_test_images_do_not_choose(inputs: Paths, tmp_path: Path) -> None:
     tested = curve[(curve["split"] == "test") & (curve["representation"] == "dier")]
     assert set(tested["t"]) == {metrics["t"]}
     assert set(curve[curve["split"] == "val"]["t"]) == {0, 300, 999}
-    assert metrics["val"]["score"]["value"] == pytest.approx(curve[curve["metric"] == "score"]["value"].max(), abs=1e-6)
+    scores = curve[curve["metric"] == "score"]
+    assert scores.loc[scores["value"].idxmax(), "t"] == metrics["t"]
+
+
+@pytest.mark.slow
+def test_what_embed_chose_is_taken_with_its_neighbours_side_by_side(inputs: Paths, tmp_path: Path) -> None:
+    """embed.timesteps auto, embed.k 2: no score is computed again, and t that were tried but not embedded have scores alone."""
+    embedded = artifact.read(inputs["embeddings"], "embeddings")
+    scores = [{"t": t, "score": t / 500, "gap_nats": 1.0} for t in (0, 300, 500, 999)]
+    with artifact.create(tmp_path / "embeddings", "embeddings", embedded.made_from) as folder:
+        shutil.copytree(embedded.path, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(artifact.MANIFEST))
+        artifact.write_json(folder / "embeddings.json", embedded.json("embeddings.json") | {"k": 2})
+        artifact.write_json(folder / "selection.json", {"t": 300, "scores": scores})
+    found = again(inputs | {"embeddings": tmp_path / "embeddings"}, tmp_path / "probe")
+    metrics, curve = found.json("metrics.json"), pd.read_csv(found.path / "curve.csv")
+    assert (metrics["t"], metrics["timesteps"], metrics["embed_dim"]) == (300, [300, 999], 64)
+    assert "t = 300 is the best of 4 on train" in metrics["peak"]["sentence"]
+    assert curve[curve["metric"] == "score"]["t"].tolist() == [0, 300, 500, 999]
+    assert curve[(curve["metric"] == "kept") & (curve["split"] == "val")]["t"].tolist() == [0, 300, 999]
+    assert "\u2013" in [row["kept"] for row in score_rows(curve)]
+    assert over_t(curve, metrics).src
 
 
 @pytest.mark.slow

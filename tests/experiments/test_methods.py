@@ -92,10 +92,22 @@ def test_views_need_the_sets_family(name: str) -> None:
         trained(name, family="")
 
 
-def test_the_encoders_begin_with_the_weights_that_dier_begins_with() -> None:
-    given = read("x", {**SMALL, "family": "natural"}, NETWORK)
-    encoder, dier = make_encoder(IMAGES, given, seed=3), trained("dier", steps=1, seed=3, lr=1e-12, ema_decay=0.0)
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_the_encoders_begin_with_the_weights_that_dier_begins_with(kind: str) -> None:
+    encoder = make_encoder(IMAGES, read("x", {**SMALL, "encoder": kind}, NETWORK), seed=3)
+    dier = trained("dier", steps=1, seed=3, lr=1e-12, ema_decay=0.0, encoder=kind)
     assert np.allclose(encoder_features(encoder)["v"](IMAGES), dier.features["t=0"](IMAGES), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["simclr", "autoencoder", "untrained"])
+def test_a_method_takes_the_resnet_as_well(name: str) -> None:
+    found = trained(name, encoder="resnet", pool="grid").features
+    assert {variant: x.shape for variant, x in values(found).items()} == {"v": (6, 8), "tokens": (6, 128)}
+
+
+def test_mae_is_for_a_vit() -> None:
+    with pytest.raises(ValueError, match="cannot leave patches out of encoder 'resnet'"):
+        trained("mae", encoder="resnet")
 
 
 def test_encoders_do_not_look_at_t() -> None:

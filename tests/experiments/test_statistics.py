@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.statistics import Effect, accuracy, bootstrap, holm, paired, two_level
+from experiments.statistics import accuracy, bootstrap, holm, paired, two_level
 
 
 def crossed(rng: np.random.Generator, seeds: int, images: int, a: float, b: float, e: float) -> np.ndarray:
@@ -75,7 +75,7 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(a: float, b: float, e:
     rng = np.random.default_rng(3)
     held = 0
     for _ in range(400):
-        low, high = two_level(crossed(rng, 5, 1000, a, b, e), resamples=1).interval()
+        low, high = two_level(crossed(rng, 5, 1000, a, b, e)).interval()
         held += low <= 0 <= high
     assert held / 400 >= 0.95 - 2.5 * math.sqrt(0.95 * 0.05 / 400)
 
@@ -151,12 +151,10 @@ def test_one_seed_is_no_result() -> None:
     assert low < 0.7 < high
 
 
-def test_the_draws_are_the_same_each_time() -> None:
-    x = np.random.default_rng(7).random((3, 40))
-    assert np.array_equal(two_level(x).draws, two_level(x).draws)
-    assert isinstance(two_level(x), Effect)
-    low, high = two_level(x).percentiles()
-    assert low < x.mean() < high
+def test_the_bootstraps_interval_is_the_same_each_time_and_near_students() -> None:
+    x = crossed(np.random.default_rng(7), 5, 400, 0.0, 1.0, 0.3)
+    assert two_level(x).percentiles() == two_level(x.copy()).percentiles()
+    assert two_level(x).percentiles() == pytest.approx(two_level(x).interval(), abs=0.02)
 
 
 def test_a_single_image_gives_no_interval() -> None:

@@ -8,6 +8,15 @@ from model.config import MODULATIONS, POOLS, SIZES, ModelConfig
 from model.dier import DiER
 from model.memory import activation_bytes, in_words, largest_batch, parameters, state_bytes
 
+FORMS: list[dict[str, object]] = [
+    {"encoder": "resnet"},
+    {"stem": "conv"},
+    {"condition_dim": 8},
+    {"condition": "block"},
+    {"condition": "block", "condition_dim": 8, "denoiser_depth": 1, "denoiser_dim": 64},
+]
+"""Encoders, conditions and sizes of the denoiser beside the default ones."""
+
 
 def config(size: str = "demo", side: int = 28, patch: int = 4, **changes: object) -> ModelConfig:
     depth, dim, heads = SIZES[size]
@@ -20,6 +29,9 @@ def test_the_count_of_parameters_is_exact(modulation: str, pool: str) -> None:
     for side, patch in ((8, 2), (28, 7), (4, 4)):
         shape = config(side=side, patch=patch, modulation=modulation, pool=pool)
         assert parameters(shape) == sum(p.numel() for p in DiER(shape).parameters())
+    for other in FORMS:
+        shape = config(pool=pool, modulation=modulation, modulation_rank=32, **other)
+        assert parameters(shape) == sum(p.numel() for p in DiER(shape).parameters()), other
     assert (state_bytes(shape), state_bytes(shape, "bf16")) == (20 * parameters(shape), 22 * parameters(shape))
 
 
@@ -49,6 +61,15 @@ def test_what_a_sample_adds_is_what_autograd_keeps(modulation: str, pool: str, w
     for side, patch in ((8, 2), (64, 8)):
         shape = config("tiny", side, patch, modulation=modulation, pool=pool)
         assert ratio(shape, precision, checkpointing=checkpointing) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", range(len(FORMS)))
+def test_other_forms_keep_what_is_counted(form: int) -> None:
+    for precision, checkpointing in WAYS.values():
+        for side, patch in ((28, 7), (64, 8)):
+            shape = config("tiny", side, patch, **FORMS[form])
+            assert ratio(shape, precision, checkpointing=checkpointing) == pytest.approx(1, abs=0.03)
 
 
 @pytest.mark.slow

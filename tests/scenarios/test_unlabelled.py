@@ -66,8 +66,8 @@ def test_the_report_has_no_empty_figure_and_speaks_of_no_class(done: Checkout) -
     charts = re.findall(r'<img class="chart" src="([^"]*)"', html)
     assert len(charts) == 4
     assert all(len(chart) > 5000 for chart in charts)
-    for word in ("confused", "\u2717 unlabelled", "\u2713 unlabelled", "true class", "None", "nan"):
-        assert word not in html.replace("data:image", ""), word
+    text = re.sub(r"<[^>]*>", " ", html[: html.index('id="settings"')])
+    assert not re.findall(r"confused|\u2717|true class|None|\bnan\b|linear-probe|linear classifier", text)
     assert "What can be known without labels" in html
 
 

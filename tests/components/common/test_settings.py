@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from components.common.errors import SettingsError
 from components.common.settings import SECTIONS, Settings, load, override, parse
 from data.sources import SOURCES
-from model.config import MODULATIONS, POOLS, PREDICTIONS, SCHEDULES, SIZES
+from model.config import CONDITIONS, ENCODERS, MODULATIONS, POOLS, PREDICTIONS, SCHEDULES, SIZES, STEMS
 
 ROOT = Path(__file__).parents[3]
 DEEP = "[" * 5000 + "]" * 5000
@@ -60,6 +60,12 @@ def test_every_preset_says_what_differs_and_no_more(preset: Path) -> None:
         ({"data": {"image_size": 28, "canvas": 28}}, ["data.canvas 28", "data.image_size 28", "larger"]),
         ({"data": {"copies": 6}}, ["data.copies 6", "data.canvas"]),
         ({"model": {"width": 32, "modulation": "low_rank"}}, ["model.modulation_rank 64", "at most 27"]),
+        ({"model": {"denoiser_width": 32, "modulation": "low_rank"}}, ["model.modulation_rank 64", "at most 27"]),
+        ({"model": {"encoder": "unet"}}, ["model.encoder", "'unet'", "resnet"]),
+        ({"model": {"encoder": "resnet", "stem": "conv"}}, ["model.stem conv", "model.encoder vit", "use patch"]),
+        ({"model": {"stem": "conv", "patch_size": 1}}, ["model.stem conv", "model.patch_size is 1", "at least 2"]),
+        ({"model": {"condition_dim": 129}}, ["model.condition_dim 129", "128 numbers", "model.embed_dim"]),
+        ({"model": {"condition": "both"}}, ["model.condition", "'both'", "block"]),
         ({"embed": {"timesteps": [0, 1000]}}, ["embed.timesteps", "1000"]),
         ({"embed": {"timesteps": "some"}}, ["embed.timesteps", "'some'"]),
         ({"embed": {"timesteps": [0, 5], "k": 3}}, ["embed.k 3", "2 embed.timesteps"]),
@@ -86,6 +92,9 @@ def test_bad_settings_are_refused_in_one_line_that_names_them(raw: dict, named: 
         ("model.size", SIZES),
         ("model.pool", POOLS),
         ("model.modulation", MODULATIONS),
+        ("model.encoder", ENCODERS),
+        ("model.stem", STEMS),
+        ("model.condition", CONDITIONS),
         ("model.schedule", SCHEDULES),
         ("model.prediction", ("auto", *PREDICTIONS)),
     ],
@@ -94,6 +103,10 @@ def test_choices_are_those_of_the_table_that_the_code_looks_them_up_in(key: str,
     section, name = key.split(".")
     schema = type(Settings().section(section)).model_json_schema()
     assert schema["properties"][name]["enum"] == list(table)
+
+
+def test_a_resnets_flat_head_reads_its_last_map_and_not_the_patches() -> None:
+    assert parse({"data": {"image_size": 28}, "model": {"pool": "flat", "encoder": "resnet"}}, "params.yaml").model.pool == "flat"
 
 
 def test_overrides_are_typed(tmp_path: Path) -> None:

@@ -141,6 +141,15 @@ def test_a_share_of_identical_views_needs_views() -> None:
         train_config(identity_share=0.2)
 
 
+def test_a_variant_is_never_called_dier_alone() -> None:
+    named = {"mask_ratio": "DiER+mask", "views": "DiER+views", "variance_covariance": "DiER+variance-covariance"}
+    for option in ALL:
+        beside = {"views": "crop"} if option == "identity_share" else {}
+        method = train_config(**beside, **{option: ALL[option]}).method
+        assert method == ("DiER+views" if beside else named.get(option, "DiER"))
+    assert train_config(**ALL).method == "DiER+views+mask+variance-covariance"
+
+
 @pytest.mark.parametrize("count", [2, 3])
 def test_every_place_of_the_batch_gets_the_same_whoever_computes_it(images: np.ndarray, count: int) -> None:
     x0 = to_tensor(images[:16])

@@ -10,7 +10,7 @@ from model.device import keep_freed_memory
 from model.dier import DiER
 from model.errors import ConfigError
 from model.images import to_tensor
-from model.training.compiling import LEAST_WORK, choose_compile, training_work
+from model.training.compiling import LEAST_WORK, choose_compile, encoding_work, training_work
 from tests.model.conftest import make_trainer, small_model
 from tests.model.training.test_trainer import StoppedError, same, stop_at
 
@@ -43,6 +43,10 @@ def test_the_work_of_a_training_is_six_operations_a_weight_a_token() -> None:
     config = small_model()
     weights = 2 * config.depth * 12 * config.dim**2
     assert training_work(config, 100) == 6 * weights * config.tokens * 100
+    denoiser = 12 * 16**2  # in one block of width 16
+    small = small_model(denoiser_depth=1, denoiser_dim=16)
+    assert training_work(small, 100) == 6 * (weights / 2 + denoiser) * config.tokens * 100
+    assert encoding_work(small_model(encoder="resnet"), 100) == 0  # it has no blocks that are compiled
 
 
 def test_keeping_memory_does_no_harm() -> None:
@@ -89,6 +93,20 @@ def test_a_compiled_run_with_masked_tokens_and_checkpointed_activations_resumes_
     resumed = make_trainer(images, tmp_path / "work", **changes)
     resumed.run()
     assert same(whole, resumed)
+
+
+@compiler
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "form",
+    [{"condition": "block", "condition_dim": 4, "denoiser_dim": 16}, {"encoder": "resnet", "pool": "grid"}, {"stem": "conv"}],
+)
+def test_other_forms_compile_to_the_same_losses(form: dict, images: np.ndarray) -> None:
+    model, plain = (DiER(small_model(**form)) for _ in range(2))
+    model.compile_blocks(varying_tokens=True)
+    x0 = to_tensor(images[:4])
+    given = x0, torch.tensor([1, 10, 100, 900]), torch.ones_like(x0), None, torch.arange(8).expand(4, -1)
+    torch.testing.assert_close(model(*given), plain(*given), rtol=1e-3, atol=1e-4)
 
 
 @compiler

@@ -25,6 +25,10 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "three plain": {"processes": 3, "varied": True, "micro": 3},
     "bf16": {"processes": 2, "sharded": True, "changes": MODELS},
     "bf16 plain": {"processes": 2, "changes": MODELS},
+    "resnet": {"processes": 3, "sharded": True, "varied": True, "model": {"encoder": "resnet", "pool": "grid"}},
+    "resnet plain": {"processes": 3, "varied": True, "model": {"encoder": "resnet", "pool": "grid"}},
+    "by block": {"processes": 2, "sharded": True, "model": {"condition": "block", "condition_dim": 4}},
+    "by block plain": {"processes": 2, "model": {"condition": "block", "condition_dim": 4}},
     "evaluated": {"processes": 2, "sharded": True, "evaluate": [1, 3, 4, 8]},
     "died": {"processes": 2, "sharded": True, "die": [1, 5]},
     "died evaluating": {"processes": 2, "sharded": True, "evaluate": [3], "fail": 3},
@@ -61,6 +65,12 @@ def test_a_sharded_training_is_the_plain_one(runs: Path) -> None:
 def test_uneven_shards_micro_batches_and_what_varies(runs: Path) -> None:
     """Three processes do not divide any width; 20 images a batch neither."""
     assert_alike(runs / "three", runs / "three plain", rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet", "by block"])
+def test_a_frozen_whitening_and_conditions_in_the_blocks(runs: Path, name: str) -> None:
+    assert_alike(runs / name, runs / f"{name} plain", rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

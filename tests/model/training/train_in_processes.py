@@ -102,8 +102,9 @@ def make(folder: Path, asked: dict[str, Any], processes: Processes) -> Trainer:
         **varied | asked.get("changes", {}),
     )
     images = (load_digits().images[:300] * 255 / 16).round().astype(np.uint8)[..., None]
+    model = small_model(**asked.get("model", {}))
     choices = {"compiled": asked.get("compiled", False), "fsdp": asked.get("sharded", False)}
-    made = Dying(small_model(), config, images, folder / "work", torch.device("cpu"), [], processes=processes, **choices)
+    made = Dying(model, config, images, folder / "work", torch.device("cpu"), [], processes=processes, **choices)
     made.die = asked.get("die")
     return made
 

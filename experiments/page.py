@@ -1,0 +1,103 @@
+"""The contest's tables as Markdown, and the page that carries them between two markers."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from experiments.plan import Plan
+
+PROBES = ("1k", "10k", "all", "knn")
+FEW = ("1", "5", "10", "50")
+NO_RESULT, NOT_RUN = "one seed is no result", "not run"
+BEGIN, END = "<!-- experiments.tables: begin -->", "<!-- experiments.tables: end -->"
+
+
+def with_tables(page: str, text: str) -> str:
+    """The page with `text` between its two markers. Raises ValueError for a page without them."""
+    if page.count(BEGIN) != 1 or page.count(END) != 1:
+        raise ValueError(f"the page needs one line {BEGIN} and one line {END}: add them where the tables belong")
+    before, _, rest = page.partition(BEGIN)
+    return f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}"
+
+
+def markdown(plan: Plan, main_table: pd.DataFrame, compared: pd.DataFrame) -> str:
+    """The main table, a part a set, and the declared comparisons."""
+    parts = []
+    for where, lines in main_table.groupby("set", sort=False):
+        parts.append(f"**{where}**\n\n{_main_markdown(lines.to_dict('records'))}")
+    if len(compared):
+        parts.append(f"**Declared comparisons** (probe on {plan.probe})\n\n{_compared_markdown(compared.to_dict('records'))}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _main_markdown(lines: list[dict[Any, Any]]) -> str:
+    head = [
+        "",
+        "1k labels",
+        "10k",
+        "all",
+        "kNN",
+        *(f"{n} a class" for n in FEW),
+        "val",
+        "chosen",
+        "numbers",
+        "TFLOP",
+        "CPU s",
+        "trials",
+        "seeds",
+    ]
+    rows = []
+    for line in lines:
+        cells = [_accuracy(line, probe) for probe in PROBES]
+        cells += [_percent(line.get(f"few_{labels}")) for labels in FEW]
+        cells += [_percent(line.get("val_all")), _text(line.get("variant")), _number(line.get("dimension"))]
+        cells += [_number(line.get("flops"), 1e12), _number(line.get("cpu_seconds")), str(line["trials"]), _seeds(line)]
+        rows.append([str(line["reading"]), *cells])
+    return _grid(head, rows)
+
+
+def _compared_markdown(lines: list[dict[Any, Any]]) -> str:
+    rows = []
+    for line in lines:
+        known = not _missing(line["difference"])
+        points = f"{100 * line['difference']:+.2f} [{100 * line['low']:+.2f}, {100 * line['high']:+.2f}]" if known else ""
+        p = [f"{line[name]:.2g}" if not _missing(line[name]) else "" for name in ("p_holm", "p_equal")]
+        rows.append([line["set"], f"{line['ours']} - {line['theirs']}", points, *p, line["verdict"], _number(line["seeds"])])
+    return _grid(["set", "difference of", "points", "p (Holm)", "p of a difference (TOST)", "verdict", "seeds"], rows)
+
+
+def _grid(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _accuracy(line: Mapping[Any, Any], probe: str) -> str:
+    if _missing(line.get(probe)):
+        return ""
+    return f"{_percent(line[probe])} [{_percent(line[f'{probe}_low'])}, {_percent(line[f'{probe}_high'])}]"
+
+
+def _seeds(line: Mapping[Any, Any]) -> str:
+    if line["of"] == 1:
+        return "none needed" if line["seeds"] else NOT_RUN
+    if line["seeds"] < 2:
+        return (NO_RESULT if line["seeds"] else NOT_RUN) + f" (of {line['of']})"
+    return f"{line['seeds']} of {line['of']}"
+
+
+def _percent(value: Any) -> str:
+    return "" if _missing(value) else f"{100 * value:.2f}"
+
+
+def _number(value: Any, unit: float = 1.0) -> str:
+    return "" if _missing(value) else f"{value / unit:,.0f}"
+
+
+def _text(value: Any) -> str:
+    return "" if _missing(value) else str(value)
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
