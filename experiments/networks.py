@@ -1,5 +1,6 @@
 """The networks that the contest's methods share, at one size: DiER's own encoder, which does not look at t, and how it is read."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -34,8 +35,12 @@ MODEL_FIELDS = frozenset(field.name for field in fields(ModelConfig)) - {"image_
 
 
 def read(method: str, setting: Setting, defaults: Setting) -> dict[str, Any]:
-    """The defaults, changed by the setting, whose `family` every method takes. Raises ValueError for what else has no default."""
-    if unknown := sorted(set(setting) - set(defaults) - {"family"}):
+    """The defaults, changed by the setting, whose `family` every method takes.
+
+    Where the defaults have a network, a setting may say all that ModelConfig has. Raises ValueError for what else has no default.
+    """
+    network = MODEL_FIELDS if "depth" in defaults else frozenset()
+    if unknown := sorted(set(setting) - set(defaults) - network - {"family"}):
         raise ValueError(f"{method} knows no setting {unknown[0]!r}: use {', '.join(sorted(defaults))}")
     return {"family": "", **defaults, **setting}
 
@@ -44,8 +49,15 @@ def model_config(images: Images, setting: Setting, seed: int, **more: Any) -> Mo
     """The configuration for images (N, H, W, C): NETWORK, changed by `more`, then by what of a network the setting says."""
     _, height, width, channels = images.shape
     said = {name: value for name, value in setting.items() if name in MODEL_FIELDS and value is not None}
-    given = {**NETWORK, "patch_size": height // GRID_TOKENS, **more, **said}
+    given = {**NETWORK, "patch_size": patch_side(images), **more, **said}
     return ModelConfig(image_height=height, image_width=width, channels=channels, init_seed=seed, **given)
+
+
+def patch_side(images: Images, across: int = GRID_TOKENS) -> int:
+    """Pixels a side of patches that divide images (N, H, W, C), about `across` of them in a row."""
+    height, width = images.shape[1:3]
+    divisors = [side for side in range(1, height + 1) if height % side == 0 and width % side == 0]
+    return min(divisors, key=lambda side: abs(math.log(height / side / across)))
 
 
 def make_encoder(images: Images, setting: Setting, seed: int, **more: Any) -> Encoder:
@@ -87,10 +99,12 @@ def encoder_features(encoder: Encoder) -> dict[str, Features]:
 
     A head serves the training's own end: cutting it off may gain much (arXiv 2206.13378).
     """
-    return {
-        "v": batched(lambda x: embedding(encoder, x)),
-        "tokens": batched(lambda x: pooled(tokens(encoder, x), encoder.config.last_map)["grid"]),
-    }
+    return {"v": batched(lambda x: embedding(encoder, x)), "tokens": tokens_at(encoder, 0)}
+
+
+def tokens_at(encoder: Encoder, t: int) -> Features:
+    """What lies before the head, averaged over 2 x 2 cells: (N, 4 D)."""
+    return batched(lambda x: pooled(tokens(encoder, x, t=t), encoder.config.last_map)["grid"])
 
 
 def count(module: nn.Module) -> int:

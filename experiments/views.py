@@ -7,7 +7,7 @@ Each family of sets has what leaves its images what they are: a mirrored 3 is no
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -46,11 +46,12 @@ FAMILIES = {
 }
 
 
-def family(name: str) -> Family:
-    """By its name. Raises ValueError for another."""
+def family(name: str, least_area: float | None = None) -> Family:
+    """By its name, with another smallest crop if one is given. Raises ValueError for another name."""
     if name not in FAMILIES:
         raise ValueError(f"no family of views {name!r}: use {', '.join(FAMILIES)}")
-    return FAMILIES[name]
+    found = FAMILIES[name]
+    return found if least_area is None else replace(found, least_area=least_area)
 
 
 def views(x: Tensor, draws: Draws, how: Family, number: int = 2) -> list[Tensor]:

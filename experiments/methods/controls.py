@@ -10,25 +10,25 @@ from torch import Tensor, nn
 from experiments.contestant import Budget, Features, Labels, Look, Setting, Trained
 from experiments.networks import NETWORK, count, embedding, encoder_features, make_encoder, read
 from experiments.training import RECIPE, Learner, train
-from experiments.views import family, views
+from experiments.views import family, resample
 from model.encoder import Encoder
 from model.images import Images
 from model.rng import Draws
 
 
 class Supervised(Learner):
-    """The encoder and a linear classifier, one view of each image, cross-entropy with some smoothing."""
+    """The encoder and a linear classifier, one crop of each image in its own colours, cross-entropy with some smoothing."""
 
     def __init__(self, encoder: Encoder, labels: Labels, given: Setting) -> None:
         super().__init__()
         self.encoder = encoder
         self.labels = torch.from_numpy(np.asarray(labels, np.int64))
         self.classifier = nn.Linear(encoder.config.embed_dim, int(labels.max()) + 1)
-        self.how, self.smoothing = family(given["family"]), given["label_smoothing"]
+        self.how, self.smoothing = family(given["family"], given["least_area"]), given["label_smoothing"]
 
     def forward(self, x0: Tensor, rows: Tensor, draws: Draws) -> Tensor:
         """The cross-entropy."""
-        (view,) = views(x0, draws, self.how, 1)
+        view = resample(x0, draws.uniform("views", 6), self.how)
         logits = self.classifier(embedding(self.encoder, view))
         return F.cross_entropy(logits, self.labels[rows], label_smoothing=self.smoothing)
 
@@ -47,7 +47,7 @@ def supervised(
     """The ceiling of this encoder at this budget. Raises ValueError without labels (N,)."""
     if labels is None:
         raise ValueError("supervised needs labels, and got none: give it the training set's")
-    given = read("supervised", setting, {**RECIPE, **NETWORK, "label_smoothing": 0.1})
+    given = read("supervised", setting, {**RECIPE, **NETWORK, "label_smoothing": 0.1, "least_area": 0.6})
     return train(
         lambda: Supervised(make_encoder(images, given, seed), labels, given),
         images,

@@ -1,7 +1,7 @@
 """DDAE: a diffusion model without an encoder, whose own blocks are the features (arXiv 2303.09769).
 
-It gets the whole budget: as many blocks as DiER's two networks together, smaller patches, averaged weights, and every block at
-every small t, averaged over all tokens or over 2 x 2 cells.
+It gets the whole budget: as many blocks as DiER's two networks together, averaged weights, and every block at every small t,
+averaged over all tokens or over 2 x 2 cells. Smaller patches are for the tuning to choose: halved, a step takes four times as long.
 """
 
 import zlib
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from experiments.contestant import Budget, Features, Floats, Labels, Look, Setting, Trained
 from experiments.features import BATCH, pooled
-from experiments.networks import NETWORK, model_config, read
+from experiments.networks import NETWORK, model_config, patch_side, read
 from experiments.training import RECIPE, Learner, train
 from experiments.views import family
 from model.config import NUM_TIMESTEPS
 from model.dier import DiER
 from model.images import Images, to_tensor
-from model.objective import loss_weight, timestep_shares
+from model.objective import choose_prediction, loss_weight, timestep_shares
 from model.rng import Draws, generator
 from model.schedule import add_noise, alpha_bars
 
@@ -116,10 +116,14 @@ class Layers:
 def ddae(
     images: Images, labels: Labels | None, *, budget: Budget, seed: int, setting: Setting, look: Look | None = None
 ) -> Trained:
-    """An unconditional diffusion transformer: twice the depth of an encoder, patches half as large as the others'."""
-    network: dict[str, Any] = {**NETWORK, "depth": 2 * NETWORK["depth"], "patch_size": images.shape[1] // 8}
-    objective = {"prediction": "eps", "schedule": "linear", "loss_weight": "uniform", "augment": True, "read_at": TIMESTEPS}
+    """An unconditional diffusion transformer: twice the depth of an encoder.
+
+    It predicts the noise where that fits through it, else the clean image, as `model.prediction` auto does.
+    """
+    network: dict[str, Any] = {**NETWORK, "depth": 2 * NETWORK["depth"], "patch_size": patch_side(images)}
+    objective = {"prediction": "auto", "schedule": "linear", "loss_weight": "uniform", "augment": True, "read_at": TIMESTEPS}
     drawn = {"timesteps": "uniform", "log_snr_mean": -0.5, "log_snr_std": 1.5}  # as TrainConfig has them
     del network["embed_dim"], network["pool"], network["embed_norm"]
     given = read("ddae", setting, {**RECIPE, "weight_decay": 0.0, "beta2": 0.999, **network, **objective, **drawn})
+    given["prediction"] = choose_prediction(given["prediction"], images.shape[3] * given["patch_size"] ** 2, given["dim"])
     return train(lambda: DDAE(images, given, seed), images, budget=budget, seed=seed, setting=given, look=look)

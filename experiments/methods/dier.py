@@ -10,7 +10,7 @@ import torch
 
 from experiments.contestant import Budget, Features, Labels, Look, Setting, Trained
 from experiments.features import Projected, side_by_side
-from experiments.networks import MODEL_FIELDS, count, model_config
+from experiments.networks import MODEL_FIELDS, count, model_config, tokens_at
 from experiments.training import step_flops
 from model.config import ModelConfig
 from model.dier import DiER
@@ -24,8 +24,9 @@ TIMESTEPS = (0, *range(100, 1000, 100), 999)
 """Where the paper reads the embeddings."""
 JOINT = (100, 300, 600)
 """Timesteps whose embeddings are read side by side too."""
-OWN: Mapping[str, Any] = {"read_at": TIMESTEPS, "joint": JOINT, "warmup": 0.1}
-"""What else a setting may say: t that are read, t that are read side by side, the share of the steps that warm up."""
+OWN: Mapping[str, Any] = {"read_at": TIMESTEPS, "joint": JOINT, "tokens_at": (100,), "warmup": 0.1}
+"""What else a setting may say: t that are read, that are read side by side, and at which the tokens before the head are read, as
+other encoders' are; the share of the steps that warm up."""
 
 
 def dier(
@@ -33,7 +34,7 @@ def dier(
 ) -> Trained:
     """Train DiER; a setting has the names of ModelConfig's fields, of TrainConfig's, and of OWN.
 
-    Steps, batch size and seed are the budget's. The features are v_t at each t, and those of `joint` side by side.
+    Steps, batch size and seed are the budget's. The features are v_t at each t, and of several side by side.
     """
     own = {**OWN, **{name: setting[name] for name in OWN if name in setting}}
     model = model_config(images, setting, seed)
@@ -56,6 +57,8 @@ def features(model: DiER, images: Images, own: Setting) -> dict[str, Features]:
         return lambda images: embed(model, images, t)
 
     found = {f"t={t}": at(t) for t in own["read_at"]}
+    for t in own["tokens_at"]:
+        found[f"t={t}, tokens"] = tokens_at(model.encoder, t)
     if own["joint"]:
         name = "t=" + "+".join(map(str, own["joint"]))
         found[name] = joint = side_by_side([at(t) for t in own["joint"]])

@@ -19,15 +19,15 @@ from model.encoder import Encoder
 from model.images import Images
 from model.rng import Draws
 
-SHARED: Mapping[str, Any] = {**RECIPE, **NETWORK}
+SHARED: Mapping[str, Any] = {**RECIPE, **NETWORK, "weight_decay": 1e-4, "least_area": None}
 
 
 class JointEmbedding(Learner):
     """An encoder, a projection head, and a loss of two batches of projections (N, P)."""
 
-    def __init__(self, encoder: Encoder, head: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], how: str) -> None:
+    def __init__(self, encoder: Encoder, head: nn.Module, loss: Callable[[Tensor, Tensor], Tensor], given: Setting) -> None:
         super().__init__()
-        self.encoder, self.head, self.loss, self.how = encoder, head, loss, family(how)
+        self.encoder, self.head, self.loss, self.how = encoder, head, loss, family(given["family"], given["least_area"])
 
     def forward(self, x0: Tensor, rows: Tensor, draws: Draws) -> Tensor:
         """Both views pass the encoder and the head together, so that a head's batch norm sees both."""
@@ -48,12 +48,12 @@ def simclr(
     images: Images, labels: Labels | None, *, budget: Budget, seed: int, setting: Setting, look: Look | None = None
 ) -> Trained:
     """SimCLR (arXiv 2002.05709): a view's projection is to find the other one among those of the batch."""
-    given = read("simclr", setting, {**SHARED, "weight_decay": 1e-4, "temperature": 0.5, "projection": 128})
+    given = read("simclr", setting, {**SHARED, "temperature": 0.5, "projection": 128})
 
     def make() -> Learner:
         numbers = given["embed_dim"]
         head = SimCLRProjectionHead(numbers, numbers, given["projection"])
-        return JointEmbedding(make_encoder(images, given, seed), head, NTXentLoss(given["temperature"]), given["family"])
+        return JointEmbedding(make_encoder(images, given, seed), head, NTXentLoss(given["temperature"]), given)
 
     return train(make, images, budget=budget, seed=seed, setting=given, look=look)
 
@@ -65,11 +65,11 @@ def vicreg(
 
     `projection` is the width of its three layers; the authors' 8192 would take ten times the encoder's work.
     """
-    given = read("vicreg", setting, {**SHARED, "weight_decay": 1e-4, "projection": 1024, "invariance": 25.0, "covariance": 1.0})
+    given = read("vicreg", setting, {**SHARED, "projection": 1024, "invariance": 25.0, "covariance": 1.0})
 
     def make() -> Learner:
         head = VICRegProjectionHead(given["embed_dim"], given["projection"], given["projection"])
         loss = VICRegLoss(lambda_param=given["invariance"], nu_param=given["covariance"])
-        return JointEmbedding(make_encoder(images, given, seed), head, loss, given["family"])
+        return JointEmbedding(make_encoder(images, given, seed), head, loss, given)
 
     return train(make, images, budget=budget, seed=seed, setting=given, look=look)

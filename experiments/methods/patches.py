@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from experiments.contestant import Budget, Features, Labels, Look, Setting, Trained
-from experiments.features import Projected, batched
+from experiments.features import PCA_IMAGES, Projected, batched
 from experiments.networks import read
 from experiments.training import step_flops
 from model.images import Images, to_tensor
@@ -99,5 +99,5 @@ def _patches(name: str, images: Images, seed: int, setting: Setting, numbers: in
         features(images[:1])  # fits it
     seconds = time.process_time() - began
     with torch.no_grad():
-        flops = step_flops(lambda: made(to_tensor(images[:1]))) * (len(images) if numbers is not None else 0)
+        flops = step_flops(lambda: made(to_tensor(images[:1]))) * (min(len(images), PCA_IMAGES) if numbers is not None else 0)
     return Trained({name: features}, 0, flops, seconds, made.filters.numel() + made.whiten.numel())

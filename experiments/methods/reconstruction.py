@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from experiments.contestant import Budget, Features, Labels, Look, Setting, Trained
 from experiments.features import batched, pooled
-from experiments.networks import NETWORK, blocks_without_t, embedding, encoder_features, make_encoder, read, tokens
+from experiments.networks import NETWORK, blocks_without_t, embedding, encoder_features, make_encoder, patch_side, read, tokens
 from experiments.training import RECIPE, Learner, train
 from experiments.views import Family, family, resample
 from model.blocks import patchify, position_code
@@ -18,7 +18,7 @@ from model.images import Images
 from model.rng import Draws
 from model.training.augment import tokens_kept
 
-SHARED: Mapping[str, Any] = {**RECIPE, **NETWORK, "augment": True}
+SHARED: Mapping[str, Any] = {**RECIPE, **NETWORK, "augment": True, "least_area": None}
 
 
 class Decoder(nn.Module):
@@ -55,7 +55,7 @@ class MAE(Learner):
         self.mask_token = nn.Parameter(torch.zeros(given["decoder_dim"]))
         nn.init.normal_(self.mask_token, std=0.02)
         self.kept_tokens = tokens_kept(encoder.config.tokens, given["mask_ratio"])
-        self.how = family(given["family"]) if given["augment"] else None
+        self.how = family(given["family"], given["least_area"]) if given["augment"] else None
 
     def forward(self, x0: Tensor, rows: Tensor, draws: Draws) -> Tensor:
         """The mean squared error of the patches that the encoder did not see, each normalised by its own mean and variance."""
@@ -94,7 +94,7 @@ class Autoencoder(Learner):
         self.encoder, config = encoder, encoder.config
         self.spread = nn.Linear(config.embed_dim, config.tokens * config.dim)
         self.decoder = Decoder(encoder, given["decoder_depth"], given["decoder_dim"])
-        self.how = family(given["family"]) if given["augment"] else None
+        self.how = family(given["family"], given["least_area"]) if given["augment"] else None
 
     def forward(self, x0: Tensor, rows: Tensor, draws: Draws) -> Tensor:
         """The mean squared error of the pixels."""
@@ -118,13 +118,15 @@ def one_view(x0: Tensor, draws: Draws, how: Family | None) -> Tensor:
 
 
 def mae(images: Images, labels: Labels | None, *, budget: Budget, seed: int, setting: Setting, look: Look | None = None) -> Trained:
-    """MAE with a quarter of the patches kept. They are half as large as the others': of 16 it would see 4.
+    """MAE with a quarter of the patches kept. They are about half as large as the others': of 16 it would see 4.
 
     The head, which its loss does not reach, is as small as can be.
     """
     head = {"pool": "mean", "embed_dim": 1}
-    own = {**head, "patch_size": images.shape[1] // 8, "mask_ratio": 0.75, "decoder_depth": 1, "decoder_dim": 64}
+    own = {**head, "patch_size": patch_side(images, 8), "mask_ratio": 0.75, "decoder_depth": 1, "decoder_dim": 64}
     given = read("mae", setting, {**SHARED, **own})
+    if given.get("encoder", "vit") != "vit":
+        raise ValueError(f"mae cannot leave patches out of encoder {given['encoder']!r}: use vit")
     return train(lambda: MAE(make_encoder(images, given, seed), given), images, budget=budget, seed=seed, setting=given, look=look)
 
 

@@ -13,7 +13,7 @@ from experiments.features import Projected, side_by_side
 from experiments.methods import METHODS, TRAINED
 from experiments.methods.ddae import DDAE, Layers
 from experiments.methods.reconstruction import MAE
-from experiments.networks import NETWORK, encoder_features, make_encoder, read, tokens
+from experiments.networks import NETWORK, encoder_features, make_encoder, patch_side, read, tokens
 from experiments.training import RECIPE
 from model.blocks import patchify
 from model.images import to_tensor
@@ -23,7 +23,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
 LABELS = np.random.default_rng(1).integers(0, 3, 40)
 SMALL = {"depth": 1, "dim": 32, "heads": 2, "embed_dim": 8}
 SETTINGS: Mapping[str, dict[str, Any]] = {
-    "dier": {**SMALL, "read_at": [0, 500], "joint": [100, 600]},
+    "dier": {**SMALL, "read_at": [0, 500], "joint": [100, 600], "tokens_at": [0]},
     "ddae": {"depth": 2, "dim": 32, "heads": 2, "read_at": [0, 20]},
     "simclr": SMALL,
     "vicreg": {**SMALL, "projection": 16},
@@ -92,10 +92,22 @@ def test_views_need_the_sets_family(name: str) -> None:
         trained(name, family="")
 
 
-def test_the_encoders_begin_with_the_weights_that_dier_begins_with() -> None:
-    given = read("x", {**SMALL, "family": "natural"}, NETWORK)
-    encoder, dier = make_encoder(IMAGES, given, seed=3), trained("dier", steps=1, seed=3, lr=1e-12, ema_decay=0.0)
+@pytest.mark.parametrize("kind", ["vit", "resnet"])
+def test_the_encoders_begin_with_the_weights_that_dier_begins_with(kind: str) -> None:
+    encoder = make_encoder(IMAGES, read("x", {**SMALL, "encoder": kind}, NETWORK), seed=3)
+    dier = trained("dier", steps=1, seed=3, lr=1e-12, ema_decay=0.0, encoder=kind)
     assert np.allclose(encoder_features(encoder)["v"](IMAGES), dier.features["t=0"](IMAGES), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["simclr", "autoencoder", "untrained"])
+def test_a_method_takes_the_resnet_as_well(name: str) -> None:
+    found = trained(name, encoder="resnet", pool="grid").features
+    assert {variant: x.shape for variant, x in values(found).items()} == {"v": (6, 8), "tokens": (6, 128)}
+
+
+def test_mae_is_for_a_vit() -> None:
+    with pytest.raises(ValueError, match="cannot leave patches out of encoder 'resnet'"):
+        trained("mae", encoder="resnet")
 
 
 def test_encoders_do_not_look_at_t() -> None:
@@ -121,7 +133,7 @@ def test_projected_features_are_the_principal_components_of_the_training_images(
 
 
 def test_mae_sees_the_kept_patches_alone_and_counts_the_others_alone() -> None:
-    given = read("mae", {**SMALL, "patch_size": 4}, {**RECIPE, **NETWORK, "mask_ratio": 0.75, "augment": False})
+    given = read("mae", {**SMALL, "patch_size": 4}, {**RECIPE, **NETWORK, "mask_ratio": 0.75, "augment": False, "least_area": None})
     network = MAE(make_encoder(IMAGES, given, 0), {**given, "decoder_depth": 1, "decoder_dim": 32})
     draws = Draws(0, 0, slice(0, 4), torch.device("cpu"))
     order = draws.uniform("mask", 16).argsort(dim=1, stable=True)
@@ -156,3 +168,9 @@ def test_ddae_has_no_encoder_and_remembers_one_pass() -> None:
 def test_untrained_is_dier_before_its_first_step() -> None:
     encoder = make_encoder(IMAGES, read("x", SMALL, NETWORK), 5).eval()
     assert np.array_equal(trained("untrained", seed=5).features["v"](IMAGES), encoder_features(encoder)["v"](IMAGES))
+
+
+@pytest.mark.parametrize(("side", "patch", "smaller"), [(28, 7, 4), (32, 8, 4), (24, 6, 3), (16, 4, 2), (8, 2, 1)])
+def test_patches_divide_every_sets_images(side: int, patch: int, smaller: int) -> None:
+    images = np.zeros((1, side, side, 1), np.uint8)
+    assert (patch_side(images), patch_side(images, 8)) == (patch, smaller)
