@@ -1,6 +1,7 @@
 # make run     the whole pipeline on the bundled digits    make image             the container image
 # make check   while working: lint and the quick tests     make test-containers   the pipeline in containers, beside make run's
 # make test    every test but those                        make lint              style, types, import rules
+# make experiments   the contest of experiments/plan.md: many hours, may be stopped and goes on; DATA is the folder of the sets
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ export DIER_TIMINGS := .work/timings.jsonl
 # One thread a worker: with more, the workers' threads wait for each other. A file's tests stay with one worker, for what they share.
 PYTEST := OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run check test lint setup image test-containers clean
+.PHONY: run check test lint setup image test-containers experiments clean
 
 setup: $(STAMP) .dvc/plots.html
 
@@ -49,6 +50,14 @@ image:
 # On the engine of DOCKER_HOST, with the image that make image built, compared with artifacts/ of make run.
 test-containers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/containers -rs -s --durations 8 $(ONLY)
+
+# Hours: python -m experiments.contest --dry-run says how many are left. The plan must be committed, as test is read.
+DATA ?= real-data
+JOBS ?= 2
+experiments: setup
+	$(BIN)/python -m experiments.contest --data $(DATA) --jobs $(JOBS) --test
+	$(BIN)/python -m experiments.tables --page docs/results.md
+	$(BIN)/python -m experiments.plots
 
 clean:
 	rm -rf artifacts .work dvc_plots

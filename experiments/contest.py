@@ -34,12 +34,16 @@ def main(arguments: list[str] | None = None) -> int:
     """The command; its exit status: 1 where a training failed, 2 for bad usage."""
     args = _arguments().parse_args(arguments)
     try:
-        plan = _part(read_plan(args.plan), args)
-        if args.test and (why := uncommitted(args.plan)):
-            raise ValueError(f"--test: {why}; test is read with a plan that was committed before")
+        return _contest(args)
     except ValueError as error:
         print(f"contest: {error}", file=sys.stderr)
         return 2
+
+
+def _contest(args: argparse.Namespace) -> int:
+    plan = _part(read_plan(args.plan), args)
+    if args.test and (why := uncommitted(args.plan)):
+        raise ValueError(f"--test: {why}; test is read with a plan that was committed before")
     trials, runs = Lines(args.out / "trials.jsonl"), Lines(args.out / "runs.jsonl")
     if args.dry_run:
         _tell(plan, trials, runs, args)

@@ -150,6 +150,8 @@ class Job:
 
 def read_plan(file: Path = PLAN) -> Plan:
     """Raises ValueError for what is no plan."""
+    if not file.is_file():
+        raise ValueError(f"no plan {file}: give one with --plan")
     try:
         return Plan.model_validate_json(file.read_text("utf-8"))
     except ValidationError as found:

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from experiments.plan import PLAN, Plan, matching, read_plan, run_jobs, steps_of, trial_jobs
+from experiments.contestant import Budget
+from experiments.methods import METHODS, TRAINED
+from experiments.plan import Plan, matching, read_plan, run_jobs, steps_of, trial_jobs
 from experiments.results import Lines, chosen_setting
 
 
@@ -133,9 +136,29 @@ def test_of_several_lines_of_a_reading_the_last_counts(tmp_path: Path) -> None:
     assert lines.of(job) == Lines(lines.file).of(job) == [line | {"test": 0.5} for line in both]
 
 
-@pytest.mark.skipif(not PLAN.is_file(), reason="no plan yet")
-def test_the_plan_that_is_shipped_is_one() -> None:
+def shipped() -> Plan:
     plan = read_plan()
-    for row in plan.rows:
-        for where in plan.sets_of(row):
-            assert run_jobs(plan, row, where, {})
+    return plan.model_copy(update={"steps": {where: dict.fromkeys(plan.rows, 2) for where in plan.all_sets()}})
+
+
+def test_the_plan_that_is_shipped_declares_what_it_trains() -> None:
+    plan = shipped()
+    trained = {(reading, where) for row in plan.rows for where in plan.sets_of(row) for reading in plan.readings(row)}
+    for ours, theirs, where in plan.pairs():
+        assert {(ours, where), (theirs, where)} <= trained
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", [name for name, row in read_plan().rows.items() if row.method in TRAINED])
+def test_every_row_that_is_shipped_trains_and_has_its_readings(row: str) -> None:
+    plan, rng = shipped(), np.random.default_rng(0)
+    images, labels = rng.integers(256, size=(40, 16, 16, 1)).astype(np.uint8), np.arange(40) % 2
+    spec = plan.rows[row]
+    for where in plan.sets_of(row)[-1:]:
+        for chosen in spec.trials[:1] or [{}]:
+            job = run_jobs(plan, row, where, chosen)[0]
+            given = {"family": "digits", **job.setting}
+            budget = Budget(2, 8)
+            trained = METHODS[job.method](images, labels if job.labels else None, budget=budget, seed=0, setting=given)
+            for _, pattern in job.patterns:
+                assert matching(pattern, trained.features)
