@@ -69,8 +69,9 @@ class _Values:
 class Evaluation:
     """Evaluates features on one set; `test` says whether test may be read."""
 
-    def __init__(self, images: ImageSet, *, test: bool) -> None:
-        self.images, self.test = images, test
+    def __init__(self, images: ImageSet, *, test: bool, sizes: Sequence[str] = ("1k", "10k", "all")) -> None:
+        """`sizes` are those of the probes; 10k is always among them."""
+        self.images, self.test, self.sizes = images, test, {*sizes, "10k"}
         self.order: Ints = np.random.default_rng(0).permutation(len(images.labels["train"]))
         self.quick_val: Ints = np.sort(np.random.default_rng(1).permutation(len(images.labels["val"]))[:QUICK_VAL])
 
@@ -92,10 +93,13 @@ class Evaluation:
         values = self._values(features)
         probes: dict[str, Record] = {}
         for name, number in SIZES.items():
-            probes[name] = self._probe(x, self._sample(number), C_GRID, MAX_ITER, values)
+            if name in self.sizes:
+                probes[name] = self._probe(x, self._sample(number), C_GRID, MAX_ITER, values)
         record: Record = {"dimension": x.shape[1], "knn": self._neighbours(x, values)}
         record["few"] = {str(labels): self._few(x, labels, values) for labels in FEW}
         record["r2"] = self._linearity(x, values.val)
+        if "all" not in self.sizes:
+            return record | {"probes": probes}
         near = [c for i, c in enumerate(C_GRID) if abs(i - C_GRID.index(probes["10k"]["c"])) <= 1]
         whole = np.sort(self.order[: max(SIZES["10k"], LARGEST_FIT // x.shape[1])])
         if len(whole) < len(x):

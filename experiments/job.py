@@ -24,7 +24,7 @@ def run_job(job: Job, folder: Path, test: bool) -> list[Record]:
 
 def _trained(job: Job, folder: Path, test: bool) -> list[Record]:
     images = _load(job.where, folder)
-    evaluation = Evaluation(images, test=test and job.kind == "run")
+    evaluation = Evaluation(images, test=test and job.kind == "run", sizes=job.sizes)
     looks = _Looks(job, evaluation)
     trained = METHODS[job.method](
         images.images["train"],

@@ -52,7 +52,7 @@ def _main_markdown(lines: list[dict[Any, Any]]) -> str:
     for line in lines:
         cells = [_accuracy(line, probe) for probe in PROBES]
         cells += [_percent(line.get(f"few_{labels}")) for labels in FEW]
-        cells += [_percent(line.get("val_all")), _text(line.get("variant")), _number(line.get("dimension"))]
+        cells += [_percent(line.get("val")), _text(line.get("variant")), _number(line.get("dimension"))]
         cells += [_number(line.get("flops"), 1e12), _number(line.get("cpu_seconds")), str(line["trials"]), _seeds(line)]
         rows.append([str(line["reading"]), *cells])
     return _grid(head, rows)

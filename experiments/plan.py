@@ -68,7 +68,10 @@ class Plan(_Strict):
     looks: list[float] = Field([], description="shares of the steps after which rows are looked at")
     rows: dict[str, Row]
     comparisons: list[Comparison] = []
-    probe: Literal["1k", "10k", "all"] = "all"
+    probe: Literal["1k", "10k", "all"] = Field("all", description="the one that tables and comparisons are of")
+    sizes: list[Literal["1k", "10k", "all"]] = Field(
+        ["1k", "10k", "all"], description="training images of the probes; all takes as long as a short training"
+    )
     margin: float = Field(0.005, gt=0, description="TOST's: differences within it are no difference")
 
     @model_validator(mode="after")
@@ -77,6 +80,8 @@ class Plan(_Strict):
             raise ValueError(
                 f"trial_seed {self.trial_seed} is one of seeds: choose another, or tuning has seen a result's training"
             )
+        if self.probe not in self.sizes:
+            raise ValueError(f"probe {self.probe} is none of sizes {', '.join(self.sizes)}: add it, or choose another")
         if len(numbers := {len(row.trials) for row in self.rows.values() if row.trials}) > 1:
             raise ValueError(f"rows have {sorted(numbers)} trials: give every tuned row the same number")
         for name, row in self.rows.items():
@@ -131,6 +136,7 @@ class Job:
     curve: bool = False
     readings: tuple[tuple[str, str], ...] = ()
     trial: int = -1
+    sizes: tuple[str, ...] = ("1k", "10k", "all")
 
     @property
     def patterns(self) -> tuple[tuple[str, str], ...]:
@@ -181,7 +187,7 @@ def run_jobs(plan: Plan, row: str, where: str, chosen: Mapping[str, Any]) -> lis
 def _job(plan: Plan, row: str, where: str, kind: Kind, seed: int, chosen: Mapping[str, Any], steps: int, **more: Any) -> Job:
     spec = plan.rows[row]
     setting = {**spec.setting, **spec.on.get(where, {}), **chosen}
-    return Job(kind, row, where, seed, spec.method, setting, steps, plan.batch_size, spec.labels, **more)
+    return Job(kind, row, where, seed, spec.method, setting, steps, plan.batch_size, spec.labels, sizes=tuple(plan.sizes), **more)
 
 
 def steps_of(plan: Plan, row: str, where: str) -> int:

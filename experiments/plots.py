@@ -52,16 +52,17 @@ def save(drawn: Figure, file: Path) -> None:
 
 def accuracies(frames: Frames) -> Figure:
     """The main table: accuracy with its interval, a panel a set, the best on top."""
-    table = frames["main"].dropna(subset=["all"]) if "all" in frames["main"] else frames["main"].iloc[:0]
+    probe = next((name for name in ("all", "10k", "1k") if name in frames["main"] and frames["main"][name].notna().any()), "all")
+    table = frames["main"].dropna(subset=[probe]) if probe in frames["main"] else frames["main"].iloc[:0]
     drawn, panels = _panels(table, height=1.2 + 0.27 * max((len(lines) for _, lines in table.groupby("set")), default=1))
     for axes, (name, lines) in panels:
-        lines = lines.sort_values("all", kind="stable")
+        lines = lines.sort_values(probe, kind="stable")
         y = np.arange(len(lines))
         sure = (lines["seeds"] > 1) | (lines["of"] == 1)
         for known, fill in ((sure, BLUE), (~sure, "white")):
             part = lines[known]
-            error = [part["all"] - part["all_low"], part["all_high"] - part["all"]]
-            axes.errorbar(part["all"], y[known], xerr=error, fmt="o", ms=5, color=BLUE, mfc=fill, lw=1.2)
+            error = [part[probe] - part[f"{probe}_low"], part[f"{probe}_high"] - part[probe]]
+            axes.errorbar(part[probe], y[known], xerr=error, fmt="o", ms=5, color=BLUE, mfc=fill, lw=1.2)
         axes.set_yticks(y, lines["reading"])
         axes.set(title=name, xlabel="accuracy on test, %")
         axes.xaxis.set_major_formatter(PERCENT)

@@ -95,11 +95,11 @@ def results_of(plan: Plan, folder: Path) -> dict[tuple[str, str], dict[int, Reco
 def outcomes(records: Mapping[int, Record], probe: str) -> dict[int, npt.NDArray[np.float64]]:
     """By seed: right or wrong on test (N,) by a probe ("1k", "10k", "all") or "knn"; the mean over the copies of an original.
 
-    Seeds whose test has not been read are left out.
+    Seeds whose test has not been read, or whose plan had no such probe, are left out.
     """
     found = {}
     for seed, record in records.items():
-        part = record["knn"] if probe == "knn" else record["probes"][probe]
+        part = record["knn"] if probe == "knn" else record["probes"].get(probe, {})
         if "right" in part:
             right = unpack(part["right"], record["test_images"])
             found[seed] = right.reshape(-1, record["copies"]).mean(axis=1)

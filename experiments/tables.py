@@ -123,7 +123,7 @@ def _line(plan: Plan, found: Results, reading: str, where: str) -> Record:
     variants = [record["variant"] for record in every]
     line |= {"variant": max(variants, key=variants.count), "dimension": every[0]["dimension"], "parameters": every[0]["parameters"]}
     line |= {"flops": every[0]["flops"], "cpu_seconds": float(np.median([record["cpu_seconds"] for record in every]))}
-    line["val_all"] = float(np.mean([record["probes"]["all"]["val"] for record in every]))
+    line["val"] = float(np.mean([record["probes"][plan.probe]["val"] for record in every]))
     for probe in PROBES:
         if known := outcomes(records, probe):
             effect = statistics.accuracy(known, seedless=row.seedless)
