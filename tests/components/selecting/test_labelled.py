@@ -9,7 +9,7 @@ import pytest
 from components.selecting import small_probe
 from components.selecting.labelled import SEARCHES, best
 from components.selecting.places import ends, grid, levels, nearest, side_by_side
-from components.selecting.small_probe import SmallProbe
+from components.selecting.small_probe import PENALTIES, SmallProbe
 
 
 def peak_at(level: float, schedule: str = "linear"):
@@ -79,7 +79,7 @@ def test_small_probes_see_where_the_class_is_told(probe: Made) -> None:
     values = {t: probe.value(t, 1.0) for t in (0, 300, 999)}
     assert values[300] > 0.7
     assert max(values[0], values[999]) < 0.4
-    assert (probe.encoded, probe.probes) == (3 * 1000, 3)
+    assert (probe.encoded, probe.probes) == (3 * 1000, 3 * len(PENALTIES))
 
 
 def test_more_of_the_images_cost_only_what_is_new(probe: Made) -> None:
@@ -94,7 +94,7 @@ def test_one_amortised_probe_gives_the_whole_curve(probe: Made) -> None:
     values = probe.amortised(timesteps, 0)
     assert abs(levels("linear")[timesteps[int(np.argmax(values))]] - levels("linear")[300]) < 2
     assert max(values) > values[0] + 0.2
-    assert (probe.encoded, probe.probes) == (small_probe.DRAWS * 600 + 12 * 400, 1)
+    assert (probe.encoded, probe.probes) == (small_probe.DRAWS * 600 + 12 * 400, len(PENALTIES))
 
 
 def test_labels_of_several_kinds_at_once(probe: Made) -> None:
