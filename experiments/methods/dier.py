@@ -24,9 +24,9 @@ TIMESTEPS = (0, *range(100, 1000, 100), 999)
 """Where the paper reads the embeddings."""
 JOINT = (100, 300, 600)
 """Timesteps whose embeddings are read side by side too."""
-OWN: Mapping[str, Any] = {"read_at": TIMESTEPS, "joint": JOINT, "tokens_at": (100,), "warmup": 0.1}
+OWN: Mapping[str, Any] = {"read_at": TIMESTEPS, "joint": JOINT, "tokens_at": None, "warmup": 0.1}
 """What else a setting may say: t that are read, that are read side by side, and at which the tokens before the head are read, as
-other encoders' are; the share of the steps that warm up."""
+other encoders' are (None = 100 if that is read, else the first that is); the share of the steps that warm up."""
 
 
 def dier(
@@ -56,8 +56,9 @@ def features(model: DiER, images: Images, own: Setting) -> dict[str, Features]:
     def at(t: int) -> Features:
         return lambda images: embed(model, images, t)
 
-    found = {f"t={t}": at(t) for t in own["read_at"]}
-    for t in own["tokens_at"]:
+    read_at = own["read_at"]
+    found = {f"t={t}": at(t) for t in read_at}
+    for t in own["tokens_at"] or ([100] if 100 in read_at else read_at[:1]):
         found[f"t={t}, tokens"] = tokens_at(model.encoder, t)
     if own["joint"]:
         name = "t=" + "+".join(map(str, own["joint"]))
