@@ -26,8 +26,8 @@ from experiments.plan import PLAN, Job, Plan, read_plan, run_jobs, trial_jobs
 from experiments.results import Lines, Record, chosen_setting
 
 RESULTS = Path(__file__).parent / "results"
-EVALUATION_SECONDS = 120.0
-"""About what the probes of a training take, where the plan's seconds are trainings' alone."""
+READING_SECONDS, CURVE_SECONDS, LOOK_SECONDS = 120.0, 300.0, 30.0
+"""About what the probes of a reading, of a curve over eleven t, and of a look take: the plan's seconds are training alone."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -138,11 +138,15 @@ def _tell(plan: Plan, trials: Lines, runs: Lines, args: argparse.Namespace) -> N
     ]
     open_runs = _open(jobs, runs, test=args.test)
     seconds = sum(bool(job.steps) * plan.cpu_seconds * plan.trial_share for job in open_trials)
-    seconds += sum(bool(job.steps) * plan.cpu_seconds + EVALUATION_SECONDS for job in open_runs)
+    seconds += sum(bool(job.steps) * plan.cpu_seconds + _evaluation_seconds(job) for job in open_runs)
     hours = seconds / 3600 / args.jobs
     print(f"{len(open_trials)} trials and {len(open_runs)} of {len(jobs)} trainings are left: about {hours:.1f} hours")
     for job in [*open_trials, *open_runs]:
         print(f"  {job}: {job.steps} steps")
+
+
+def _evaluation_seconds(job: Job) -> float:
+    return READING_SECONDS * len(job.patterns) + CURVE_SECONDS * job.curve + LOOK_SECONDS * len(job.looks)
 
 
 def _part(plan: Plan, args: argparse.Namespace) -> Plan:

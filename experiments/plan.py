@@ -44,7 +44,7 @@ class Row(_Strict):
     seedless: bool = Field(False, description="nothing in it depends on a seed: it is trained once")
     labels: bool = Field(False, description="is given the labels")
     curve: bool = Field(False, description="every t=... alone is probed in full too")
-    looks: bool = Field(False, description="is looked at while it trains")
+    looks: bool = Field(False, description="is looked at while it trains, by its first reading")
 
 
 class Comparison(_Strict):
