@@ -64,8 +64,11 @@ def loss_weight(weighting: str, prediction: str, alpha_bar: Tensor) -> Tensor | 
     `min_snr` weighs the error in x0 by min(SNR, 5) whatever is predicted (arXiv 2303.09556, section 3.4): the clean t, whose noise
     is hard to find and says little about the image, count for less than under an unweighted eps loss. `v_capped` weighs it by
     min(SNR + 1, 20), what an unweighted v loss does (arXiv 2202.00512, section 4) but for the cap: unlike with the SNR of an eps
-    loss, coarse content at high noise counts.
+    loss, coarse content at high noise counts. `auto` is that where x0 is predicted. For eps it would be a weight of thousands at
+    high noise, where the noise is all there is to see.
     """
+    if weighting == "auto":
+        weighting = "v_capped" if prediction == "x0" else "uniform"
     if weighting == "uniform":
         return None
     snr = alpha_bar / (1 - alpha_bar)

@@ -217,7 +217,7 @@ class ModelSettings(Section):
         "linear", description="how noise grows with t; cosine spends fewer steps on almost nothing but noise"
     )
     prediction: Annotated[str, OneOf(("auto", *PREDICTIONS))] = Field(
-        "auto",
+        "x0",
         description="what the denoiser predicts: the noise (eps), v (a mix of noise and image), or the clean image; auto = x0 where a patch has more numbers than the width, else eps",
     )
 

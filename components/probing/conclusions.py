@@ -17,6 +17,11 @@ NO_PEAK = (
     "longer training (train.steps) may bring it out; with model.encoder_time false there is none."
 )
 """What to change where the curve over t is flat."""
+PLATEAU = (
+    "Where the image is predicted (model.prediction x0), noisy timesteps count as much as others, and the curve need not fall "
+    "there; under eps it does."
+)
+"""What to know where the curve falls towards one end alone."""
 UNUSED = (
     "The denoiser does not use the embedding: at the end of training, giving each image another's v_t raised the loss at no t "
     "(train.min_gap). These are figures of an encoder that learnt nothing; lower train.lr and train again."
@@ -50,7 +55,14 @@ def peak(curve: Sequence[Scored], metric: str) -> dict[str, Any]:
     gains = {end.candidate.t: tried.testing_half.minus(end.testing_half) for end in ends}
     against = ", ".join(f"{gain(difference.row(), metric)} over t = {end}" for end, difference in gains.items())
     half = f"t = {t}, the best on one half of val, gains on the other half {against} (95 % intervals in brackets)"
-    unclear = " and ".join(f"t = {end}" for end, difference in gains.items() if not difference.low > 0)
+    level = [f"t = {end}" for end, difference in gains.items() if not difference.low > 0]
+    unclear = " and ".join(level)
+    if len(ends) == 1 and not level:  # an end is highest: is it above what lies next to it?
+        beside = ordered[1] if tried is ordered[0] else ordered[-2]
+        if not tried.testing_half.minus(beside.testing_half).low > 0:
+            level = [f"t = {beside.candidate.t}"]
+    if len(level) == 1 and (len(ends) == 2 or not unclear):
+        return verdict("plateau", f"a plateau over t: {found}; {half}; the gain over {level[0]} is within chance. {PLATEAU}")
     if unclear:
         return verdict("none", f"no clear peak over t: {found}; {half}; the gain over {unclear} is within chance. {NO_PEAK}")
     if len(ends) == 2:

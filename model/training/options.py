@@ -27,10 +27,11 @@ class TrainConfig(Section):
     lr: Float = Field(2e-3, gt=0, le=1, description="peak learning rate of AdamW")
     warmup_steps: Int = Field(200, ge=0, description="steps of linear warm-up")
     lr_decay: Literal["constant", "cosine"] = Field("cosine", description="after warm-up: stay, or fall to 0 along a cosine")
-    loss_weight: Literal["uniform", "min_snr", "v_capped"] = Field(
-        "uniform",
+    loss_weight: Literal["auto", "uniform", "min_snr", "v_capped"] = Field(
+        "auto",
         description="what the error in the image counts at each t: uniform = as the prediction implies (SNR for eps), "
-        "min_snr = min(SNR, 5), v_capped = min(SNR + 1, 20), so that noisy t count too",
+        "min_snr = min(SNR, 5), v_capped = min(SNR + 1, 20), so that noisy t count too; auto = v_capped where the "
+        "image is predicted, else uniform",
     )
     timesteps: Literal["uniform", "log_snr"] = Field(
         "uniform", description="how t is drawn: all alike, or so that log-SNR is normal around log_snr_mean"

@@ -162,6 +162,9 @@ def right(share: float) -> np.ndarray:
         ([0.80, 0.8015, 0.80], "none", 100, "data.val_fraction"),
         ([0.80, 0.80, 0.80], "none", 0, "model.encoder_time"),
         ([0.80, 0.90], "none", 100, "embed.timesteps"),
+        ([0.80, 0.9015, 0.90], "plateau", 100, "the gain over t = 200 is within chance"),
+        ([0.80, 0.90, 0.9015], "plateau", 200, "the gain over t = 100 is within chance"),
+        ([0.9015, 0.90, 0.80], "plateau", 0, "model.prediction x0"),
     ],
 )
 def test_a_peak_is_named_only_where_there_is_one_and_else_what_to_change(shares: list[float], kind: str, t: int, cure: str) -> None:

@@ -95,6 +95,7 @@ def test_min_snr_in_the_papers_own_numbers() -> None:
     for prediction, values in expected.items():
         torch.testing.assert_close(loss_weight("min_snr", prediction, alpha_bar), torch.tensor(values, dtype=torch.float32))
         assert loss_weight("uniform", prediction, alpha_bar) is None
+    assert [loss_weight("auto", prediction, alpha_bar) is None for prediction in PREDICTIONS] == [True, True, False]
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
