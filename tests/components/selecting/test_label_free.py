@@ -8,7 +8,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from components.selecting import scores
-from components.selecting.label_free import SCORES, VIEWS, gap_nats, label_free, views
+from components.selecting.label_free import AVERAGED, SCORES, VIEWS, gap_nats, label_free, views
 from model.config import ModelConfig
 from model.dier import DiER
 
@@ -98,4 +98,6 @@ def test_a_row_a_timestep_with_every_score(images: np.ndarray) -> None:
     assert [row["log_snr"] for row in rows] == pytest.approx([9.21, -0.43, -10.12], abs=0.01)
     assert all(set(row) == {"t", "log_snr", "score", *SCORES} for row in rows)
     assert all(0 <= row["score"] <= 1 for row in rows)
+    averaged = scores.rank_average({name: [row[name] for row in rows] for name in AVERAGED})
+    assert [row["score"] for row in rows] == averaged
     assert label_free(model, images, [0, 300, 999], 0, condition_dropout=True) == rows
