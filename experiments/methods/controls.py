@@ -22,7 +22,7 @@ class Supervised(Learner):
     def __init__(self, encoder: Encoder, labels: Labels, given: Setting) -> None:
         super().__init__()
         self.encoder = encoder
-        self.labels = torch.from_numpy(np.asarray(labels, np.int64))
+        self.labels = torch.from_numpy(np.array(labels, np.int64))  # a copy: they may be a read-only map
         self.classifier = nn.Linear(encoder.config.embed_dim, int(labels.max()) + 1)
         self.how, self.smoothing = family(given["family"], given["least_area"]), given["label_smoothing"]
 
