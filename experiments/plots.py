@@ -2,9 +2,8 @@
 
     python -m experiments.plots                                      # docs/images/contest-*.svg, of the tables that there are
 
-Made by experiments.tables: main, minutes, curve, linearity, occupancy. Made by experiments.choose_t: gap (reading, set, seed, t,
-log_snr, gap_nats) and regret (chooser, set, seed, regret, cost: shares, cost of the sweep's). A figure whose table is missing or
-empty is left out, and told.
+Made by experiments.tables: main, minutes, curve, linearity, occupancy, gap. Made by experiments.choosing: regret (way, mean, worst:
+points; share: of the sweep's cost). A figure whose table is missing or empty is left out, and told.
 """
 
 import argparse
@@ -131,21 +130,18 @@ def occupancy(frames: Frames) -> Figure:
 
 
 def regret(frames: Frames) -> Figure:
-    """What choosing t costs against what it loses: mean over sets and seeds, and the worst."""
-    table = frames["regret"]
+    """What choosing t costs against what it loses: the mean over sets, and a line to the worst of them."""
     drawn = figure(6.4, 4.4)
     axes = drawn.subplots()
-    for number, (name, rows) in enumerate(table.groupby("chooser", sort=False)):
-        cost, mean, worst = rows["cost"].mean(), rows["regret"].mean(), rows["regret"].max()
-        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
-        axes.plot([cost, cost], [mean, worst], color=colour, lw=1)
-        axes.plot(cost, mean, mark, color=colour, ms=7, label=str(name))
-        axes.plot(cost, worst, "_", color=colour, ms=9)
-    axes.axhline(0.005, color=GREY, lw=1, ls=":")
+    for number, row in enumerate(frames["regret"].to_dict("records")):
+        colour, mark = COLOURS[number % len(COLOURS)], MARKS[(number + number // len(COLOURS)) % len(MARKS)]
+        axes.plot([row["share"]] * 2, [row["mean"], row["worst"]], color=colour, lw=1)
+        axes.plot(row["share"], row["mean"], mark, color=colour, ms=7, label=str(row["way"]))
+        axes.plot(row["share"], row["worst"], "_", color=colour, ms=9)
+    axes.axhline(0.5, color=GREY, lw=1, ls=":")  # the goal
     axes.set_xscale("symlog", linthresh=0.01)
-    axes.set(xlim=(0, None), xlabel="cost, % of the sweep's", ylabel="regret on test, points (mark: mean; end of the line: worst)")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PERCENT)
+    axes.set(xlim=(0, None), xlabel="cost, % of the sweep's", ylabel="points lost on test (mark: mean; end of the line: worst)")
+    axes.xaxis.set_major_formatter(PERCENT)
     return _with_legend(drawn)
 
 
