@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from components.reporting.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, figure, style
 from experiments.contest import RESULTS
@@ -52,6 +52,7 @@ def save(drawn: Figure, file: Path) -> None:
 def accuracies(frames: Frames) -> Figure:
     """The main table: accuracy with its interval, a panel a set, the best on top."""
     table = frames["main"].dropna(subset=["all"]) if "all" in frames["main"] else frames["main"].iloc[:0]
+    table = _contested(table)
     drawn, panels = _panels(table, height=1.2 + 0.27 * max((len(lines) for _, lines in table.groupby("set")), default=1))
     for axes, (name, lines) in panels:
         lines = lines.sort_values("all", kind="stable")
@@ -77,7 +78,9 @@ def minutes(frames: Frames) -> Figure:
             axes.fill_between(x, by["val"].min(), by["val"].max(), color=colour, alpha=0.15, lw=0)
             axes.plot(x, by["val"].mean(), color=colour, marker=mark, ms=4, label=label)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(title=name, xlabel="processor minutes of training", ylabel="accuracy on val, %")
         axes.yaxis.set_major_formatter(PERCENT)
     return _with_legend(drawn)
@@ -85,7 +88,7 @@ def minutes(frames: Frames) -> Figure:
 
 def curve(frames: Frames) -> Figure:
     """Accuracy over log-SNR, mean and range over seeds; beneath it how much v_t tells the denoiser, where that was measured."""
-    table, gap = frames["curve"], frames.get("gap", pd.DataFrame({"set": []}))
+    table, gap = _contested(frames["curve"]), frames.get("gap", pd.DataFrame({"set": []}))
     drawn, panels = _panels(table, below=not gap.empty)
     for axes, (name, lines) in panels:
         for label, colour, mark, rows in _readings(lines, table):
@@ -103,7 +106,7 @@ def curve(frames: Frames) -> Figure:
 
 def linearity(frames: Frames) -> Figure:
     """How linear features are in the pixels against what they are worth: a point a reading and seed."""
-    table = frames["linearity"].dropna(subset=["r2"])
+    table = _contested(frames["linearity"].dropna(subset=["r2"]))
     drawn, panels = _panels(table)
     for axes, (name, lines) in panels:
         for label, colour, mark, rows in _readings(lines, table):
@@ -114,16 +117,24 @@ def linearity(frames: Frames) -> Figure:
 
 
 def occupancy(frames: Frames) -> Figure:
-    """How full the images are against the best log-SNR: a small point a seed, a large one a set's mean."""
-    table = frames["occupancy"]
-    drawn = figure(6.4, 4.2)
-    axes = drawn.subplots()
-    for label, colour, mark, rows in _readings(table, table):
-        axes.plot(rows["occupancy"], rows["log_snr"], mark, color=colour, ms=4, ls="", alpha=0.5)
+    """Left the curves of the reading that is on most sets; right, of all, how full images are against the best log-SNR."""
+    table, curves = frames["occupancy"], frames["curve"]
+    most = str(table.groupby("reading", sort=False)["set"].nunique().idxmax())
+    drawn = figure(9.6, 4.2)
+    left, axes = drawn.subplots(1, 2)
+    for number, (name, rows) in enumerate(curves[curves["reading"] == most].groupby("set", sort=False)):
+        _band(left, rows, "val", COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)], f"{most} on {name}")
+    left.set(ylabel="accuracy on val, %")
+    left.yaxis.set_major_formatter(PERCENT)
+    _noisier_to_the_right(left)
+    for number, (name, rows) in enumerate(table.groupby("reading", sort=False)):
+        colour, mark = COLOURS[-1 - number % len(COLOURS)], MARKS[-1 - number % len(MARKS)]
+        axes.plot(rows["occupancy"], rows["log_snr"], mark, color=colour, ms=4, ls="", alpha=0.5)  # a point a seed
         means = rows.groupby("set")[["occupancy", "log_snr"]].mean().sort_values("occupancy")
-        axes.plot(means["occupancy"], means["log_snr"], color=colour, marker=mark, ms=8, lw=1.2, label=label)
+        axes.plot(means["occupancy"], means["log_snr"], color=colour, marker=mark, ms=8, lw=1.2, label=str(name))
     for name, rows in table.groupby("set", sort=False):
-        axes.annotate(str(name), (rows["occupancy"].mean(), rows["log_snr"].max()), xytext=(4, 6), textcoords="offset points")
+        place = rows["occupancy"].mean(), rows["log_snr"].max()
+        axes.annotate(str(name), place, xytext=(0, 7), textcoords="offset points", rotation=45)
     axes.set(xlabel="share of the pixels that are not blank, %", ylabel="log-SNR that is best on val")
     axes.xaxis.set_major_formatter(PERCENT)
     return _with_legend(drawn)
@@ -140,7 +151,7 @@ def regret(frames: Frames) -> Figure:
         axes.plot(row["share"], row["worst"], "_", color=colour, ms=9)
     axes.axhline(0.5, color=GREY, lw=1, ls=":")  # the goal
     axes.set_xscale("symlog", linthresh=0.01)
-    axes.set(xlim=(0, None), xlabel="cost, % of the sweep's", ylabel="points lost on test (mark: mean; end of the line: worst)")
+    axes.set(xlim=(-0.001, 1.5), xlabel="cost, % of the sweep's", ylabel="points lost on test (mark: mean; end of the line: worst)")
     axes.xaxis.set_major_formatter(PERCENT)
     return _with_legend(drawn)
 
@@ -155,6 +166,12 @@ FIGURES: dict[str, tuple[str, Callable[[Frames], Figure]]] = {
 }
 """By name: the table without which there is none, and what draws it."""
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g}")
+
+
+def _contested(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the sets that one reading alone is on (the canvases), unless there are no others."""
+    several = table.groupby("set")["reading"].transform("nunique") > 1
+    return table[several] if several.any() else table
 
 
 def _panels(
