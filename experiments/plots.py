@@ -2,9 +2,8 @@
 
     python -m experiments.plots                                      # docs/images/contest-*.svg, of the tables that there are
 
-Made by experiments.tables: main, minutes, curve, linearity, occupancy. Made by experiments.choose_t: gap (reading, set, seed, t,
-log_snr, gap_nats) and regret (chooser, set, seed, regret, cost: shares, cost of the sweep's). A figure whose table is missing or
-empty is left out, and told.
+Made by experiments.tables: main, minutes, curve, linearity, occupancy, gap. Made by experiments.choosing: regret (way, mean, worst:
+points; share: of the sweep's cost). A figure whose table is missing or empty is left out, and told.
 """
 
 import argparse
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from components.reporting.figures import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY, figure, style
 from experiments.contest import RESULTS
@@ -54,6 +53,7 @@ def accuracies(frames: Frames) -> Figure:
     """The main table: accuracy with its interval, a panel a set, the best on top."""
     probe = next((name for name in ("all", "10k", "1k") if name in frames["main"] and frames["main"][name].notna().any()), "all")
     table = frames["main"].dropna(subset=[probe]) if probe in frames["main"] else frames["main"].iloc[:0]
+    table = _contested(table)
     drawn, panels = _panels(table, height=1.2 + 0.27 * max((len(lines) for _, lines in table.groupby("set")), default=1))
     for axes, (name, lines) in panels:
         lines = lines.sort_values(probe, kind="stable")
@@ -79,7 +79,9 @@ def minutes(frames: Frames) -> Figure:
             axes.fill_between(x, by["val"].min(), by["val"].max(), color=colour, alpha=0.15, lw=0)
             axes.plot(x, by["val"].mean(), color=colour, marker=mark, ms=4, label=label)
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(title=name, xlabel="processor minutes of training", ylabel="accuracy on val, %")
         axes.yaxis.set_major_formatter(PERCENT)
     return _with_legend(drawn)
@@ -87,7 +89,7 @@ def minutes(frames: Frames) -> Figure:
 
 def curve(frames: Frames) -> Figure:
     """Accuracy over log-SNR, mean and range over seeds; beneath it how much v_t tells the denoiser, where that was measured."""
-    table, gap = frames["curve"], frames.get("gap", pd.DataFrame({"set": []}))
+    table, gap = _contested(frames["curve"]), frames.get("gap", pd.DataFrame({"set": []}))
     drawn, panels = _panels(table, below=not gap.empty)
     for axes, (name, lines) in panels:
         for label, colour, mark, rows in _readings(lines, table):
@@ -105,7 +107,7 @@ def curve(frames: Frames) -> Figure:
 
 def linearity(frames: Frames) -> Figure:
     """How linear features are in the pixels against what they are worth: a point a reading and seed."""
-    table = frames["linearity"].dropna(subset=["r2"])
+    table = _contested(frames["linearity"].dropna(subset=["r2"]))
     drawn, panels = _panels(table)
     for axes, (name, lines) in panels:
         for label, colour, mark, rows in _readings(lines, table):
@@ -116,37 +118,42 @@ def linearity(frames: Frames) -> Figure:
 
 
 def occupancy(frames: Frames) -> Figure:
-    """How full the images are against the best log-SNR: a small point a seed, a large one a set's mean."""
-    table = frames["occupancy"]
-    drawn = figure(6.4, 4.2)
-    axes = drawn.subplots()
-    for label, colour, mark, rows in _readings(table, table):
-        axes.plot(rows["occupancy"], rows["log_snr"], mark, color=colour, ms=4, ls="", alpha=0.5)
+    """Left the curves of the reading that is on most sets; right, of all, how full images are against the best log-SNR."""
+    table, curves = frames["occupancy"], frames["curve"]
+    most = str(table.groupby("reading", sort=False)["set"].nunique().idxmax())
+    drawn = figure(9.6, 4.2)
+    left, axes = drawn.subplots(1, 2)
+    for number, (name, rows) in enumerate(curves[curves["reading"] == most].groupby("set", sort=False)):
+        _band(left, rows, "val", COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)], f"{most} on {name}")
+    left.set(ylabel="accuracy on val, %")
+    left.yaxis.set_major_formatter(PERCENT)
+    _noisier_to_the_right(left)
+    for number, (name, rows) in enumerate(table.groupby("reading", sort=False)):
+        colour, mark = COLOURS[-1 - number % len(COLOURS)], MARKS[-1 - number % len(MARKS)]
+        axes.plot(rows["occupancy"], rows["log_snr"], mark, color=colour, ms=4, ls="", alpha=0.5)  # a point a seed
         means = rows.groupby("set")[["occupancy", "log_snr"]].mean().sort_values("occupancy")
-        axes.plot(means["occupancy"], means["log_snr"], color=colour, marker=mark, ms=8, lw=1.2, label=label)
+        axes.plot(means["occupancy"], means["log_snr"], color=colour, marker=mark, ms=8, lw=1.2, label=str(name))
     for name, rows in table.groupby("set", sort=False):
-        axes.annotate(str(name), (rows["occupancy"].mean(), rows["log_snr"].max()), xytext=(4, 6), textcoords="offset points")
+        place = rows["occupancy"].mean(), rows["log_snr"].max()
+        axes.annotate(str(name), place, xytext=(0, 7), textcoords="offset points", rotation=45)
     axes.set(xlabel="share of the pixels that are not blank, %", ylabel="log-SNR that is best on val")
     axes.xaxis.set_major_formatter(PERCENT)
     return _with_legend(drawn)
 
 
 def regret(frames: Frames) -> Figure:
-    """What choosing t costs against what it loses: mean over sets and seeds, and the worst."""
-    table = frames["regret"]
+    """What choosing t costs against what it loses: the mean over sets, and a line to the worst of them."""
     drawn = figure(6.4, 4.4)
     axes = drawn.subplots()
-    for number, (name, rows) in enumerate(table.groupby("chooser", sort=False)):
-        cost, mean, worst = rows["cost"].mean(), rows["regret"].mean(), rows["regret"].max()
-        colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
-        axes.plot([cost, cost], [mean, worst], color=colour, lw=1)
-        axes.plot(cost, mean, mark, color=colour, ms=7, label=str(name))
-        axes.plot(cost, worst, "_", color=colour, ms=9)
-    axes.axhline(0.005, color=GREY, lw=1, ls=":")
+    for number, row in enumerate(frames["regret"].to_dict("records")):
+        colour, mark = COLOURS[number % len(COLOURS)], MARKS[(number + number // len(COLOURS)) % len(MARKS)]
+        axes.plot([row["share"]] * 2, [row["mean"], row["worst"]], color=colour, lw=1)
+        axes.plot(row["share"], row["mean"], mark, color=colour, ms=7, label=str(row["way"]))
+        axes.plot(row["share"], row["worst"], "_", color=colour, ms=9)
+    axes.axhline(0.5, color=GREY, lw=1, ls=":")  # the goal
     axes.set_xscale("symlog", linthresh=0.01)
-    axes.set(xlim=(0, None), xlabel="cost, % of the sweep's", ylabel="regret on test, points (mark: mean; end of the line: worst)")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PERCENT)
+    axes.set(xlim=(-0.001, 1.5), xlabel="cost, % of the sweep's", ylabel="points lost on test (mark: mean; end of the line: worst)")
+    axes.xaxis.set_major_formatter(PERCENT)
     return _with_legend(drawn)
 
 
@@ -160,6 +167,12 @@ FIGURES: dict[str, tuple[str, Callable[[Frames], Figure]]] = {
 }
 """By name: the table without which there is none, and what draws it."""
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g}")
+
+
+def _contested(table: pd.DataFrame) -> pd.DataFrame:
+    """Without the sets that one reading alone is on (the canvases), unless there are no others."""
+    several = table.groupby("set")["reading"].transform("nunique") > 1
+    return table[several] if several.any() else table
 
 
 def _panels(

@@ -63,6 +63,7 @@ def tables(plan: Plan, folder: Path) -> dict[str, pd.DataFrame]:
         "curve": pd.DataFrame([row for key, seeds in found.items() for row in _curve(key, seeds)], columns=CURVE),
         "linearity": pd.DataFrame([row for key, seeds in found.items() for row in _linearity(key, seeds)], columns=LINEARITY),
         "occupancy": pd.DataFrame([row for key, seeds in found.items() for row in _occupancy(key, seeds)], columns=OCCUPANCY),
+        "gap": pd.DataFrame(_gaps(folder), columns=GAP),
         "trials": _trials(plan, Lines(folder / "trials.jsonl")),
     }
 
@@ -146,6 +147,7 @@ COMPARISONS += ["p", "p_holm", "p_equal", "verdict"]
 MINUTES = ["set", "reading", "seed", "step", "cpu_seconds", "val"]
 CURVE = ["set", "reading", "seed", "t", "log_snr", "val", "test", "r2"]
 LINEARITY = ["set", "reading", "seed", "variant", "r2", "val", "test"]
+GAP = ["set", "reading", "seed", "t", "log_snr", "gap_nats"]
 OCCUPANCY = ["set", "reading", "seed", "occupancy", "t", "log_snr", "val", "test"]
 
 
@@ -194,6 +196,16 @@ def _occupancy(key: tuple[str, str], seeds: Mapping[int, Record]) -> list[Record
         if points := _curve(key, {seed: record}):
             rows.append(max(points, key=lambda point: point["val"]) | {"occupancy": record["occupancy"]})
     return rows
+
+
+def _gaps(folder: Path) -> list[Record]:
+    """What v_t tells the denoiser at each t, in nats per unit log-SNR, from what experiments.choose_t wrote: race-READING.jsonl."""
+    return [
+        {"set": line["set"], "reading": file.stem.removeprefix("race-"), "seed": line["seed"], **score}
+        for file in sorted(folder.glob("race-*.jsonl"))
+        for line in map(json.loads, file.read_text("utf-8").splitlines())
+        for score in line["scores"]
+    ]
 
 
 def _trials(plan: Plan, lines: Lines) -> pd.DataFrame:

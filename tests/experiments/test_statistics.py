@@ -80,6 +80,17 @@ def test_the_interval_holds_the_truth_as_often_as_it_says(a: float, b: float, e:
     assert held / 400 >= 0.95 - 2.5 * math.sqrt(0.95 * 0.05 / 400)
 
 
+@pytest.mark.slow
+def test_two_seeds_that_happen_to_agree_are_not_taken_for_sure() -> None:
+    """Satterthwaite's degrees of freedom alone would hold the truth in 90 % of these."""
+    rng = np.random.default_rng(8)
+    held = 0
+    for _ in range(400):
+        low, high = two_level(crossed(rng, 2, 300, 0.04, 0.2, 0.24)).interval()
+        held += low <= 0 <= high
+    assert held / 400 > 0.94
+
+
 def test_ignoring_seeds_would_not_hold_the_truth() -> None:
     """The check above can fail: an interval over the images of five pooled seeds is far too narrow where seeds differ."""
     rng = np.random.default_rng(4)

@@ -162,13 +162,11 @@ def test_figures_are_the_same_each_time_and_of_the_tables_that_there_are(
     assert "no regret" in capsys.readouterr().err
     before = {file.name: file.read_bytes() for file in (tmp_path / "images").iterdir()}
     assert set(before) == {f"contest-{name}.svg" for name in plots.FIGURES if name != "regret"}
-    gap = [
-        {"set": "tiny", "reading": "DiER", "seed": s, "t": t, "log_snr": log_snr(t), "gap_nats": 0.1}
-        for s in (0, 1)
-        for t in (0, 999)
-    ]
-    regret = [{"chooser": name, "set": "tiny", "seed": 0, "regret": 0.002, "cost": 0.05} for name in ("golden", "fixed")]
-    pd.DataFrame(gap).to_csv(tmp_path / "gap.csv")
+    scores = [{"t": t, "log_snr": log_snr(t), "gap_nats": 0.1} for t in (0, 999)]
+    lines = [json.dumps({"set": "tiny", "seed": seed, "scores": scores}) for seed in (0, 1)]
+    (tmp_path / "race-DiER.jsonl").write_text("\n".join(lines) + "\n")
+    assert tables.main(["--plan", str(tmp_path / "plan.json"), "--results", str(tmp_path)]) == 0
+    regret = [{"way": way, "mean": 0.2, "worst": 0.7, "share": share} for way, share in (("golden", 0.1), ("fixed t = 300", 0.0))]
     pd.DataFrame(regret).to_csv(tmp_path / "regret.csv")
     assert plots.main(arguments) == 0
     after = {file.name: file.read_bytes() for file in (tmp_path / "images").iterdir()}
