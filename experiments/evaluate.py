@@ -89,15 +89,18 @@ class Evaluation:
 
     def score(self, features: Features) -> Record:
         """Everything of the chosen variant; accuracies are shares, `right` the packed outcome on test."""
-        x = features(self._images("train"))  # (N, D)
+        known = self._sample(len(self.order) if "all" in self.sizes else SIZES["10k"])  # those that anything is fitted on
+        x, y = features(self._images("train")[known]), self._labels("train")[known]  # (N, D), (N,)
         values = self._values(features)
         probes: dict[str, Record] = {}
         for name, number in SIZES.items():
             if name in self.sizes:
-                probes[name] = self._probe(x, self._sample(number), C_GRID, MAX_ITER, values)
-        record: Record = {"dimension": x.shape[1], "knn": self._neighbours(x, values)}
-        record["few"] = {str(labels): self._few(x, labels, values) for labels in FEW}
-        record["r2"] = self._linearity(x, values.val)
+                rows = np.searchsorted(known, self._sample(number))
+                probes[name] = self._probe(x[rows], y[rows], C_GRID, MAX_ITER, values)
+        bank = np.searchsorted(known, self._sample(BANK))
+        record: Record = {"dimension": x.shape[1], "knn": self._neighbours(x[bank], y[bank], values)}
+        record["few"] = {str(labels): self._few(x, y, labels, values) for labels in FEW}
+        record["r2"] = self._regression(x[np.searchsorted(known, self._sample(SIZES["10k"]))], values.val)
         if "all" not in self.sizes:
             return record | {"probes": probes}
         near = [c for i, c in enumerate(C_GRID) if abs(i - C_GRID.index(probes["10k"]["c"])) <= 1]
@@ -105,7 +108,7 @@ class Evaluation:
         if len(whole) < len(x):
             x = x[whole]
         # the last one: standardised where it stands, there is no second copy of it
-        probes["all"] = self._probe(x, None, near, ALL_ITER, values, self._labels("train")[whole])
+        probes["all"] = self._probe(x, y[whole], near, ALL_ITER, values)
         return record | {"probes": probes}
 
     def curve(self, variants: Mapping[str, Features]) -> list[Record]:
@@ -115,17 +118,12 @@ class Evaluation:
         for name, features in variants.items():
             x, values = features(self._images("train")[rows]), self._values(features)
             linear = self._regression(x, values.val)
-            probe = self._probe(x, None, C_GRID, MAX_ITER, values, self._labels("train")[rows])
+            probe = self._probe(x, self._labels("train")[rows], C_GRID, MAX_ITER, values)
             found.append({"variant": name, "r2": linear, **probe})
         return found
 
-    def _probe(
-        self, x: Floats, rows: Ints | None, c_grid: Sequence[float], max_iter: int, values: _Values, y: Labels | None = None
-    ) -> Record:
-        """The probe with the best C on val (the stronger penalty where two are equal). Without `rows` x is overwritten."""
-        if rows is not None:
-            x, y = x[rows], self._labels("train")[rows]
-        assert y is not None
+    def _probe(self, x: Floats, y: Labels, c_grid: Sequence[float], max_iter: int, values: _Values) -> Record:
+        """The probe with the best C on val (the stronger penalty where two are equal). x (N, D) is overwritten."""
         truth = self._labels("val")
         fits = fit_grid(x, y, self.images.classes, c_grid, max_iter, overwrite=True)
         val, c, probe = max(((_accuracy(fit, values.val, truth), c, fit) for c, fit in fits), key=lambda one: one[0])
@@ -135,9 +133,9 @@ class Evaluation:
             record |= _outcome(_predicted(probe, values.test) == self._labels("test"))
         return record
 
-    def _few(self, x: Floats, number: int, values: _Values) -> Record:
+    def _few(self, x: Floats, y: Labels, number: int, values: _Values) -> Record:
         """With so many labels a class, over several choices of them: one C, the best on val on average."""
-        y, classes = self._labels("train"), self.images.classes
+        classes = self.images.classes
         truth, x_val = self._labels("val")[self.quick_val], values.val[self.quick_val]
         fits: dict[float, list[Linear]] = {c: [] for c in FEW_C}
         for draw in range(FEW_DRAWS):
@@ -151,17 +149,14 @@ class Evaluation:
             record["test"] = float(np.mean([_accuracy(probe, values.test, self._labels("test")) for probe in fits[c]]))
         return record
 
-    def _neighbours(self, x: Floats, values: _Values) -> Record:
+    def _neighbours(self, bank: Floats, labels: Labels, values: _Values) -> Record:
         """Votes of the k nearest by cosine of standardised features, weighted as in Wu et al. 2018; k chosen on val."""
-        rows = self._sample(BANK)
-        bank = x[rows]
         mean, scale = bank.mean(0), bank.std(0) + 1e-6
-        index = faiss.IndexFlatIP(x.shape[1])
+        index = faiss.IndexFlatIP(bank.shape[1])
         index.add(_unit((bank - mean) / scale))
-        labels = self._labels("train")[rows]
 
         def votes(of: Floats) -> dict[int, Labels]:
-            near, who = index.search(_unit((of - mean) / scale), min(max(KS), len(rows)))
+            near, who = index.search(_unit((of - mean) / scale), min(max(KS), len(bank)))
             weight = np.exp((near - near[:, :1]) / TEMPERATURE)  # relative to the nearest: no vote underflows
             table = np.zeros((len(of), self.images.classes))
             found = {}
@@ -174,13 +169,10 @@ class Evaluation:
         truth = self._labels("val")
         val = {k: float((guess == truth).mean()) for k, guess in votes(values.val).items()}
         k = max(val, key=lambda k: val[k])
-        record: Record = {"k": k, "bank": len(rows), "val": val[k]}
+        record: Record = {"k": k, "bank": len(bank), "val": val[k]}
         if values.test is not None:
             record |= _outcome(votes(values.test)[k] == self._labels("test"))
         return record
-
-    def _linearity(self, x: Floats, x_val: Floats) -> float | None:
-        return self._regression(x[self._sample(SIZES["10k"])], x_val)
 
     def _regression(self, x: Floats, x_val: Floats) -> float | None:
         """R2 on val of a ridge regression from pixels to features of `_sample("10k")`, the best of a few penalties there.
