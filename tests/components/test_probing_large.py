@@ -287,6 +287,7 @@ def test_images_are_read_once_in_order_and_never_across_shards(rows: np.ndarray 
 def test_of_images_in_shards_each_is_read_once_for_the_same_features(
     name: Any, sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    sources = Sources(sources.settings, sources.dataset, sources.model, (100,))
     plain = sources.dataset.split("train")
     folder = tmp_path / "shards"
     folder.mkdir()
@@ -298,7 +299,7 @@ def test_of_images_in_shards_each_is_read_once_for_the_same_features(
     real = ShardedImages._read
     monkeypatch.setattr(Dataset, "split", lambda dataset, split: in_shards)
     monkeypatch.setattr(ShardedImages, "_read", lambda self, shard: read.append(shard.name) or real(self, shard))
-    sources = Sources(sources.settings, sources.dataset, sources.model)
+    sources = Sources(sources.settings, sources.dataset, sources.model, (100,))
     for one, whole in zip(CANDIDATES[name](sources), expected, strict=True):
         np.testing.assert_allclose(gather(one.pieces("train", None), 1300), whole, rtol=1e-4, atol=1e-5)
     in_order = [f"{number:05d}.parquet" for number in range(4)]

@@ -208,9 +208,10 @@ def test_every_option_at_once_goes_through_to_the_probe(run: Path, tmp_path: Pat
 def test_the_models_configuration_says_what_is_predicted_and_noise_of_wide_patches_is_warned_of(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ModelConfig.load(run / "model" / "config.json").prediction == "eps"
+    assert ModelConfig.load(run / "model" / "config.json").prediction == MODEL.prediction == "x0"
     wide, paths = MODEL.model_copy(update={"patch_size": 8}), (run / "dataset", run / "verdict", tmp_path / "work")
-    assert train.model_config(wide, 8, 8, 1, seed=0).prediction == "x0"  # 64 numbers, width 32
+    by_itself = [MODEL.model_copy(update={"prediction": "auto", "patch_size": patch}) for patch in (2, 8)]
+    assert [train.model_config(one, 8, 8, 1, seed=0).prediction for one in by_itself] == ["eps", "x0"]  # 64 numbers, width 32
     train.run(wide.model_copy(update={"prediction": "eps"}), TRAIN, *paths, tmp_path / "model")
     said = capsys.readouterr().err
     assert "train: WARNING: model.prediction eps with patches of 64 numbers and a width of 32" in said
