@@ -23,6 +23,7 @@ from tests.containers.test_run_local import DIER
 pytestmark = pytest.mark.engine
 
 SMALL = ["data.limit=200", "model.depth=1", "train.steps=20", "train.warmup_steps=5", "train.log_every=10", "train.min_gap=0"]
+SMALL += ["data.canvas=null", "data.copies=1", "model.patch_size=2"]  # the plain digits, which the others' pipeline prepares
 
 
 def trained(folder: Path) -> Path:
