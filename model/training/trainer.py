@@ -96,6 +96,7 @@ class Trainer:
         if self.weight is not None:
             self.weight = self.weight.to(self.device)  # (NUM_TIMESTEPS,)
         self.shares = self._shares()
+        self.up_to = None if self.shares is None else self.shares.cumsum(0)  # (NUM_TIMESTEPS,), the share of all t up to each
         self.trivial = self._trivial() if self.processes.first else TRIVIAL_LOSS  # only the first looks, and it reads images
         self.step = self._agreed = self._agree_at = 0
         self._saved_at = self._agreed_at = time.monotonic()
@@ -181,10 +182,10 @@ class Trainer:
         """
         x0 = scaled(self.batches.take(step))
         draws = Draws(self.config.seed, step, self.processes.share(self.config.batch_size), self.device)
-        if self.shares is None:
+        if self.up_to is None:
             t = draws.integers("t", NUM_TIMESTEPS)
         else:
-            t = torch.searchsorted(self.shares.cumsum(0), draws.uniform("t").double(), right=True).clamp(max=NUM_TIMESTEPS - 1)
+            t = torch.searchsorted(self.up_to, draws.uniform("t").double(), right=True).clamp(max=NUM_TIMESTEPS - 1)
         return x0, t, draws.normal("noise", *x0.shape[1:])
 
     def _train_step(self) -> None:

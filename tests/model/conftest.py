@@ -7,6 +7,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from model.config import ModelConfig
+from model.dier import DiER
 from model.training.callback import Callback
 from model.training.options import TrainConfig
 from model.training.trainer import Trainer
@@ -27,6 +28,21 @@ def train_config(**changes: object) -> TrainConfig:
     values = {"steps": 12, "batch_size": 16, "lr": 1e-3, "warmup_steps": 2, "lr_decay": "constant", "weight_decay": 0.0}
     values |= {"ema_decay": 0.99, "grad_clip": 1.0, "seed": 0, "precision": "float32", "log_every": 4, "checkpoint_every": 4}
     return TrainConfig(**(values | changes))
+
+
+def check_gradients(model: DiER) -> None:
+    """v_t has a gradient from the first step on, and every weight of a model of 8x8 grey images within two."""
+    x0, t, noise = torch.randn(4, 1, 8, 8), torch.tensor([0, 100, 500, 900]), torch.randn(4, 1, 8, 8)
+    v = model.encoder(x0, t).detach().requires_grad_()
+    model.denoising_loss(x0, t, noise, v).mean().backward()
+    assert v.grad is not None
+    assert v.grad.norm(dim=1).min() > 1e-5
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):  # the encoder's modulations start at zero, so what is behind them has a gradient from the second step on
+        optimizer.zero_grad()
+        model(x0, t, noise).mean().backward()
+        optimizer.step()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
 
 
 class Hooks(Callback):

@@ -9,7 +9,7 @@ from model.dier import DiER
 from model.errors import ConfigError
 from model.features import denoiser_layers
 from model.objective import too_narrow
-from tests.model.conftest import make_trainer, small_model
+from tests.model.conftest import check_gradients, make_trainer, small_model
 
 WAYS = {
     "through 4": {"condition_dim": 4},
@@ -23,18 +23,7 @@ WAYS = {
 @pytest.mark.parametrize("modulation", MODULATIONS)
 @pytest.mark.parametrize("way", WAYS)
 def test_v_t_gets_a_gradient_at_once_and_every_weight_within_two_steps(way: str, modulation: str) -> None:
-    model = DiER(small_model(modulation=modulation, modulation_rank=8, **WAYS[way]))
-    x0, t, noise = torch.randn(4, 1, 8, 8), torch.tensor([0, 100, 500, 900]), torch.randn(4, 1, 8, 8)
-    v = model.encoder(x0, t).detach().requires_grad_()
-    model.denoising_loss(x0, t, noise, v).mean().backward()
-    assert v.grad is not None
-    assert v.grad.norm(dim=1).min() > 1e-5
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for _ in range(2):
-        optimizer.zero_grad()
-        model(x0, t, noise).mean().backward()
-        optimizer.step()
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+    check_gradients(DiER(small_model(modulation=modulation, modulation_rank=8, **WAYS[way])))
 
 
 @pytest.mark.parametrize("way", WAYS)

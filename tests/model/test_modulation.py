@@ -10,7 +10,7 @@ from model.dier import DiER
 from model.errors import ConfigError
 from model.memory import parameters
 from model.rng import generator
-from tests.model.conftest import make_trainer, small_model
+from tests.model.conftest import check_gradients, make_trainer, small_model
 
 
 def model_of(modulation: str, **changes: object) -> DiER:
@@ -19,18 +19,7 @@ def model_of(modulation: str, **changes: object) -> DiER:
 
 @pytest.mark.parametrize("modulation", MODULATIONS)
 def test_v_t_gets_a_gradient_at_once_and_every_weight_within_two_steps(modulation: str) -> None:
-    model = model_of(modulation)
-    x0, t, noise = torch.randn(4, 1, 8, 8), torch.tensor([0, 100, 500, 900]), torch.randn(4, 1, 8, 8)
-    v = model.encoder(x0, t).detach().requires_grad_()
-    model.denoising_loss(x0, t, noise, v).mean().backward()
-    assert v.grad is not None
-    assert v.grad.norm(dim=1).min() > 1e-5
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    for _ in range(2):  # the encoder's modulations start at zero, so what is behind them has a gradient from the second step on
-        optimizer.zero_grad()
-        model(x0, t, noise).mean().backward()
-        optimizer.step()
-    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
+    check_gradients(model_of(modulation))
 
 
 @pytest.mark.parametrize("modulation", MODULATIONS)

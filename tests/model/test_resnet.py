@@ -14,7 +14,7 @@ from model.images import to_tensor
 from model.stems import whitening
 from model.weights import load_model, save_model
 from tests.model.conftest import make_trainer, small_model
-from tests.model.training.test_trainer import StoppedError, same, stop_at
+from tests.model.training.test_trainer import check_resumes
 
 RESNET = {"encoder": "resnet", "pool": "grid"}
 WHITENING = {"encoder.resnet.whitening.weight", "encoder.resnet.whitening.bias"}
@@ -102,13 +102,7 @@ def test_the_untrained_model_has_the_trained_ones_whitening_and_the_first_weight
 
 def test_a_stopped_training_goes_on_bit_for_bit(images: np.ndarray, tmp_path) -> None:
     changes = {"model": RESNET, "mask_ratio": 0.5}
-    whole = make_trainer(images, tmp_path / "whole", **changes)
-    whole.run()
-    with pytest.raises(StoppedError):
-        make_trainer(images, tmp_path / "work", stop_at(7), **changes).run()
-    resumed = make_trainer(images, tmp_path / "work", **changes)
-    resumed.run()
-    assert same(whole, resumed)
+    check_resumes(images, tmp_path, **changes)
 
 
 def test_the_whitening_comes_from_the_checkpoint_and_not_from_the_images_again(images: np.ndarray, tmp_path) -> None:

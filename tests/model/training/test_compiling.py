@@ -12,7 +12,7 @@ from model.errors import ConfigError
 from model.images import to_tensor
 from model.training.compiling import LEAST_WORK, choose_compile, encoding_work, training_work
 from tests.model.conftest import make_trainer, small_model
-from tests.model.training.test_trainer import StoppedError, same, stop_at
+from tests.model.training.test_trainer import StoppedError, check_resumes, same, stop_at
 
 CPU = torch.device("cpu")
 compiler = pytest.mark.skipif(not choose_compile("auto", CPU, LEAST_WORK)[0], reason="no C++ compiler, or no Python headers")
@@ -86,13 +86,7 @@ def test_a_compiled_run_with_masked_tokens_and_checkpointed_activations_resumes_
     images: np.ndarray, tmp_path: Path
 ) -> None:
     changes = {"compiled": True, "mask_ratio": 0.5, "checkpoint_activations": True}
-    whole = make_trainer(images, tmp_path / "whole", **changes)
-    whole.run()
-    with pytest.raises(StoppedError):
-        make_trainer(images, tmp_path / "work", stop_at(7), **changes).run()
-    resumed = make_trainer(images, tmp_path / "work", **changes)
-    resumed.run()
-    assert same(whole, resumed)
+    check_resumes(images, tmp_path, **changes)
 
 
 @compiler

@@ -35,6 +35,17 @@ def stop_at(step: int) -> Hooks:
     return Hooks(stop)
 
 
+def check_resumes(images: np.ndarray, tmp_path: Path, **changes: object) -> None:
+    """A training that is stopped and goes on ends, bit for bit, where one does that was not."""
+    whole = make_trainer(images, tmp_path / "whole", **changes)
+    whole.run()
+    with pytest.raises(StoppedError):
+        make_trainer(images, tmp_path / "work", stop_at(7), **changes).run()
+    resumed = make_trainer(images, tmp_path / "work", **changes)
+    resumed.run()
+    assert same(whole, resumed)
+
+
 @pytest.mark.slow
 def test_two_runs_are_bit_identical_and_the_seed_matters(images: np.ndarray, tmp_path) -> None:
     runs = [make_trainer(images, tmp_path / str(i), seed=seed) for i, seed in enumerate([0, 0, 1])]
