@@ -26,8 +26,8 @@ from experiments.plan import PLAN, Job, Plan, read_plan, run_jobs, trial_jobs
 from experiments.results import Lines, Record, chosen_setting
 
 RESULTS = Path(__file__).parent / "results"
-READING_SECONDS, CURVE_SECONDS, LOOK_SECONDS = 120.0, 300.0, 30.0
-"""About what the probes of a reading, of a curve over eleven t, and of a look take: the plan's seconds are training alone."""
+READING_SECONDS, CURVE_SECONDS, LOOK_SECONDS = 40.0, 150.0, 8.0
+"""About what the probes of a reading, of a curve over five t, and of a look take: the plan's seconds are training alone."""
 
 
 def main(arguments: list[str] | None = None) -> int:

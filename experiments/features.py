@@ -15,7 +15,7 @@ from model.rng import sample
 
 BATCH = 500
 """Images that a network is given at a time, when features are read."""
-PCA_IMAGES = 10_000
+PCA_IMAGES = 5000
 """Training images that components of features are fitted on."""
 
 
@@ -38,6 +38,24 @@ def pooled(x: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
 def side_by_side(parts: list[Features]) -> Features:
     """Several features of an image in one row."""
     return lambda images: np.concatenate([part(images) for part in parts], axis=1)
+
+
+class Remembered:
+    """Features of the last few arrays of images, by identity, so that what is read alone and side by side is computed once."""
+
+    def __init__(self, of: Features, arrays: int = 4, largest: int = 20_000) -> None:
+        self._of, self._arrays, self._largest = of, arrays, largest
+        self._last: list[tuple[Images, Floats]] = []
+
+    def __call__(self, images: Images) -> Floats:
+        """(N, D) that the caller may overwrite."""
+        for known, found in self._last:
+            if known is images:
+                return found.copy()
+        found = self._of(images)
+        if len(images) <= self._largest:
+            self._last = [(images, found), *self._last][: self._arrays]
+        return found.copy()
 
 
 @dataclass

@@ -15,8 +15,8 @@ from experiments.methods import METHODS
 from experiments.plan import Job, matching
 from experiments.sets import ImageSet, load
 
-LOOK_VARIANTS = 4
-"""Of a reading, at a look: embedding 15,000 images at each of eleven t would take as long as the training."""
+LOOK_VARIANTS = 2
+"""Of a reading, at a look: embedding 10,000 images at each t would take as long as the training."""
 
 
 def run_job(job: Job, folder: Path, test: bool) -> list[Record]:

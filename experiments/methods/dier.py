@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from experiments.contestant import Budget, Features, Labels, Look, Setting, Trained
-from experiments.features import Projected, side_by_side
+from experiments.features import Projected, Remembered, side_by_side
 from experiments.networks import MODEL_FIELDS, count, model_config, tokens_at
 from experiments.training import step_flops
 from model.config import ModelConfig
@@ -57,12 +57,13 @@ def features(model: DiER, images: Images, own: Setting) -> dict[str, Features]:
         return lambda images: embed(model, images, t)
 
     read_at = own["read_at"]
-    found = {f"t={t}": at(t) for t in read_at}
+    each = {t: Remembered(at(t)) for t in {*read_at, *own["joint"]}}
+    found: dict[str, Features] = {f"t={t}": each[t] for t in read_at}
     for t in own["tokens_at"] or ([100] if 100 in read_at else read_at[:1]):
         found[f"t={t}, tokens"] = tokens_at(model.encoder, t)
     if own["joint"]:
         name = "t=" + "+".join(map(str, own["joint"]))
-        found[name] = joint = side_by_side([at(t) for t in own["joint"]])
+        found[name] = joint = side_by_side([each[t] for t in own["joint"]])
         found[f"{name}, PCA"] = Projected(joint, images, model.config.embed_dim)
     return found
 

@@ -99,7 +99,7 @@ def test_a_training_that_fails_stops_no_other_and_is_tried_again(folder: Path, c
 def test_what_is_left_is_told_without_training(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "--dry-run") == 0
     said = capsys.readouterr().out
-    assert said.startswith("2 trials and 3 of 3 trainings are left: about 0.4 hours")
+    assert said.startswith("2 trials and 3 of 3 trainings are left: about 0.2 hours")
     assert "DiER on tiny, seed 1: 4 steps" in said
     assert not (folder / "out").exists()
 
