@@ -14,6 +14,7 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.linalg import cho_factor, cho_solve
 
 from components.probing.classifier import Linear, fit_grid
@@ -21,6 +22,8 @@ from data.format import SplitName
 from experiments.contestant import Features, Floats, Labels
 from experiments.sets import ImageSet
 from model.images import Images
+from model.rank import IMAGES as RANK_IMAGES
+from model.rank import both
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -99,6 +102,7 @@ class Evaluation:
                 probes[name] = self._probe(x[rows], y[rows], C_GRID, MAX_ITER, values)
         bank = np.searchsorted(known, self._sample(BANK))
         record: Record = {"dimension": x.shape[1], "knn": self._neighbours(x[bank], y[bank], values)}
+        record["rank"] = both(torch.from_numpy(x[:RANK_IMAGES] - x[:RANK_IMAGES].mean(0)))["effective"]
         record["few"] = {str(labels): self._few(x, y, labels, values) for labels in FEW}
         record["r2"] = self._regression(x[np.searchsorted(known, self._sample(SIZES["10k"]))], values.val)
         if "all" not in self.sizes:

@@ -11,15 +11,20 @@ from experiments.plan import Plan
 PROBES = ("1k", "10k", "all", "knn")
 FEW = ("1", "5", "10", "50")
 NO_RESULT, NOT_RUN = "one seed is no result", "not run"
-BEGIN, END = "<!-- experiments.tables: begin -->", "<!-- experiments.tables: end -->"
 
 
-def with_tables(page: str, text: str) -> str:
-    """The page with `text` between its two markers. Raises ValueError for a page without them."""
-    if page.count(BEGIN) != 1 or page.count(END) != 1:
-        raise ValueError(f"the page needs one line {BEGIN} and one line {END}: add them where the tables belong")
-    before, _, rest = page.partition(BEGIN)
-    return f"{before}{BEGIN}\n\n{text}\n{END}{rest.partition(END)[2]}"
+def markers(name: str) -> tuple[str, str]:
+    """The lines between which the tables of a plan stand, by the plan's name."""
+    return f"<!-- experiments.tables {name}: begin -->", f"<!-- experiments.tables {name}: end -->"
+
+
+def with_tables(page: str, text: str, name: str) -> str:
+    """The page with `text` between the two markers of `name`. Raises ValueError for a page without them."""
+    begin, end = markers(name)
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise ValueError(f"the page needs one line {begin} and one line {end}: add them where the tables belong")
+    before, _, rest = page.partition(begin)
+    return f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}"
 
 
 def markdown(plan: Plan, main_table: pd.DataFrame, compared: pd.DataFrame) -> str:
@@ -43,6 +48,7 @@ def _main_markdown(lines: list[dict[Any, Any]]) -> str:
         "val",
         "chosen",
         "numbers",
+        "rank",
         "TFLOP",
         "CPU s",
         "trials",
@@ -52,7 +58,7 @@ def _main_markdown(lines: list[dict[Any, Any]]) -> str:
     for line in lines:
         cells = [_accuracy(line, probe) for probe in PROBES]
         cells += [_percent(line.get(f"few_{labels}")) for labels in FEW]
-        cells += [_percent(line.get("val")), _text(line.get("variant")), _number(line.get("dimension"))]
+        cells += [_percent(line.get("val")), _text(line.get("variant")), _number(line.get("dimension")), _number(line.get("rank"))]
         cells += [_number(line.get("flops"), 1e12), _number(line.get("cpu_seconds")), str(line["trials"]), _seeds(line)]
         rows.append([str(line["reading"]), *cells])
     return _grid(head, rows)

@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.tables", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--plan", type=Path, default=PLAN)
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of runs.jsonl, and of what is written")
-    parser.add_argument("--page", type=Path, help="a Markdown page with the two markers")
+    parser.add_argument("--page", type=Path, help="a Markdown page with the two markers of the plan")
     args = parser.parse_args(arguments)
     try:
         plan = read_plan(args.plan)
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
             table.to_csv(args.results / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
         (args.results / "tables.md").write_text(text, "utf-8")
         if args.page is not None:
-            args.page.write_text(with_tables(args.page.read_text("utf-8"), text), "utf-8")
+            args.page.write_text(with_tables(args.page.read_text("utf-8"), text, args.plan.stem), "utf-8")
     except (OSError, ValueError) as error:
         print(f"tables: {error}", file=sys.stderr)
         return 2
@@ -123,6 +123,8 @@ def _line(plan: Plan, found: Results, reading: str, where: str) -> Record:
     every = list(records.values())
     variants = [record["variant"] for record in every]
     line |= {"variant": max(variants, key=variants.count), "dimension": every[0]["dimension"], "parameters": every[0]["parameters"]}
+    if "rank" in every[0]:
+        line["rank"] = float(np.mean([record["rank"] for record in every if "rank" in record]))
     line |= {"flops": every[0]["flops"], "cpu_seconds": float(np.median([record["cpu_seconds"] for record in every]))}
     line["val"] = float(np.mean([record["probes"][plan.probe]["val"] for record in every]))
     for probe in PROBES:
@@ -168,13 +170,15 @@ def _minutes(key: tuple[str, str], seeds: Mapping[int, Record]) -> list[Record]:
 
 
 def _curve(key: tuple[str, str], seeds: Mapping[int, Record]) -> list[Record]:
+    """By the full probe where the plan has it made, else by the short one that chooses among variants, on val alone."""
     reading, where = key
     rows = []
     for seed, record in seeds.items():
         schedule = record["setting"].get("schedule", "linear")
-        for point in record.get("curve", []):
-            t = timestep(point["variant"])
-            assert t is not None
+        short = [{"variant": name, "val": val} for name, val in record.get("variants", {}).items()]
+        for point in record.get("curve", short):
+            if (t := timestep(point["variant"])) is None:
+                continue
             level = log_snr(t, schedule)
             rows.append({"set": where, "reading": reading, "seed": seed, "t": t, "log_snr": level, **point})
     return rows

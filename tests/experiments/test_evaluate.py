@@ -97,6 +97,7 @@ def test_what_is_right_on_test_is_kept_for_each_image(made: ImageSet) -> None:
         assert right.mean() == pytest.approx(part["test"])
         assert part["test"] > 0.5
     assert record["dimension"] == 36
+    assert 1 <= record["rank"] <= 36
     assert record["few"]["50"]["test"] > record["few"]["1"]["test"]
     assert record["probes"]["all"]["images"] == 400
 

@@ -141,12 +141,14 @@ def test_verdicts(value: float, se: float, seeds: int, p: float, says: str) -> N
 
 
 def test_a_page_takes_the_tables_between_its_markers() -> None:
-    before = f"# Results\n\n{page.BEGIN}\nold\n{page.END}\n\nMore.\n"
-    after = page.with_tables(before, "new\n")
-    assert after == f"# Results\n\n{page.BEGIN}\n\nnew\n\n{page.END}\n\nMore.\n"
-    assert page.with_tables(after, "new\n") == after
+    begin, end = page.markers("plan")
+    other = "\n".join(page.markers("studies"))
+    before = f"# Results\n\n{begin}\nold\n{end}\n\nMore.\n{other}\n"
+    after = page.with_tables(before, "new\n", "plan")
+    assert after == f"# Results\n\n{begin}\n\nnew\n\n{end}\n\nMore.\n{other}\n"
+    assert page.with_tables(after, "new\n", "plan") == after
     with pytest.raises(ValueError, match="needs one line"):
-        page.with_tables("# Results\n", "new")
+        page.with_tables("# Results\n", "new", "plan")
 
 
 @pytest.mark.slow
