@@ -26,8 +26,9 @@ from model.rng import Draws, generator
 from model.schedule import add_noise, alpha_bars
 
 TIMESTEPS = (0, 5, 10, 20, 50, 100)
-REMEMBERED = 20_000
-"""Images at most whose layers of one pass are remembered: there are two features a block, and a look asks for all."""
+REMEMBERED, ARRAYS = 20_000, 2
+"""Images at most whose layers of one pass are remembered, and of how many arrays: there are two features a block, each is asked of
+train and of val in turn, and all are asked for. A pass draws its noise image by image."""
 
 
 class DDAE(Learner):
@@ -71,19 +72,22 @@ class DDAE(Learner):
 
 
 class Layers:
-    """The blocks' outputs on x_t; those of the last images and t are remembered, as they come in one pass."""
+    """The blocks' outputs on x_t; those of the last arrays of images and one t are remembered, as they come in one pass."""
 
     def __init__(self, model: DiER, seed: int) -> None:
         self._model, self._seed = model, seed
-        self._last: tuple[Images, int, dict[str, Floats]] | None = None
+        self._last: list[tuple[Images, int, dict[str, Floats]]] = []
 
     def __call__(self, t: int, name: str, images: Images) -> Floats:
         """One of them, (N, D) or (N, 4 D)."""
         if len(images) > REMEMBERED:
             return self._computed(images, t, {name})[name]
-        if self._last is None or self._last[0] is not images or self._last[1] != t:
-            self._last = images, t, self._computed(images, t, None)
-        return self._last[2][name]
+        for known, at, found in self._last:
+            if known is images and at == t:
+                return found[name].copy()
+        found = self._computed(images, t, None)
+        self._last = [(images, t, found), *self._last][:ARRAYS]
+        return found[name].copy()
 
     @torch.inference_mode()
     def _computed(self, images: Images, t: int, wanted: set[str] | None) -> dict[str, Floats]:
