@@ -1,7 +1,7 @@
 # make run     the whole pipeline on the bundled digits    make image             the container image
 # make check   while working: lint and the quick tests     make test-containers   the pipeline in containers, beside make run's
 # make test    every test but those                        make lint              style, types, import rules
-# make experiments   the contest of experiments/plan.md: many hours, may be stopped and goes on; DATA is the folder of the sets
+# make experiments   the plans of experiments/plan.md: many hours, may be stopped and goes on; DATA is the folder of the sets
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -51,13 +51,21 @@ image:
 test-containers: setup
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/containers -rs -s --durations 8 $(ONLY)
 
-# Hours: python -m experiments.contest --dry-run says how many are left. The plan must be committed, as test is read.
+# Hours: python -m experiments.contest --dry-run says how many are left. The plans must be committed, as test is read.
 DATA ?= real-data
 JOBS ?= 2
 experiments: setup
 	$(BIN)/python -m experiments.contest --data $(DATA) --jobs $(JOBS) --test
 	$(BIN)/python -m experiments.tables --page docs/results.md
+	$(BIN)/python -m experiments.contest --plan experiments/studies.json --out experiments/results/studies --data $(DATA) --jobs $(JOBS) --test
+	$(BIN)/python -m experiments.tables --plan experiments/studies.json --results experiments/results/studies --page docs/results.md
+	for row in eps x0; do \
+	  $(BIN)/python -m experiments.choose_t --plan experiments/race.json --row $$row --models .work/race-$$row --data $(DATA) \
+	    --out experiments/results/race-$$row.jsonl --train 5000 --val 5000 --test 5000 && \
+	  $(BIN)/python -m experiments.choosing experiments/results/race-$$row.jsonl --out experiments/results/regret-$$row.csv || exit 1; \
+	done
 	$(BIN)/python -m experiments.plots
+	$(BIN)/python -m experiments.plots --tables experiments/results/studies --name studies
 
 clean:
 	rm -rf artifacts .work dvc_plots

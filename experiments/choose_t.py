@@ -1,6 +1,7 @@
 """The race of ways to choose t over saved models: python -m experiments.choose_t --models FOLDER --data FOLDER --out FILE.jsonl
 
 FOLDER/SET or FOLDER/SET-sSEED holds a model as train writes it (config.json, model.safetensors; settings.json where there is one).
+With --row the models of that row of a plan (--plan, --seeds) are trained first where they are missing, without a look at labels.
 Of each a line is written: the linear probe's accuracy on val and test at 12 t even in log-SNR (the sweep), what every way of
 `embed.select` and every label-free score chose, and the processor seconds that it took. A line that is there is not made again.
 
@@ -10,6 +11,7 @@ label-free scores to average is itself chosen, so for each set it is chosen on t
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,10 +24,13 @@ from components.probing.classifier import Floats, fit_grid
 from components.selecting.choose import METHODS, choose
 from components.selecting.places import grid, levels, nearest, side_by_side
 from data.format import Dataset, DatasetInfo, Split
+from experiments.contestant import Budget
+from experiments.methods.dier import trainer_of
+from experiments.plan import PLAN, Plan, read_plan, steps_of
 from experiments.sets import ImageSet, load
 from model.dier import DiER
 from model.features import embed
-from model.weights import load_model
+from model.weights import load_model, save_model
 
 C_GRID = [0.003, 0.03, 0.3]
 MAX_ITER = 200
@@ -131,6 +136,27 @@ def _withheld(folder: Path) -> bool:
     return bool(json.loads(file.read_text("utf-8"))["train"].get("condition_dropout", 0)) if file.is_file() else False
 
 
+def train_models(plan: Plan, row: str, seeds: list[int], models: Path, data: Path, say: Callable[[str], None] = print) -> None:
+    """Train a row of a plan on all of its sets, and keep each model as `run` reads it; those that are there stay."""
+    for where, seed in ((where, seed) for where in plan.sets_of(row) for seed in seeds):
+        if (folder := models / f"{where}-s{seed}").exists():
+            continue
+        images = load(where, data)
+        spec, budget = plan.rows[row], Budget(steps_of(plan, row, where), plan.batch_size)
+        setting = {"family": images.family, **spec.setting, **spec.on.get(where, {})}
+        models.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=models) as beside:
+            made = Path(beside) / folder.name
+            trainer = trainer_of(images.images["train"], budget, seed, setting, Path(beside) / "work")
+            trainer.run()
+            made.mkdir()
+            save_model(made, trainer.model, trainer.ema_model().state_dict())
+            withheld = {"train": {"condition_dropout": trainer.config.condition_dropout}}
+            (made / "settings.json").write_text(json.dumps(withheld), "utf-8")
+            made.rename(folder)  # whole, or not there
+        say(f"{folder.name}: {budget.steps} steps of {row}")
+
+
 def run(models: Path, data: Path, out: Path, limit: dict[str, int], say: Callable[[str], None] = print) -> None:
     """A line of `out` for each model that has none yet."""
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -152,9 +178,17 @@ def main() -> None:
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder of SET.npz (experiments/sets.py)")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--plan", type=Path, default=PLAN)
+    parser.add_argument("--row", help="of the plan: train the models that are missing")
+    parser.add_argument("--seeds", type=int, nargs="+", help="those of --row (the plan's)")
     for split, most in PER_SPLIT.items():
         parser.add_argument(f"--{split}", type=int, default=most, help=f"{split} images of a probe at most")
     given = parser.parse_args()
+    if given.row is not None:
+        plan = read_plan(given.plan)
+        if given.row not in plan.rows:
+            parser.error(f"--row {given.row}: not in {given.plan}, which has {', '.join(plan.rows)}")
+        train_models(plan, given.row, given.seeds or plan.seeds, given.models, given.data)
     run(given.models, given.data, given.out, {split: getattr(given, split) for split in PER_SPLIT})
 
 

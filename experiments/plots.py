@@ -1,9 +1,10 @@
 """The contest's figures, from its CSV alone: the same table gives the same bytes.
 
     python -m experiments.plots                                      # docs/images/contest-*.svg, of the tables that there are
+    python -m experiments.plots --tables experiments/results/studies --name studies
 
-Made by experiments.tables: main, minutes, curve, linearity, occupancy, gap. Made by experiments.choosing: regret (way, mean, worst:
-points; share: of the sweep's cost). A figure whose table is missing or empty is left out, and told.
+Made by experiments.tables: main, minutes, curve, linearity, occupancy, gap. Made by experiments.choosing: regret-MODELS (way, mean,
+worst: points; share: of the sweep's cost). A figure whose table is missing or empty is left out, and told.
 """
 
 import argparse
@@ -31,15 +32,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.plots", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--tables", type=Path, default=RESULTS, help="folder of the CSV files")
     parser.add_argument("--out", type=Path, default=IMAGES)
+    parser.add_argument("--name", default="contest", help="what the figures' files begin with")
     args = parser.parse_args(arguments)
     frames = {file.stem: pd.read_csv(file) for file in sorted(args.tables.glob("*.csv"))}
+    if races := [frame.assign(set=name) for name, frame in frames.items() if name.startswith("regret-")]:
+        frames["regret"] = pd.concat(races, ignore_index=True)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, (needs, draw) in FIGURES.items():
         if needs not in frames or frames[needs].empty:
             print(f"plots: no {name}: {args.tables / needs}.csv is missing or empty", file=sys.stderr)
             continue
         with style():
-            save(draw(frames), args.out / f"contest-{name}.svg")
+            save(draw(frames), args.out / f"{args.name}-{name}.svg")
     return 0
 
 
@@ -142,18 +146,22 @@ def occupancy(frames: Frames) -> Figure:
 
 
 def regret(frames: Frames) -> Figure:
-    """What choosing t costs against what it loses: the mean over sets, and a line to the worst of them."""
-    drawn = figure(6.4, 4.4)
-    axes = drawn.subplots()
-    for number, row in enumerate(frames["regret"].to_dict("records")):
-        colour, mark = COLOURS[number % len(COLOURS)], MARKS[(number + number // len(COLOURS)) % len(MARKS)]
-        axes.plot([row["share"]] * 2, [row["mean"], row["worst"]], color=colour, lw=1)
-        axes.plot(row["share"], row["mean"], mark, color=colour, ms=7, label=str(row["way"]))
-        axes.plot(row["share"], row["worst"], "_", color=colour, ms=9)
-    axes.axhline(0.5, color=GREY, lw=1, ls=":")  # the goal
-    axes.set_xscale("symlog", linthresh=0.01)
-    axes.set(xlim=(-0.001, 1.5), xlabel="cost, % of the sweep's", ylabel="points lost on test (mark: mean; end of the line: worst)")
-    axes.xaxis.set_major_formatter(PERCENT)
+    """What choosing t costs against what it loses: the mean over sets, and a line to the worst of them; a panel a kind of model."""
+    table = frames["regret"]
+    ways = list(table["way"].unique())
+    drawn, panels = _panels(table, height=4.4)
+    for axes, (name, lines) in panels:
+        for row in lines.to_dict("records"):
+            number = ways.index(row["way"])
+            colour, mark = COLOURS[number % len(COLOURS)], MARKS[(number + number // len(COLOURS)) % len(MARKS)]
+            axes.plot([row["share"]] * 2, [row["mean"], row["worst"]], color=colour, lw=1)
+            axes.plot(row["share"], row["mean"], mark, color=colour, ms=7, label=str(row["way"]))
+            axes.plot(row["share"], row["worst"], "_", color=colour, ms=9)
+        axes.axhline(0.5, color=GREY, lw=1, ls=":")  # the goal
+        axes.set_xscale("symlog", linthresh=0.01)
+        axes.set(title=name.removeprefix("regret-"), xlim=(-0.001, 1.5), xlabel="cost, % of the sweep's")
+        axes.xaxis.set_major_formatter(PERCENT)
+    drawn.axes[0].set_ylabel("points lost on test (mark: mean; end of the line: worst)")
     return _with_legend(drawn)
 
 

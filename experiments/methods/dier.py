@@ -12,7 +12,6 @@ from experiments.contestant import Budget, Features, Labels, Look, Setting, Trai
 from experiments.features import Projected, Remembered, side_by_side
 from experiments.networks import MODEL_FIELDS, count, model_config, tokens_at
 from experiments.training import step_flops
-from model.config import ModelConfig
 from model.dier import DiER
 from model.features import embed
 from model.images import Images
@@ -37,17 +36,22 @@ def dier(
     Steps, batch size and seed are the budget's. The features are v_t at each t, and of several side by side.
     """
     own = {**OWN, **{name: setting[name] for name in OWN if name in setting}}
-    model = model_config(images, setting, seed)
-    config = _train_config(budget, seed, setting, own["warmup"])
     with tempfile.TemporaryDirectory() as work:
-        flops = _flops(model, config, images, Path(work) / "flops")
+        flops = _flops(trainer_of(images, budget, seed, setting, Path(work) / "flops"))
         looks = _Looks(budget.looks, look, images, own)
-        trainer = Trainer(model, config, images, _made(Path(work) / "run"), torch.device("cpu"), callbacks=[looks])
+        trainer = trainer_of(images, budget, seed, setting, Path(work) / "run", looks)
         began = time.process_time()
         trainer.run()
         seconds = time.process_time() - began - looks.seconds
     final = trainer.ema_model()
     return Trained(features(final, images, own), budget.steps, flops * budget.steps, seconds, count(final.encoder))
+
+
+def trainer_of(images: Images, budget: Budget, seed: int, setting: Setting, work: Path, *callbacks: Callback) -> Trainer:
+    """The project's Trainer as a setting says, which works in a folder that is not there yet."""
+    work.mkdir(parents=True)
+    config = _train_config(budget, seed, setting, setting.get("warmup", OWN["warmup"]))
+    return Trainer(model_config(images, setting, seed), config, images, work, torch.device("cpu"), callbacks=list(callbacks))
 
 
 def features(model: DiER, images: Images, own: Setting) -> dict[str, Features]:
@@ -80,16 +84,10 @@ def _train_config(budget: Budget, seed: int, setting: Setting, warmup: float) ->
     return TrainConfig(steps=budget.steps, batch_size=budget.batch_size, seed=seed, **given)
 
 
-def _flops(model: ModelConfig, config: TrainConfig, images: Images, work: Path) -> float:
+def _flops(trainer: Trainer) -> float:
     """Of one step, by a training that goes no further."""
-    trainer = Trainer(model, config, images, _made(work), torch.device("cpu"))
     trainer.model.train()
     return step_flops(trainer._train_step)
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder
 
 
 class _Looks(Callback):

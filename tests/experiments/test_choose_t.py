@@ -5,15 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_digits
 
 from components.selecting.choose import METHODS
 from components.selecting.label_free import SCORES
-from experiments.choose_t import REFERENCE, run
+from experiments.choose_t import REFERENCE, run, train_models
 from experiments.choosing import LEFT_OUT, leave_one_out, subsets, table
+from experiments.plan import Plan
 from model.config import ModelConfig
 from model.dier import DiER
-from model.weights import save_model
+from model.weights import load_model, save_model
+from tests.experiments.test_plan import raw
 
 
 def line(name: str, good: str, tests: list[float], seed: int = 0) -> dict:
@@ -89,3 +92,22 @@ def test_a_race_over_a_real_model_goes_on_where_it_ended(tmp_path: Path) -> None
     assert {k: v for k, v in lines[0]["chosen"]["halving"].items() if k != "seconds"} == {
         k: v for k, v in lines[1]["chosen"]["halving"].items() if k != "seconds"
     }
+
+
+def test_models_of_a_row_are_trained_where_they_are_missing(tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (24, 8, 8), dtype=np.uint8)
+    labels = np.arange(24)[:, None] % 2
+    arrays = {f"{split}_{what}": of for split in ("train", "val", "test") for what, of in (("images", images), ("labels", labels))}
+    np.savez(tmp_path / "few.npz", **arrays)
+    network = {"depth": 1, "dim": 32, "heads": 2, "patch_size": 4, "embed_dim": 16, "pool": "mean"}
+    row = {"method": "dier", "setting": {**network, "prediction": "eps", "condition_dropout": 0.5}, "sets": ["few"]}
+    plan = Plan.model_validate(raw(rows={"eps": row}, steps={"few": {"eps": 2}}, comparisons=[]))
+    said: list[str] = []
+    for _ in range(2):
+        train_models(plan, "eps", [0, 3], tmp_path / "models", tmp_path, said.append)
+    assert said == ["few-s0: 2 steps of eps", "few-s3: 2 steps of eps"]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["few-s0", "few-s3"]
+    one, other = (load_model(tmp_path / "models" / name) for name in ("few-s0", "few-s3"))
+    assert one.config.prediction == "eps"
+    assert not torch.equal(next(one.parameters()), next(other.parameters()))
+    assert json.loads((tmp_path / "models" / "few-s0" / "settings.json").read_text())["train"]["condition_dropout"] == 0.5
