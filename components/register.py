@@ -9,8 +9,9 @@ from components.common import artifact
 from components.common.errors import ArtifactError
 from components.common.gates import check_registration
 from components.common.lineage import check_one_run
+from components.common.progress import say
 from components.common.settings import RegisterSettings
-from components.registry import kubeflow_registry, package, versions
+from components.registry import kubeflow_registry, package, promotions, versions
 from components.registry.champions import champions, predictions
 from components.registry.gate import Evidence, Gate, decide
 from components.tracking.client import Run, connect, one_line_errors, training_run
@@ -105,10 +106,11 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
         if new_report:
             client.set_model_version_tag(name, found.version, versions.REPORT_TAG, inputs.report.fingerprint)
     else:
+        last = promotions.settle(client, name, versions.CHAMPION)
         gate = decide(_evidence(client, settings, inputs, int(found.version) if found else None))
         version = _store_version(client, name, run, inputs, gate, found)
-        _set_alias(client, settings, version, gate)
-        client.set_model_version_tag(name, str(version), versions.SETTINGS_TAG, judged_by)
+        if _set_alias(client, settings, version, gate, last):
+            client.set_model_version_tag(name, str(version), versions.SETTINGS_TAG, judged_by)
     return {
         "name": name,
         "version": version,
@@ -203,18 +205,32 @@ def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
         "dier.verdict": f"{'passed' if verdict['passed'] else 'failed'}, {verdict['warnings']} warnings",
         versions.ACCURACY_TAG if inputs.labelled else versions.KEPT_TAG: f"{inputs.figure:.4f}",
         "dier.t": str(inputs.metrics["t"]),
+        **({versions.COPIES_TAG: str(inputs.metrics["copies"])} if "copies" in inputs.metrics else {}),
         **versions.git_tags(Path.cwd()),
     }
 
 
-def _set_alias(client: "MlflowClient", settings: RegisterSettings, version: int, gate: Gate) -> None:
+def _set_alias(client: "MlflowClient", settings: RegisterSettings, version: int, gate: Gate, last: promotions.Entry | None) -> bool:
+    """Give the version the alias that it is due; `last` is the promotion of champion that the gate judged beside.
+
+    False where another version became champion meanwhile, which the gate has not seen: this one is candidate instead, and is judged
+    again when it is registered again.
+    """
     name, there = settings.name, versions.aliases(client, settings.name)
     if not gate.passed:
         if there.get(versions.CANDIDATE) == version:  # it passed once, and would not now
             client.delete_registered_model_alias(name, versions.CANDIDATE)
-    elif there.get(versions.CHAMPION) == version:
-        return
-    elif settings.policy == "auto" and gate.verdict == versions.PASSED:
-        versions.move(client, name, versions.CHAMPION, version, why="register.policy auto: the gate passed", gate=gate.verdict)
-    else:
-        client.set_registered_model_alias(name, versions.CANDIDATE, str(version))
+        return True
+    if there.get(versions.CHAMPION) == version:
+        return True
+    if settings.policy == "auto" and gate.verdict == versions.PASSED:
+        why, kind = "register.policy auto: the gate passed", promotions.AUTO
+        try:
+            promotions.move(client, name, versions.CHAMPION, version, follows=last, why=why, gate=gate.verdict, kind=kind)
+        except promotions.Overtaken as error:
+            promotions.set_alias(client, name, versions.CANDIDATE, version)
+            say(f"register: {error}. It is candidate instead; register it again to have it judged beside that champion")
+            return False
+        return True
+    promotions.set_alias(client, name, versions.CANDIDATE, version)
+    return True

@@ -1,6 +1,7 @@
 """The `dier` command: the steps (pipeline/run_step.py, which also has the exit codes), and here what is around them.
 
-What is said to a cluster's API is in pipeline/commands/runs.py. Everything heavy is imported by the command that runs, never here.
+What is said to the model registry is in pipeline/commands/registry.py, to a cluster's API in runs.py beside it. Everything heavy is
+imported by the command that runs, never here.
 """
 
 import os
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from pipeline import run_step
-from pipeline.commands import runs
+from pipeline.commands import registry, runs
 from pipeline.commands.options import ALLOW_TAG, CLUSTER, DEFAULTS, NO_CACHE, PARAM, PIPELINE
 from pipeline.run_step import OUT, PATH, SET, dier, options
 from pipeline.steps import INPUT_HELP, STATE
@@ -25,26 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_step.run(sys.argv[1:] if argv is None else argv)
 
 
-@dier.command()
-@click.argument("name")
-@click.option("--version", type=int, metavar="N", help="version; without it the one that carries the alias candidate")
-@click.option("--to", "alias", default="champion", metavar="ALIAS", help="alias to move")
-@click.option("--force", is_flag=True, help="promote what the gate refused; needs --reason")
-@click.option("--reason", metavar="TEXT", help="why, kept in the model's record")
-def promote(name: str, **options: Any) -> None:
-    """Move an alias of a registered model to a version, and record why."""
-    from components.registry.promote import promote
-
-    print(promote(name, **options))
-
-
-@dier.command()
-@click.argument("name", required=False)
-def models(name: str | None) -> None:
-    """Registered models, their versions, aliases and verdicts: of all, or of one."""
-    from components.registry.promote import models
-
-    print(models(name))
+registry.add_to(dier)
 
 
 @dier.command("serve-manifest")

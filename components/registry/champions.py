@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow.parquet as pq
 
-from components.registry import package, versions
+from components.registry import package, promotions, versions
 from components.registry.gate import Champion, Predictions
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def champions(client: "MlflowClient", name: str, dataset: str, version: int | No
     tags = {int(found.version): found.tags for found in versions.versions(client, name)}
     earlier = [
         number
-        for number in sorted((versions.ever_champion(client, name) & tags.keys()) - {version})
+        for number in sorted((promotions.ever_champion(client, name) & tags.keys()) - {version})
         if tags[number].get(versions.DATASET_TAG) == dataset and tags[number].get(versions.GATE_TAG) != versions.REFUSED
     ]
     best = max(earlier, key=lambda number: (_figure(tags[number]), number == present), default=present)

@@ -1,49 +1,161 @@
-"""`dier promote` and `dier models`: move an alias with a record of it, and show what is registered."""
+"""`dier promote` and `dier rollback`: what may move an alias, and what is said about it. How it moves is in promotions.py."""
 
 import json
 import re
+from collections.abc import Container, Iterable
 from datetime import UTC, datetime
-from io import StringIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from components.common.errors import GateRefused, SettingsError
-from components.registry import versions
-from components.tracking.client import connect, every, one_line_errors, redact, tracking_uri
+from components.registry import promotions, versions
+from components.registry.promotions import Entry, Overtaken
+from components.tracking.client import connect, one_line_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
-    from rich.table import Table
 
 MAX_REASON = 2000
 """Characters: a reason is a sentence or two, and has to fit a tag."""
 
 
-def promote(name: str, *, version: int | None, alias: str, force: bool, reason: str | None) -> str:
+def promote(
+    name: str,
+    *,
+    version: int | None,
+    alias: str,
+    force: bool,
+    reason: str | None,
+    expect: int | None = None,
+    since: datetime | None = None,
+) -> str:
     """Point `alias` at `version` (default: the candidate), record it, and say what happened.
 
-    Raises SettingsError for what does not exist or `force` without a reason, GateRefused for what the gate refused unless forced.
+    Nothing moves where the alias does not point at `expect`, or was moved since `since`, when whoever asks last looked, or while
+    this runs: then Overtaken is raised. Raises SettingsError for what does not exist or `force` without a reason, GateRefused for
+    what the gate refused unless forced.
     """
-    why = " ".join((reason or "").split())
+    why = _sentence(reason)
     if force and not why:
         raise SettingsError("--force needs --reason TEXT: the record keeps why the gate was overruled")
-    if len(why) > MAX_REASON:
-        raise SettingsError(f"--reason is {len(why)} characters long, {MAX_REASON} fit the record: shorten it")
-    if not re.fullmatch(r"(?!latest$|[vV]\d+$)[A-Za-z][A-Za-z0-9_-]{0,99}", alias):  # MLflow's own rule, and a sane length
-        raise SettingsError(f"--to {alias!r} cannot be an alias: use letters, digits, - and _, but neither latest nor v1, v2, ...")
+    _check_alias(alias)
     client = connect(must_exist=True)
     with one_line_errors():
         model = versions.registered(client, name)
         chosen = _choose(client, model, version)
         gate = chosen.tags.get(versions.GATE_TAG, "unknown")
         number = int(chosen.version)
-        if versions.aliases(client, name).get(alias) == number:
-            return f"{name} version {number} is {alias} already; nothing to do"
+        last = promotions.settle(client, name, alias)
+        at = versions.aliases(client, name).get(alias)
+        if at == number:
+            return _already(name, number, alias, last)
+        _check_not_moved(name, last, at, number, alias, expect, since)
         if gate not in (versions.PASSED, versions.UNCOMPARED) and not force:
             raise GateRefused(_refusal(name, number, chosen))
-        before = versions.move(client, name, alias, number, why=why or f"the gate: {gate}", gate=gate, forced=force)
-    moved = f"from version {before} to version {number}" if before else f"to version {number}"
-    return f"{name}: {alias} moved {moved} (gate {gate}{', forced' if force else ''}); recorded"
+        try:
+            made = promotions.move(
+                client, name, alias, number, follows=last, why=why or f"the gate: {gate}", gate=gate, forced=force
+            )
+        except Overtaken as error:
+            if error.first is not None and error.first.to == number:
+                return _already(name, number, alias, error.first)
+            raise
+    return _moved(name, made)
+
+
+def rollback(name: str, *, version: int | None, alias: str, reason: str | None, since: datetime | None = None) -> str:
+    """Point `alias` back at `version`, one that it pointed at before (default: the last such), record it, and say what happened.
+
+    The gate is not asked again. Raises Overtaken as `promote` does, SettingsError where there is nothing to go back to.
+    """
+    why = _sentence(reason)
+    _check_alias(alias)
+    client = connect(must_exist=True)
+    with one_line_errors():
+        model = versions.registered(client, name)
+        known = {int(found.version): found for found in versions.versions(client, model.name)}
+        last = promotions.settle(client, name, alias)
+        entries, at = promotions.record(client, name), versions.aliases(client, name).get(alias)
+        target = version if version is not None else _earlier(entries, name, alias, at, known)
+        if target == at:
+            return _already(name, target, alias, last)
+        ever = _ever(entries, alias, known)
+        if target not in ever:
+            there = ", ".join(map(str, ever)) or "none"
+            raise SettingsError(f"{name} version {target} was never {alias} (there were: {there}); dier promote {name} makes it so")
+        _check_not_moved(name, last, at, target, alias, None, since)
+        gate = known[target].tags.get(versions.GATE_TAG, "unknown")
+        made = promotions.move(
+            client, name, alias, target, follows=last, why=why or "rolled back", gate=gate, kind=promotions.ROLLBACK
+        )
+    return _moved(name, made)
+
+
+def _ever(entries: list[Entry], alias: str, known: Container[int]) -> list[int]:
+    """The versions there are that `alias` has pointed at."""
+    pointed = [number for one in entries if one.alias == alias and one.moved for number in (one.before, one.to) if number]
+    return sorted(number for number in set(pointed) if number in known)
+
+
+def _earlier(entries: list[Entry], name: str, alias: str, at: int | None, known: Container[int]) -> int:
+    for number in line(entries, alias, at):
+        if number in known and number != at:
+            return number
+    raise SettingsError(f"{name} has no earlier {alias} to go back to; promote a version with dier promote {name} --version N")
+
+
+def line(entries: Iterable[Entry], alias: str, at: int | None) -> list[int]:
+    """The versions to go back to, newest first, where `alias` is `at` now: those that a rollback left behind are not among them."""
+    held: list[int] = []
+    for entry in entries:
+        if entry.alias != alias or not entry.moved:
+            continue
+        if entry.before is not None and held[-1:] != [entry.before]:  # moved by other means, or unrecorded
+            held.append(entry.before)
+        if entry.kind == promotions.ROLLBACK and entry.to in held:
+            del held[len(held) - held[::-1].index(entry.to) :]
+        else:
+            held.append(entry.to)
+    if at is not None and held[-1:] != [at]:
+        held.append(at)
+    return held[-2::-1]
+
+
+def _check_not_moved(
+    name: str, last: Entry | None, at: int | None, number: int, alias: str, expect: int | None, since: datetime | None
+) -> None:
+    """A promotion that was recorded after `since` is one that whoever asked could not know of.
+
+    One in the future says that clocks differ: then only the order of the record tells, which needs none.
+    """
+    if expect is not None and at != expect:
+        where = "no version" if at is None else f"version {at}"
+        raise Overtaken(f"{name}: {alias} is at {where}, not at version {expect} as expected, so version {number} was not promoted")
+    if since is not None and last is not None and since <= datetime.fromisoformat(last.when) <= datetime.now(UTC):
+        raise promotions.overtaken(name, last, number)
+
+
+def _check_alias(alias: str) -> None:
+    if not re.fullmatch(r"(?!latest$|[vV]\d+$)[A-Za-z][A-Za-z0-9_-]{0,99}", alias):  # MLflow's own rule, and a sane length
+        raise SettingsError(f"{alias!r} cannot be an alias: use letters, digits, - and _, but neither latest nor v1, v2, ...")
+
+
+def _sentence(reason: str | None) -> str:
+    why = " ".join((reason or "").split())
+    if len(why) > MAX_REASON:
+        raise SettingsError(f"--reason is {len(why)} characters long, {MAX_REASON} fit the record: shorten it")
+    return why
+
+
+def _already(name: str, number: int, alias: str, last: Entry | None) -> str:
+    by = f" (moved by {last.who}, {last.when})" if last is not None and last.moved and last.to == number else ""
+    return f"{name} version {number} is {alias} already{by}; nothing to do"
+
+
+def _moved(name: str, made: Entry) -> str:
+    moved = f"from version {made.before} to version {made.to}" if made.before else f"to version {made.to}"
+    what = f"{name}: {made.alias} moved {'back ' if made.kind == promotions.ROLLBACK else ''}{moved}"
+    return f"{what} (gate {made.gate}{', forced' if made.forced else ''}); recorded as promotion {made.number}"
 
 
 def _choose(client: "MlflowClient", model: "RegisteredModel", version: int | None) -> "ModelVersion":
@@ -66,69 +178,3 @@ def _refusal(name: str, number: int, chosen: "ModelVersion") -> str:
     else:
         what = f"the gate refused {name} version {number}: {'; '.join(json.loads(reasons))}"
     return f"{what}; to promote it all the same add --force --reason TEXT"
-
-
-def models(name: str | None) -> str:
-    """A table of the versions of `name` (of every registered model: None); with a name also its promotion record."""
-    client = connect(must_exist=True)
-    with one_line_errors():
-        chosen = [versions.registered(client, name)] if name else every(client.search_registered_models)
-        if not chosen:
-            return f"no registered models at {redact(tracking_uri())}; dier register makes one"
-        parts = [_text(_versions_table(client, chosen))]
-        if name:
-            record = versions.record(chosen[0])
-            parts.append(_text(_record_table(record)) if record else "no promotions yet")
-        return "\n".join(parts)
-
-
-def _versions_table(client: "MlflowClient", chosen: list["RegisteredModel"]) -> "Table":
-    rows = []
-    for model in chosen:
-        for version in versions.versions(client, model.name):
-            held = sorted(alias for alias, at in model.aliases.items() if int(at) == int(version.version))
-            tags, made = version.tags, datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-            accuracy = tags.get(versions.ACCURACY_TAG) or (f"kept {tags[versions.KEPT_TAG]}" if versions.KEPT_TAG in tags else "-")
-            figures = [accuracy, *(tags.get(f"dier.{key}", "-") for key in ("t", "dataset_name", "gate"))]
-            rows.append([model.name, str(version.version), ", ".join(held), *figures, f"{made:%Y-%m-%d %H:%M} UTC"])
-    return _table(["model", "version", "aliases", "accuracy", "t", "dataset", "gate", "registered"], rows)
-
-
-def _record_table(record: list[dict[str, Any]]) -> "Table":
-    rows = [
-        [
-            e["when"],
-            e["who"],
-            e["alias"],
-            _or_dash(e["from"]),
-            str(e["to"]),
-            e["gate"] + (", forced" if e["forced"] else ""),
-            e["why"],
-        ]
-        for e in record
-    ]
-    return _table(["when", "who", "alias", "from", "to", "gate", "why"], rows)
-
-
-def _or_dash(value: Any) -> str:
-    return "-" if value is None else str(value)
-
-
-def _table(header: list[str], rows: list[list[str]]) -> "Table":
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(*header, box=box.SIMPLE)
-    for row in rows:
-        table.add_row(*map(escape, row))
-    return table
-
-
-def _text(table: "Table") -> str:
-    from rich.console import Console
-
-    console = Console(file=StringIO(), width=160)
-    console.print(table)
-    text: str = console.file.getvalue()  # type: ignore[attr-defined]
-    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n")

@@ -1,14 +1,10 @@
-"""The model registry: versions by digest, where they come from, aliases, and the record of who moved which alias when and why."""
+"""The model registry: versions and their tags, where they come from, and what each alias points at."""
 
-import contextlib
-import getpass
-import json
 import os
 import subprocess
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from components.common.errors import SettingsError
@@ -34,8 +30,8 @@ PASSED, UNCOMPARED, REFUSED = VERDICTS = ("passed", "uncompared", "refused")
 REPORT_TAG = "dier.report"
 SETTINGS_TAG = "dier.register"
 """The settings that a version was judged by, as JSON. Written last: a version that has it has its alias too."""
-RECORD = "dier.promotion."
-"""Each promotion is a tag of the registered model, named after its time: two at once cannot overwrite each other."""
+COPIES_TAG = "dier.copies"
+"""Of each original among the test images, where there are several."""
 BUILT_FROM = "DIER_GIT_COMMIT"
 """Environment variable of the container image: the commit that it was built from."""
 
@@ -76,43 +72,6 @@ def aliases(client: "MlflowClient", name: str) -> dict[str, int]:
     return {alias: int(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
-def move(client: "MlflowClient", name: str, alias: str, version: int, *, why: str, gate: str, forced: bool = False) -> int | None:
-    """Point `alias` at `version` and record it; give the version that it pointed at before (None: nothing).
-
-    The record comes first: an alias never moves without one, and a move that failed takes its record back.
-    """
-    before, now = aliases(client, name).get(alias), datetime.now(UTC)
-    entry = {
-        "who": _who(),
-        "when": now.isoformat(timespec="seconds"),
-        "alias": alias,
-        "from": before,
-        "to": version,
-        "why": why,
-        "gate": gate,
-        "forced": forced,
-    }
-    key = f"{RECORD}{now:%Y%m%dT%H%M%S.%f}-v{version}"
-    client.set_registered_model_tag(name, key, json.dumps(entry, ensure_ascii=False))
-    try:
-        client.set_registered_model_alias(name, alias, str(version))
-    except Exception:
-        with contextlib.suppress(Exception):  # the first error is the one to show
-            client.delete_registered_model_tag(name, key)
-        raise
-    return before
-
-
-def record(model: "RegisteredModel") -> list[dict[str, Any]]:
-    """Every promotion of a registered model, oldest first."""
-    return [json.loads(value) for key, value in sorted(model.tags.items()) if key.startswith(RECORD)]
-
-
-def ever_champion(client: "MlflowClient", name: str) -> set[int]:
-    """Every version that the record names as a champion, now or once."""
-    return {int(entry["to"]) for entry in record(client.get_registered_model(name)) if entry["alias"] == CHAMPION}
-
-
 def git_tags(folder: Path) -> dict[str, str]:
     """The commit that `folder` stands at, and whether its files differ from it; "unknown" where that cannot be told.
 
@@ -139,10 +98,3 @@ def _git(folder: Path, *command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _who() -> str:
-    try:
-        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
-    except (OSError, KeyError):  # a container's user may have no name
-        return f"uid {os.getuid()}"

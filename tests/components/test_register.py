@@ -16,8 +16,9 @@ from components import register
 from components.common import artifact
 from components.common.errors import ArtifactError, GateRefused
 from components.common.settings import Settings
-from components.registry import versions
-from components.registry.promote import models, promote
+from components.registry import promotions, versions
+from components.registry.listing import models
+from components.registry.promote import promote
 from components.tracking.client import connect
 from components.tracking.live import LiveLog
 from model.features import embed
@@ -156,9 +157,9 @@ def test_auto_moves_champion_and_records_it(store: str, tmp_path: Path) -> None:
     better = make(tmp_path / "2", right=correct(0.95), training="t2")
     assert do(better, tmp_path / "out", policy="auto")["aliases"] == ["champion"]
     do(better, tmp_path / "out", policy="auto")  # holds it already: no third record
-    record = versions.record(connect().get_registered_model(NAME))
-    assert [(e["from"], e["to"], e["alias"]) for e in record] == [(None, 1, "champion"), (1, 2, "champion")]
-    assert all("policy auto" in e["why"] for e in record)
+    record = promotions.record(connect(), NAME)
+    assert [(e.before, e.to, e.alias, e.kind) for e in record] == [(None, 1, "champion", "auto"), (1, 2, "champion", "auto")]
+    assert all("policy auto" in e.why for e in record)
 
 
 @pytest.mark.slow
@@ -186,7 +187,7 @@ def test_another_dataset_never_replaces_the_champion_by_itself(
     assert versions.aliases(client, NAME) == {"champion": 1, "candidate": 2}
     assert client.get_model_version(NAME, "2").tags["dier.gate"] == "uncompared"
     assert "(gate uncompared)" in promote(NAME, version=None, alias="champion", force=False, reason="the test set was renewed")
-    assert versions.record(client.get_registered_model(NAME))[-1]["gate"] == "uncompared"
+    assert promotions.record(client, NAME)[-1].gate == "uncompared"
 
 
 def test_a_champion_whose_predictions_are_gone_is_not_replaced_by_itself(store: str, tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """`dier promote` and `dier models` against a real store; the versions are bare (no weights): only their tags matter here."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import RegisteredModel
 
 from components.common.errors import GateRefused, SettingsError
-from components.registry import versions
-from components.registry.promote import models, promote
-from components.tracking.client import TrackingError, connect
+from components.registry import promotions, versions
+from components.registry.listing import history, models
+from components.registry.promote import promote, rollback
+from components.registry.promotions import Overtaken
+from components.tracking.client import connect
 from pipeline.cli import main
 
 NAME = "glyphs"
@@ -38,8 +42,12 @@ def move(version: int | None = None, alias: str = "champion", *, force: bool = F
     return promote(NAME, version=version, alias=alias, force=force, reason=reason)
 
 
-def record(client: MlflowClient) -> list[dict[str, object]]:
-    return versions.record(client.get_registered_model(NAME))
+def back(version: int | None = None, alias: str = "champion", reason: str | None = None) -> str:
+    return rollback(NAME, version=version, alias=alias, reason=reason)
+
+
+def record(client: MlflowClient) -> list[promotions.Entry]:
+    return promotions.record(client, NAME)
 
 
 def test_the_candidate_becomes_champion_with_a_record(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,9 +55,9 @@ def test_the_candidate_becomes_champion_with_a_record(client: MlflowClient, monk
     assert "champion moved to version 1 (gate passed)" in move(reason="looks\nright")
     assert versions.aliases(client, NAME) == {"candidate": 1, "champion": 1}
     (entry,) = record(client)
-    assert entry.pop("when")
-    expected = {"who": "ada", "alias": "champion", "from": None, "to": 1, "why": "looks right", "gate": "passed", "forced": False}
-    assert entry == expected
+    assert (entry.who, entry.alias, entry.before, entry.to) == ("ada", "champion", None, 1)
+    assert (entry.why, entry.gate, entry.forced, entry.kind, entry.moved) == ("looks right", "passed", False, "promote", True)
+    assert datetime.fromisoformat(entry.when).tzinfo is not None
 
 
 def test_what_holds_the_alias_already_is_said_and_not_recorded_again(client: MlflowClient) -> None:
@@ -68,7 +76,7 @@ def test_what_did_not_pass_needs_force(client: MlflowClient, version: int, why: 
     assert versions.aliases(client, NAME)["champion"] == 1
     assert "from version 1 to version" in move(version, force=True, reason="the test set was wrong")
     assert versions.aliases(client, NAME)["champion"] == version
-    assert [(e["from"], e["to"], e["forced"]) for e in record(client)] == [(None, 1, False), (1, version, True)]
+    assert [(e.before, e.to, e.forced) for e in record(client)] == [(None, 1, False), (1, version, True)]
 
 
 @pytest.mark.parametrize("reason", [None, "", "  \n "])
@@ -82,7 +90,7 @@ def test_a_reason_too_long_for_the_record_is_refused_not_cut(client: MlflowClien
     with pytest.raises(SettingsError, match="2001 characters long"):
         move(reason="x" * 2001)
     move(reason="x" * 2000)
-    assert record(client)[0]["why"] == "x" * 2000
+    assert record(client)[0].why == "x" * 2000
 
 
 @pytest.mark.parametrize("alias", ["latest", "v3", "a b", "", "a" * 101, "é"])
@@ -103,21 +111,10 @@ def test_unknown_versions_and_names_say_what_there_is(client: MlflowClient) -> N
 
 
 def test_the_record_survives_many_promotions_in_order(client: MlflowClient) -> None:
-    for number in range(20):
+    for number in range(8):
         move(1 + number % 2, force=True, reason=f"reason {number}")
-    assert [entry["why"] for entry in record(client)] == [f"reason {number}" for number in range(20)]
-    assert [entry["from"] for entry in record(client)] == [None, *([1, 2] * 10)[:19]]
-
-
-def test_a_move_that_fails_takes_its_record_back(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: object) -> None:
-        """Test double of a server that fails between two calls."""
-        raise TrackingError("gone")
-
-    monkeypatch.setattr(client, "set_registered_model_alias", broken)
-    with pytest.raises(TrackingError, match="gone"):
-        versions.move(client, NAME, "champion", 1, why="w", gate="passed")
-    assert record(client) == []
+    assert [entry.why for entry in record(client)] == [f"reason {number}" for number in range(8)]
+    assert [entry.before for entry in record(client)] == [None, *([1, 2] * 4)[:7]]
 
 
 def test_models_shows_versions_and_with_a_name_the_record(client: MlflowClient) -> None:
@@ -157,3 +154,196 @@ def test_exit_codes(client: MlflowClient, capsys: pytest.CaptureFixture[str], mo
     err = capsys.readouterr().err
     assert "does not answer" in err
     assert "hunter2" not in err
+
+
+def kinds(client: MlflowClient) -> list[tuple[str, int | None, int]]:
+    return [(entry.kind, entry.before, entry.to) for entry in record(client)]
+
+
+def test_rollback_goes_back_one_at_a_time_and_not_to_what_was_rolled_back(client: MlflowClient) -> None:
+    for version in (1, 2, 3):
+        move(version, force=True, reason="try")
+    assert "champion moved back from version 3 to version 2" in back(reason="slow")
+    assert "champion moved back from version 2 to version 1" in back()
+    with pytest.raises(SettingsError, match=r"has no earlier champion to go back to.*--version N"):
+        back()
+    assert kinds(client)[-2:] == [("rollback", 3, 2), ("rollback", 2, 1)]
+    assert versions.aliases(client, NAME)["champion"] == 1
+
+
+def test_after_a_rollback_a_promotion_is_one_more_to_go_back_from(client: MlflowClient) -> None:
+    for version in (1, 2):
+        move(version, force=True, reason="try")
+    back()
+    move(3, force=True, reason="try")
+    assert "from version 3 to version 1" in back()
+
+
+def test_rollback_to_a_version_takes_only_one_that_was_there(client: MlflowClient) -> None:
+    move(1)
+    move(3, force=True, reason="try")
+    with pytest.raises(SettingsError, match=r"version 2 was never champion \(there were: 1, 3\)"):
+        back(2)
+    assert "to version 1" in back(1)
+    assert "to version 3" in back(3)  # what was rolled back may be wanted after all
+    assert "is champion already" in back(3)
+    with pytest.raises(SettingsError, match="has no earlier shadow"):
+        back(alias="shadow")
+
+
+def test_rollback_passes_over_deleted_versions(client: MlflowClient) -> None:
+    for version in (1, 2, 3):
+        move(version, force=True, reason="try")
+    client.delete_model_version(NAME, "2")
+    assert "from version 3 to version 1" in back()
+
+
+def test_rollback_leaves_what_was_set_by_other_means(client: MlflowClient) -> None:
+    move(1)
+    client.set_registered_model_alias(NAME, "champion", "3")
+    assert "from version 3 to version 1" in back()
+
+
+def test_an_alias_that_is_not_where_expected_stays(client: MlflowClient) -> None:
+    move(1)
+    arguments = {"name": NAME, "version": 3, "alias": "champion", "force": True, "reason": "try"}
+    with pytest.raises(Overtaken, match="champion is at version 1, not at version 2 as expected"):
+        promote(**arguments, expect=2)
+    assert "moved from version 1 to version 3" in promote(**arguments, expect=1)
+
+
+def test_what_moved_since_whoever_asks_looked_stays(client: MlflowClient) -> None:
+    looked = datetime.now(UTC)
+    move(1)
+    arguments = {"name": NAME, "version": 3, "alias": "champion", "force": True, "reason": "try"}
+    with pytest.raises(Overtaken, match=r"moved to version 1 by .* at the same time .*version 3 was not promoted"):
+        promote(**arguments, since=looked)
+    assert len(record(client)) == 1
+    promote(**arguments, since=datetime.now(UTC))
+    assert len(record(client)) == 2
+
+
+def test_a_clock_that_is_ahead_does_not_shut_others_out(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:
+            return datetime.now(UTC) + timedelta(hours=1)
+
+    looked = datetime.now(UTC)
+    with monkeypatch.context() as patch:
+        patch.setattr(promotions, "datetime", Ahead)
+        move(1)
+    arguments = {"name": NAME, "version": 3, "alias": "champion", "force": True, "reason": "try"}
+    assert "moved from version 1 to version 3" in promote(**arguments, since=looked)
+
+
+def told(**options: object) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(history(NAME, **{"alias": None, "as_json": True, **options}))  # type: ignore[arg-type]
+    return found
+
+
+def test_history_tells_who_when_from_to_verdict_and_reason(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told() == []
+    assert history(NAME, alias=None, as_json=False) == "no promotions yet"
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")
+    move(1, reason="first")
+    move(2, "shadow", force=True, reason="to see")
+    move(2, force=True, reason="wrong test set")
+    rows = told()
+    assert [(r["who"], r["alias"], r["from"], r["to"], r["verdict"], r["reason"], r["outcome"]) for r in rows] == [
+        ("ada", "champion", None, 1, "passed", "first", "moved"),
+        ("ada", "shadow", None, 2, "refused, forced", "to see", "moved"),
+        ("ada", "champion", 1, 2, "refused, forced", "wrong test set", "moved"),
+    ]
+    assert [r["alias"] for r in told(alias="shadow")] == ["shadow"]
+    table = history(NAME, alias=None, as_json=False)
+    assert "wrong test set" in table
+    assert "outcome" not in table  # nothing to say
+
+
+def test_history_shows_what_was_done_by_other_means(client: MlflowClient) -> None:
+    move(1)
+    client.set_registered_model_alias(NAME, "champion", "3")
+    assert [(r["kind"], r["from"], r["to"], r["who"]) for r in told()][1:] == [("by other means", 1, 3, None)]
+    move(2, force=True, reason="try")
+    client.delete_registered_model_alias(NAME, "champion")
+    assert [(r["from"], r["to"]) for r in told()] == [(None, 1), (1, 3), (3, 2), (2, None)]
+    assert "found so" in models(NAME)
+
+
+def test_an_entry_that_was_changed_or_removed_is_seen_in_the_next(client: MlflowClient) -> None:
+    for version in (1, 3, 1):
+        move(version, force=True, reason="try")
+    log = NAME + promotions.SUFFIX
+    text = client.get_model_version(log, "1").tags[promotions.ENTRY]
+    client.set_model_version_tag(log, "1", promotions.ENTRY, text.replace("try", "lie"))
+    client.delete_model_version(log, "2")
+    assert [(r["from"], r["to"]) for r in told() if r["number"]] == [(None, 1), (3, 1)]
+    assert "promotion 2, which it follows, was changed or removed" in str(told()[-1]["outcome"])
+    client.set_model_version_tag(log, "1", promotions.ENTRY, text)
+    move(3, force=True, reason="try")  # goes on all the same
+    assert told()[-1]["outcome"] == "moved"
+
+
+def test_what_was_recorded_as_tags_before_is_read(client: MlflowClient) -> None:
+    old = {"who": "ada", "when": "2026-01-01T00:00:00+00:00", "alias": "champion", "from": None, "to": 3}
+    text = json.dumps({**old, "why": "w", "gate": "passed", "forced": False})
+    client.set_registered_model_tag(NAME, "dier.promotion.20260101T000000.0-v3", text)
+    client.set_registered_model_alias(NAME, "champion", "3")
+    move(1)
+    assert [(r["number"], r["who"] == "ada", r["from"], r["to"], r["outcome"]) for r in told()] == [
+        (None, True, None, 3, "moved"),
+        (1, False, 3, 1, "moved"),
+    ]
+    assert promotions.ever_champion(client, NAME) == {1, 3}
+    assert "from version 1 to version 3" in back()
+
+
+def test_the_record_is_no_model_and_none_of_a_model_deleted_before(client: MlflowClient) -> None:
+    move(1)
+    assert NAME + promotions.SUFFIX not in models(None)
+    client.delete_registered_model(NAME)
+    client.create_registered_model(NAME)
+    assert record(client) == []
+
+
+def test_a_registered_model_of_others_is_not_taken_for_the_record(client: MlflowClient) -> None:
+    client.create_registered_model(NAME + promotions.SUFFIX)
+    with pytest.raises(SettingsError, match=r"glyphs\.promotions is none of dier's"):
+        move(1)
+    assert "champion" not in versions.aliases(client, NAME)
+
+
+def test_a_version_deleted_at_the_last_moment_leaves_the_alias(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    move(1)
+    whole = promotions._append
+
+    def deleted(client: MlflowClient, model: RegisteredModel, entry: promotions.Entry) -> None:
+        """Somebody deletes the version between the entry and the move."""
+        whole(client, model, entry)
+        client.delete_model_version(NAME, str(entry.to))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotions, "_append", deleted)
+        with pytest.raises(Overtaken, match=r"champion was not moved to version 3: .*not found"):
+            move(3, force=True, reason="try")
+    assert versions.aliases(client, NAME)["champion"] == 1
+    assert str(told()[-1]["outcome"]).startswith("not moved: ")
+    move(2, force=True, reason="try")
+    assert [(r["from"], r["to"]) for r in told() if r["outcome"] == "moved"] == [(None, 1), (1, 2)]
+
+
+def test_an_alias_moved_by_other_means_at_the_last_moment_stays(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    move(1)
+    whole = promotions._append
+
+    def moved(client: MlflowClient, model: RegisteredModel, entry: promotions.Entry) -> None:
+        """Somebody moves the alias on MLflow's page between the entry and the move."""
+        whole(client, model, entry)
+        client.set_registered_model_alias(NAME, entry.alias, "2")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotions, "_append", moved)
+        with pytest.raises(Overtaken, match="not moved to version 3: it was moved to 2 by other means than dier meanwhile"):
+            move(3, force=True, reason="try")
+    assert versions.aliases(client, NAME)["champion"] == 2

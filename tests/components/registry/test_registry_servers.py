@@ -18,7 +18,8 @@ import pytest
 
 from components import register
 from components.common import artifact
-from components.registry.promote import models, promote
+from components.registry.listing import models
+from components.registry.promote import promote
 from components.tracking.client import connect
 from components.tracking.live import LiveLog
 from tests.components.registry_artifacts import CLASSES, CONFIG, make, settings

@@ -1,0 +1,276 @@
+"""Who moved which alias when and why: a record that the store itself puts in order, and aliases that follow it.
+
+MLflow sets an alias, or a tag, whatever it was before: of several promotions at once each would believe that it had won. One thing
+its store does one at a time: a new version gets the highest number of its registered model plus one, under a primary key
+(mlflow/store/model_registry/sqlalchemy_store.py, `create_model_version`), so whoever sees number n sees every number before it. The
+promotions of NAME are therefore versions of another registered model, NAME.promotions, made as MLflow copies versions (source
+`models:/NAME/VERSION`). Each says which promotion it *follows*; of those that follow the same one the first counts. No clock takes
+part and nobody waits: what a process that died left written is finished by whoever comes next (`settle`).
+"""
+
+import getpass
+import hashlib
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from components.common.errors import SettingsError
+from components.registry import versions
+from components.tracking.client import redact
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+SUFFIX = ".promotions"
+MARK = "dier.record_of_promotions"
+"""Tag of the registered model that holds a record: it is no model, and `dier models` leaves it out."""
+ENTRY, MOVED, WITHDRAWN = "dier.promotion", "dier.moved", "dier.withdrawn"
+"""Tags of an entry: what it says, as JSON; that its alias was moved; why it was not, and will not be."""
+BEFORE = "dier.promotion."
+"""Until 0.1 a promotion was a tag of the model itself, named after its time. Those are read, and none is written."""
+PROMOTE, ROLLBACK, AUTO = "promote", "rollback", "auto"
+ATTEMPTS = 10
+LAG_S = 10.0
+"""Seconds to wait for one's own entry to be there, where reads come from a replica of the database."""
+
+
+class Overtaken(Exception):
+    """This promotion moved nothing: another came first, or the alias was moved by other means meanwhile (exit code 1)."""
+
+    def __init__(self, message: str, first: "Entry | None" = None) -> None:
+        super().__init__(message)
+        self.first = first
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One promotion; `number` is its place in the record (0: from before there was one), `before` and `to` are versions."""
+
+    alias: str
+    before: int | None
+    to: int
+    who: str
+    when: str
+    """ISO 8601, UTC, by the clock of who promoted. For people: the order is that of the numbers."""
+    why: str
+    gate: str
+    forced: bool = False
+    kind: str = PROMOTE
+    follows: int = 0
+    """Number of the promotion of this alias that was the last when this one was decided on; 0: there was none."""
+    seal: str = ""
+    """Digest of the promotion that this one follows, so that one changed or removed afterwards is seen."""
+    token: str = ""
+    number: int = 0
+    digest: str = ""
+    moved: bool = False
+    withdrawn: str | None = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether the alias is still to be moved: somebody is at it, or died over it."""
+        return not self.moved and self.withdrawn is None
+
+
+def record(client: "MlflowClient", name: str) -> list[Entry]:
+    """The promotions of every alias of `name`, in order, without those that were overtaken."""
+    model = client.get_registered_model(name)
+    made = [_from_tag(value) for key, value in sorted(model.tags.items()) if key.startswith(BEFORE)]
+    followed = set[tuple[str, int]]()
+    for version in versions.versions(client, name + SUFFIX):
+        entry = _of(version, model)
+        if entry is not None and (entry.alias, entry.follows) not in followed:
+            followed.add((entry.alias, entry.follows))
+            made.append(entry)
+    return made
+
+
+def last(client: "MlflowClient", name: str, alias: str) -> Entry | None:
+    """The last promotion of `alias`."""
+    return next((entry for entry in reversed(record(client, name)) if entry.alias == alias), None)
+
+
+def ever_champion(client: "MlflowClient", name: str) -> set[int]:
+    """Every version that the record names as a champion, now or once."""
+    return {entry.to for entry in record(client, name) if entry.alias == versions.CHAMPION and entry.withdrawn is None}
+
+
+def move(
+    client: "MlflowClient",
+    name: str,
+    alias: str,
+    version: int,
+    *,
+    follows: Entry | None,
+    why: str,
+    gate: str,
+    forced: bool = False,
+    kind: str = PROMOTE,
+) -> Entry:
+    """Point `alias` at `version`, provided that `follows` is still its last promotion (what `settle` gave); give the new one.
+
+    Raises Overtaken where another came first; then this one moves nothing and is in no record.
+    """
+    model = client.get_registered_model(name)
+    at = model.aliases.get(alias)
+    wanted = Entry(
+        alias=alias,
+        before=None if at is None else int(at),
+        to=version,
+        who=_who(),
+        when=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        why=why,
+        gate=gate,
+        forced=forced,
+        kind=kind,
+        follows=follows.number if follows else 0,
+        seal=follows.digest if follows else "",
+        token=uuid4().hex,
+    )
+    _append(client, model, wanted)
+    first = _first(client, name, wanted)
+    settle(client, name, alias)
+    if first.token != wanted.token:
+        raise overtaken(name, first, version)
+    done = next(entry for entry in record(client, name) if entry.number == first.number)
+    if done.withdrawn is not None:
+        raise Overtaken(f"{name}: {alias} was not moved to version {version}: {done.withdrawn}")
+    return done
+
+
+def overtaken(name: str, first: Entry, version: int) -> Overtaken:
+    """What is said to whom came second, and wanted `version`."""
+    return Overtaken(
+        f"{name}: {first.alias} was moved to version {first.to} by {first.who} at the same time (promotion {first.number}), so "
+        f"version {version} was not promoted; look at dier history {name}, and promote again if that is still wanted",
+        first,
+    )
+
+
+def settle(client: "MlflowClient", name: str, alias: str) -> Entry | None:
+    """Make `alias` follow the last promotion of it, whoever wrote that; give it (None: there was none).
+
+    Whoever writes the alias looks at the record again afterwards, and writes once more if it has grown: so the last to write it
+    wrote what the record said then, however long a process stood still in between.
+    """
+    written = None
+    while True:
+        entry = last(client, name, alias)
+        if entry is None or entry.number == written or (written is None and not entry.pending):
+            return entry
+        at = versions.aliases(client, name).get(alias)
+        if written is None and at not in (entry.before, entry.to):
+            _mark(client, name, entry, WITHDRAWN, f"it was moved to {at or 'nothing'} by other means than dier meanwhile")
+        else:
+            _point(client, name, entry)
+            written = entry.number
+
+
+def set_alias(client: "MlflowClient", name: str, alias: str, version: int) -> None:
+    """Point `alias` at `version`, unrecorded."""
+    _again(client.set_registered_model_alias, name, alias, str(version))
+
+
+def _point(client: "MlflowClient", name: str, entry: Entry) -> None:
+    """Move the alias and mark the entry. If the alias cannot be moved it is withdrawn or, if the store is gone, stays pending."""
+    try:
+        set_alias(client, name, entry.alias, entry.to)
+    except Exception as error:
+        if versions.aliases(client, name).get(entry.alias) != entry.to:
+            _mark(client, name, entry, WITHDRAWN, redact(" ".join(str(error).split()))[:500])
+            return
+    _mark(client, name, entry, MOVED, "true")
+
+
+def _mark(client: "MlflowClient", name: str, entry: Entry, tag: str, value: str) -> None:
+    if entry.number:
+        _again(client.set_model_version_tag, name + SUFFIX, str(entry.number), tag, value)
+
+
+def _append(client: "MlflowClient", model: "RegisteredModel", entry: Entry) -> None:
+    """Write an entry; the store decides where it comes."""
+    if not entry.follows:
+        _open(client, model.name)
+    fields = {key: value for key, value in vars(entry).items() if key not in ("number", "digest", "moved", "withdrawn")}
+    before = "" if entry.before is None else f"from version {entry.before} "
+    _again(
+        lambda: client.create_model_version(
+            model.name + SUFFIX,
+            f"models:/{model.name}/{entry.to}",
+            tags={ENTRY: json.dumps({**fields, "of": model.creation_timestamp}, ensure_ascii=False)},
+            description=f"{entry.alias} {before}to version {entry.to}, by {entry.who}: {entry.why}",
+        )
+    )
+
+
+def _open(client: "MlflowClient", name: str) -> None:
+    """Make the record of `name` where there is none."""
+    from mlflow.exceptions import MlflowException
+
+    about = f"Who moved which alias of {name} when and why, a promotion a version. Written by dier: see dier history {name}"
+    try:
+        _again(lambda: client.create_registered_model(name + SUFFIX, tags={MARK: name}, description=about))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        if MARK not in client.get_registered_model(name + SUFFIX).tags:
+            raise SettingsError(
+                f"the registered model {name + SUFFIX} is none of dier's, which keeps its record of promotions there: rename it"
+            ) from error
+
+
+def _first(client: "MlflowClient", name: str, mine: Entry) -> Entry:
+    """Which promotion came first of those that follow the same one as `mine`."""
+    deadline = time.monotonic() + LAG_S
+    while True:
+        for entry in record(client, name):
+            if (entry.alias, entry.follows) == (mine.alias, mine.follows) and entry.number:
+                return entry
+        if time.monotonic() > deadline:
+            raise SettingsError(f"the promotion written to {name + SUFFIX} is not there {LAG_S:g} s later: was it deleted?")
+        time.sleep(0.2)
+
+
+def _again(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call until the store takes it: it refuses one of two that write the same row at once, and who waits too long for a lock."""
+    from mlflow.exceptions import MlflowException
+
+    for attempt in range(ATTEMPTS):
+        try:
+            return call(*arguments)
+        except MlflowException as error:
+            busy = error.error_code in ("BAD_REQUEST", "TEMPORARILY_UNAVAILABLE") or "Giving up after" in str(error)
+            if not busy or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(random.uniform(0.02, 0.1) * (attempt + 1))
+    raise AssertionError
+
+
+def _of(version: "ModelVersion", model: "RegisteredModel") -> Entry | None:
+    """An entry as the store has it; None for one of an earlier model of the same name, which was deleted, and for what is none."""
+    text, tags = version.tags.get(ENTRY, "{}"), version.tags
+    fields = json.loads(text)
+    if fields.pop("of", None) != model.creation_timestamp:
+        return None
+    moved, digest = MOVED in tags, hashlib.sha256(text.encode()).hexdigest()[:16]
+    withdrawn = None if moved else tags.get(WITHDRAWN)
+    return Entry(**fields, number=int(version.version), digest=digest, moved=moved, withdrawn=withdrawn)
+
+
+def _from_tag(value: str) -> Entry:
+    fields = json.loads(value)
+    return Entry(before=fields.pop("from"), moved=True, **fields)
+
+
+def _who() -> str:
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (OSError, KeyError):  # a container's user may have no name
+        return f"uid {os.getuid()}"
