@@ -34,6 +34,11 @@ class Side:
     """For each class (or label) the test images that count (N,), and whether each is right in it (N,). Empty without labels."""
 
     @property
+    def measured(self) -> str:
+        """What is compared."""
+        return f"neighbours kept, {self.right.measure}" if self.right.measure else "accuracy"
+
+    @property
     def named(self) -> str:
         """For people: NAME@ALIAS (version 3)."""
         return f"{self.asked} (version {self.version.version})" if "@" in self.asked else self.asked
@@ -52,8 +57,8 @@ def compare(first: str, second: str, *, as_json: bool) -> str:
         old, new = (_side(asked, version) for asked, version in zip((first, second), found, strict=True))
     if old.right.measure != new.right.measure:
         raise SettingsError(
-            f"{old.named} and {new.named} cannot be compared: their neighbours were counted in other ways "
-            f"({old.right.measure}; {new.right.measure}); probe both alike"
+            f"{old.named} and {new.named} cannot be compared: they were measured in different ways "
+            f"({old.measured} and {new.measured}); probe both alike"
         )
     if not np.array_equal(old.right.index, new.right.index):
         raise ArtifactError(

@@ -48,7 +48,7 @@ def promote(
         last = promotions.settle(client, name, alias)
         at = versions.aliases(client, name).get(alias)
         if at == number:
-            return _already(name, number, alias, last)
+            return _already(name, number, alias, promotions.last(client, name, alias))
         _check_not_moved(name, last, at, number, alias, expect, since)
         if gate not in (versions.PASSED, versions.UNCOMPARED) and not force:
             raise GateRefused(_refusal(name, number, chosen))
@@ -78,7 +78,7 @@ def rollback(name: str, *, version: int | None, alias: str, reason: str | None, 
         entries, at = promotions.record(client, name), versions.aliases(client, name).get(alias)
         target = version if version is not None else _earlier(entries, name, alias, at, known)
         if target == at:
-            return _already(name, target, alias, last)
+            return _already(name, target, alias, promotions.last(client, name, alias))
         ever = _ever(entries, alias, known)
         if target not in ever:
             there = ", ".join(map(str, ever)) or "none"
@@ -148,7 +148,7 @@ def _sentence(reason: str | None) -> str:
 
 
 def _already(name: str, number: int, alias: str, last: Entry | None) -> str:
-    by = f" (moved by {last.who}, {last.when})" if last is not None and last.moved and last.to == number else ""
+    by = f" (moved by {last.who}, {last.when})" if last is not None and last.withdrawn is None and last.to == number else ""
     return f"{name} version {number} is {alias} already{by}; nothing to do"
 
 
