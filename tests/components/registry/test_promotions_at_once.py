@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,22 @@ def at_once(*turns: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return [[next(said) for _ in turn] for turn in turns]
 
 
+def stopped(running: subprocess.Popen[str]) -> int:
+    """Wait until the only process of a harness stands still; give its id."""
+    assert running.stdout is not None
+    pid: int = json.loads(running.stdout.readline())["pid"]
+    deadline = time.monotonic() + 120
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return pid
+
+
+def tracking_server(store: str, port: int, folder: Path) -> AbstractContextManager[None]:
+    command = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri", store]
+    return serving([*command, "--artifacts-destination", str(folder)], f"http://127.0.0.1:{port}/health", folder / "log")
+
+
 def filled(client: MlflowClient, count: int) -> MlflowClient:
     """A registry with so many versions that passed the gate."""
     client.create_registered_model(NAME)
@@ -78,8 +95,7 @@ def registry(request: pytest.FixtureRequest, store: str, tmp_path: Path, monkeyp
         yield filled(connect(), 3 * AT_ONCE + 1)
     else:
         port = free_port()
-        command = ["server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--backend-store-uri", store]
-        with serving([*command, "--artifacts-destination", str(tmp_path)], f"http://127.0.0.1:{port}/health", tmp_path / "log"):
+        with tracking_server(store, port, tmp_path):
             monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
             yield filled(connect(), 3 * AT_ONCE + 1)
 
@@ -142,12 +158,7 @@ def test_a_promotion_killed_anywhere_happened_or_did_not(client: MlflowClient, c
 def test_a_process_that_stood_still_does_not_undo_what_came_meanwhile(client: MlflowClient, call: str) -> None:
     """It decided on version 3, and goes on after others have moved the alias twice."""
     running = harness([{"do": "promote", "version": 3, "stop": [call, "before"]}])
-    assert running.stdout is not None
-    pid = json.loads(running.stdout.readline())["pid"]
-    deadline = time.monotonic() + 120
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    pid = stopped(running)
     for version in (5, 6):
         promote(NAME, version=version, alias="champion", force=False, reason="meanwhile")
     os.kill(pid, signal.SIGCONT)
@@ -156,6 +167,27 @@ def test_a_process_that_stood_still_does_not_undo_what_came_meanwhile(client: Ml
     written = call != "create_model_version"
     assert ("champion moved from version 1 to version 3" if written else "version 3 was not promoted") in said[0]["said"]
     assert [row["to"] for row in told()] == ([1, 3, 5, 6] if written else [1, 5, 6])
+
+
+def test_a_server_that_goes_away_in_the_middle_leaves_a_promotion_to_finish(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    port = free_port()
+    with tracking_server(store, port, tmp_path):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        client = filled(connect(), 2)
+        promote(NAME, version=1, alias="champion", force=False, reason="first")
+        running = harness([{"do": "promote", "version": 2, "stop": ["set_registered_model_alias", "before"]}])
+        pid = stopped(running)
+    os.kill(pid, signal.SIGCONT)
+    (said,) = [line["said"] for line in lines(running) if "said" in line]
+    assert f"TrackingError: MLflow at http://127.0.0.1:{port} does not answer" in said
+    with tracking_server(store, port, tmp_path):
+        assert told()[-1]["outcome"] == "not moved yet"
+        assert versions.aliases(client, NAME)["champion"] == 1
+        assert "version 2 is champion already" in promote(NAME, version=2, alias="champion", force=False, reason="again")
+        assert [row["outcome"] for row in told()] == ["moved", "moved"]
 
 
 def test_of_eight_registered_at_once_by_policy_auto_one_is_champion(

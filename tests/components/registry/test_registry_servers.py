@@ -90,6 +90,8 @@ def test_register_and_promote_through_a_tracking_server(store: str, tmp_path: Pa
 
         out = mlflow.pyfunc.load_model("models:/glyphs@champion").predict(np.zeros((3, 8, 8, 1), np.uint8))
         assert out["embedding"].shape == (3, CONFIG.embed_dim)
+        promoted = mlflow.pyfunc.load_model("models:/glyphs.promotions/1").predict(np.zeros((3, 8, 8, 1), np.uint8))
+        assert np.array_equal(promoted["embedding"], out["embedding"])
 
 
 def test_a_registered_model_is_served_as_json(store: str, tmp_path: Path) -> None:
