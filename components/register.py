@@ -106,7 +106,7 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
         if new_report:
             client.set_model_version_tag(name, found.version, versions.REPORT_TAG, inputs.report.fingerprint)
     else:
-        last = promotions.settle(client, name, versions.CHAMPION)
+        last = promotions.last(promotions.settle(client, client.get_registered_model(name), versions.CHAMPION), versions.CHAMPION)
         gate = decide(_evidence(client, settings, inputs, int(found.version) if found else None))
         version = _store_version(client, name, run, inputs, gate, found)
         if _set_alias(client, settings, version, gate, last):
@@ -226,7 +226,8 @@ def _set_alias(client: "MlflowClient", settings: RegisterSettings, version: int,
     if settings.policy == "auto" and gate.verdict == versions.PASSED:
         why, kind = "register.policy auto: the gate passed", promotions.AUTO
         try:
-            promotions.move(client, name, versions.CHAMPION, version, follows=last, why=why, gate=gate.verdict, kind=kind)
+            model = client.get_registered_model(name)
+            promotions.move(client, model, versions.CHAMPION, version, follows=last, why=why, gate=gate.verdict, kind=kind)
         except promotions.Overtaken as error:
             promotions.set_alias(client, name, versions.CANDIDATE, version)
             say(f"register: {error}. It is candidate instead; register it again to have it judged beside that champion")

@@ -28,7 +28,7 @@ def models(name: str | None) -> str:
             return f"no registered models at {redact(tracking_uri())}; dier register makes one"
         parts = [text(_versions_table(client, chosen))]
         if name:
-            parts.append(_history_text(_history(client, name, None)))
+            parts.append(_history_text(_history(client, chosen[0], None)))
         return "\n".join(parts)
 
 
@@ -36,16 +36,15 @@ def history(name: str, *, alias: str | None, as_json: bool) -> str:
     """The promotions of `name`, oldest first, of one alias or of all (None): a table, or a JSON list of objects with COLUMNS."""
     client = connect(must_exist=True)
     with one_line_errors():
-        versions.registered(client, name)
-        rows = _history(client, name, alias)
+        rows = _history(client, versions.registered(client, name), alias)
     return json.dumps(rows, indent=2, ensure_ascii=False) if as_json else _history_text(rows)
 
 
-def _history(client: "MlflowClient", name: str, alias: str | None) -> list[dict[str, Any]]:
+def _history(client: "MlflowClient", model: "RegisteredModel", alias: str | None) -> list[dict[str, Any]]:
     """The promotions, and a row by nobody wherever an alias was found elsewhere than where it had been moved to."""
-    entries = promotions.record(client, name)
+    entries = promotions.record(client, model)
     digests = {entry.number: entry.digest for entry in entries}
-    at = versions.aliases(client, name)
+    at = versions.aliases(client, model.name)  # read after the record
     rows, stood = list[dict[str, Any]](), dict[str, int | None]()
     for entry in entries:
         if entry.alias in stood and stood[entry.alias] != entry.before:

@@ -45,16 +45,17 @@ def promote(
         chosen = _choose(client, model, version)
         gate = chosen.tags.get(versions.GATE_TAG, "unknown")
         number = int(chosen.version)
-        last = promotions.settle(client, name, alias)
-        at = versions.aliases(client, name).get(alias)
+        last = promotions.last(promotions.settle(client, model, alias), alias)
+        model = client.get_registered_model(name)
+        at = _at(model, alias)
         if at == number:
-            return _already(name, number, alias, promotions.last(client, name, alias))
+            return _already(name, number, alias, promotions.last(promotions.record(client, model), alias))
         _check_not_moved(name, last, at, number, alias, expect, since)
         if gate not in (versions.PASSED, versions.UNCOMPARED) and not force:
             raise GateRefused(_refusal(name, number, chosen))
         try:
             made = promotions.move(
-                client, name, alias, number, follows=last, why=why or f"the gate: {gate}", gate=gate, forced=force
+                client, model, alias, number, follows=last, why=why or f"the gate: {gate}", gate=gate, forced=force
             )
         except Overtaken as error:
             if error.first is not None and error.first.to == number:
@@ -73,12 +74,13 @@ def rollback(name: str, *, version: int | None, alias: str, reason: str | None, 
     client = connect(must_exist=True)
     with one_line_errors():
         model = versions.registered(client, name)
-        known = {int(found.version): found for found in versions.versions(client, model.name)}
-        last = promotions.settle(client, name, alias)
-        entries, at = promotions.record(client, name), versions.aliases(client, name).get(alias)
+        known = {int(found.version): found for found in versions.versions(client, name)}
+        entries = promotions.settle(client, model, alias)
+        model = client.get_registered_model(name)
+        last, at = promotions.last(entries, alias), _at(model, alias)
         target = version if version is not None else _earlier(entries, name, alias, at, known)
         if target == at:
-            return _already(name, target, alias, promotions.last(client, name, alias))
+            return _already(name, target, alias, promotions.last(promotions.record(client, model), alias))
         ever = _ever(entries, alias, known)
         if target not in ever:
             there = ", ".join(map(str, ever)) or "none"
@@ -86,7 +88,7 @@ def rollback(name: str, *, version: int | None, alias: str, reason: str | None, 
         _check_not_moved(name, last, at, target, alias, None, since)
         gate = known[target].tags.get(versions.GATE_TAG, "unknown")
         made = promotions.move(
-            client, name, alias, target, follows=last, why=why or "rolled back", gate=gate, kind=promotions.ROLLBACK
+            client, model, alias, target, follows=last, why=why or "rolled back", gate=gate, kind=promotions.ROLLBACK
         )
     return _moved(name, made)
 
@@ -133,6 +135,10 @@ def _check_not_moved(
         raise Overtaken(f"{name}: {alias} is at {where}, not at version {expect} as expected, so version {number} was not promoted")
     if since is not None and last is not None and since <= datetime.fromisoformat(last.when) <= datetime.now(UTC):
         raise promotions.overtaken(name, last, number)
+
+
+def _at(model: "RegisteredModel", alias: str) -> int | None:
+    return int(model.aliases[alias]) if alias in model.aliases else None
 
 
 def _check_alias(alias: str) -> None:

@@ -14,7 +14,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -79,12 +79,11 @@ class Entry:
         return not self.moved and self.withdrawn is None
 
 
-def record(client: "MlflowClient", name: str) -> list[Entry]:
-    """The promotions of every alias of `name`, in order, without those that were overtaken."""
-    model = client.get_registered_model(name)
+def record(client: "MlflowClient", model: "RegisteredModel") -> list[Entry]:
+    """The promotions of every alias of a model, in order, without those that were overtaken."""
     made = [_from_tag(value) for key, value in sorted(model.tags.items()) if key.startswith(BEFORE)]
     followed = set[tuple[str, int]]()
-    for version in versions.versions(client, name + SUFFIX):
+    for version in versions.versions(client, model.name + SUFFIX):
         entry = _of(version, model)
         if entry is not None and (entry.alias, entry.follows) not in followed:
             followed.add((entry.alias, entry.follows))
@@ -92,19 +91,20 @@ def record(client: "MlflowClient", name: str) -> list[Entry]:
     return made
 
 
-def last(client: "MlflowClient", name: str, alias: str) -> Entry | None:
+def last(entries: Sequence[Entry], alias: str) -> Entry | None:
     """The last promotion of `alias`."""
-    return next((entry for entry in reversed(record(client, name)) if entry.alias == alias), None)
+    return next((entry for entry in reversed(entries) if entry.alias == alias), None)
 
 
 def ever_champion(client: "MlflowClient", name: str) -> set[int]:
     """Every version that the record names as a champion, now or once."""
-    return {entry.to for entry in record(client, name) if entry.alias == versions.CHAMPION and entry.withdrawn is None}
+    entries = record(client, client.get_registered_model(name))
+    return {entry.to for entry in entries if entry.alias == versions.CHAMPION and entry.withdrawn is None}
 
 
 def move(
     client: "MlflowClient",
-    name: str,
+    model: "RegisteredModel",
     alias: str,
     version: int,
     *,
@@ -114,11 +114,11 @@ def move(
     forced: bool = False,
     kind: str = PROMOTE,
 ) -> Entry:
-    """Point `alias` at `version`, provided that `follows` is still its last promotion (what `settle` gave); give the new one.
+    """Point `alias` at `version`, provided that `follows` is still its last promotion; give the new one.
 
-    Raises Overtaken where another came first; then this one moves nothing and is in no record.
+    `follows` is of the record that `settle` gave, `model` as it was read after that. Raises Overtaken where another came first;
+    then this one moves nothing and is in no record.
     """
-    model = client.get_registered_model(name)
     at = model.aliases.get(alias)
     wanted = Entry(
         alias=alias,
@@ -135,14 +135,12 @@ def move(
         token=uuid4().hex,
     )
     _append(client, model, wanted)
-    first = _first(client, name, wanted)
-    settle(client, name, alias)
+    first = _first(client, model, wanted)
     if first.token != wanted.token:
-        raise overtaken(name, first, version)
-    done = next(entry for entry in record(client, name) if entry.number == first.number)
-    if done.withdrawn is not None:
-        raise Overtaken(f"{name}: {alias} was not moved to version {version}: {done.withdrawn}")
-    return done
+        raise overtaken(model.name, first, version)
+    if first.withdrawn is not None:
+        raise Overtaken(f"{model.name}: {alias} was not moved to version {version}: {first.withdrawn}")
+    return first
 
 
 def overtaken(name: str, first: Entry, version: int) -> Overtaken:
@@ -154,17 +152,18 @@ def overtaken(name: str, first: Entry, version: int) -> Overtaken:
     )
 
 
-def settle(client: "MlflowClient", name: str, alias: str) -> Entry | None:
-    """Make `alias` follow the last promotion of it, whoever wrote that; give it (None: there was none).
+def settle(client: "MlflowClient", model: "RegisteredModel", alias: str) -> list[Entry]:
+    """Make `alias` follow the last promotion of it, whoever wrote that; give the record as it is then.
 
     Whoever writes the alias looks at the record again afterwards, and writes once more if it has grown: so the last to write it
     wrote what the record said then, however long a process stood still in between.
     """
-    written = None
+    name, written = model.name, None
     while True:
-        entry = last(client, name, alias)
+        entries = record(client, model)
+        entry = last(entries, alias)
         if entry is None or entry.number == written or (written is None and not entry.pending):
-            return entry
+            return entries
         at = versions.aliases(client, name).get(alias)
         if written is None and at not in (entry.before, entry.to):
             _mark(client, name, entry, WITHDRAWN, f"it was moved to {at or 'nothing'} by other means than dier meanwhile")
@@ -226,15 +225,15 @@ def _open(client: "MlflowClient", name: str) -> None:
             ) from error
 
 
-def _first(client: "MlflowClient", name: str, mine: Entry) -> Entry:
-    """Which promotion came first of those that follow the same one as `mine`."""
+def _first(client: "MlflowClient", model: "RegisteredModel", mine: Entry) -> Entry:
+    """Which promotion came first of those that follow the same one as `mine`, and what came of it once the alias has moved."""
     deadline = time.monotonic() + LAG_S
     while True:
-        for entry in record(client, name):
+        for entry in settle(client, model, mine.alias):
             if (entry.alias, entry.follows) == (mine.alias, mine.follows) and entry.number:
                 return entry
         if time.monotonic() > deadline:
-            raise SettingsError(f"the promotion written to {name + SUFFIX} is not there {LAG_S:g} s later: was it deleted?")
+            raise SettingsError(f"the promotion written to {model.name + SUFFIX} is not there {LAG_S:g} s later: was it deleted?")
         time.sleep(0.2)
 
 

@@ -157,7 +157,7 @@ def test_auto_moves_champion_and_records_it(store: str, tmp_path: Path) -> None:
     better = make(tmp_path / "2", right=correct(0.95), training="t2")
     assert do(better, tmp_path / "out", policy="auto")["aliases"] == ["champion"]
     do(better, tmp_path / "out", policy="auto")  # holds it already: no third record
-    record = promotions.record(connect(), NAME)
+    record = promotions.record(connect(), connect().get_registered_model(NAME))
     assert [(e.before, e.to, e.alias, e.kind) for e in record] == [(None, 1, "champion", "auto"), (1, 2, "champion", "auto")]
     assert all("policy auto" in e.why for e in record)
 
@@ -187,7 +187,7 @@ def test_another_dataset_never_replaces_the_champion_by_itself(
     assert versions.aliases(client, NAME) == {"champion": 1, "candidate": 2}
     assert client.get_model_version(NAME, "2").tags["dier.gate"] == "uncompared"
     assert "(gate uncompared)" in promote(NAME, version=None, alias="champion", force=False, reason="the test set was renewed")
-    assert promotions.record(client, NAME)[-1].gate == "uncompared"
+    assert promotions.record(client, client.get_registered_model(NAME))[-1].gate == "uncompared"
 
 
 def test_a_champion_whose_predictions_are_gone_is_not_replaced_by_itself(store: str, tmp_path: Path) -> None:

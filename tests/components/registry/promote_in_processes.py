@@ -64,9 +64,10 @@ def child(asked: dict[str, Any], since: datetime, wait: Callable[[], object]) ->
     if asked["do"] == "promote":
         wait()
         return promote(NAME, version=version, alias="champion", force=False, reason=asked.get("reason"), since=since)
-    last = promotions.settle(client, NAME, "champion")
+    last = promotions.last(promotions.settle(client, client.get_registered_model(NAME), "champion"), "champion")
+    model = client.get_registered_model(NAME)
     wait()
-    return f"moved: {promotions.move(client, NAME, 'champion', version, follows=last, why='', gate='passed').number}"
+    return f"moved: {promotions.move(client, model, 'champion', version, follows=last, why='', gate='passed').number}"
 
 
 def register(asked: dict[str, Any], wait: Callable[[], object]) -> str:

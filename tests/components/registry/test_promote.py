@@ -47,7 +47,7 @@ def back(version: int | None = None, alias: str = "champion", reason: str | None
 
 
 def record(client: MlflowClient) -> list[promotions.Entry]:
-    return promotions.record(client, NAME)
+    return promotions.record(client, client.get_registered_model(NAME))
 
 
 def test_the_candidate_becomes_champion_with_a_record(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

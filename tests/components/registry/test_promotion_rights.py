@@ -62,8 +62,11 @@ def test_who_may_not_write_the_record_moves_nothing(store: str, tmp_path: Path, 
         with pytest.raises(TrackingError, match=r"refused access \(403\)"):
             move(2)
         assert versions.aliases(client, NAME)["champion"] == 1
-        assert len(promotions.record(client, NAME)) == 1
+        assert len(promotions.record(client, client.get_registered_model(NAME))) == 1
         assert "ada" in history(NAME, alias=None, as_json=False)
         allow("bob", NAME + promotions.SUFFIX)
         assert "champion moved from version 1 to version 2" in move(2)
-        assert [(entry.who, entry.to) for entry in promotions.record(client, NAME)] == [("ada", 1), ("bob", 2)]
+        assert [(entry.who, entry.to) for entry in promotions.record(client, client.get_registered_model(NAME))] == [
+            ("ada", 1),
+            ("bob", 2),
+        ]

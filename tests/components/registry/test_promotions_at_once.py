@@ -202,11 +202,13 @@ def test_of_eight_registered_at_once_by_policy_auto_one_is_champion(
     champion = versions.aliases(client, NAME)["champion"]
     assert len(versions.versions(client, NAME)) == AT_ONCE, said
     assert sum("champion" in one["said"] for one in said) == 1
-    assert [(entry.kind, entry.before, entry.to) for entry in promotions.record(client, NAME)] == [("auto", None, champion)]
+    assert [(entry.kind, entry.before, entry.to) for entry in promotions.record(client, client.get_registered_model(NAME))] == [
+        ("auto", None, champion)
+    ]
 
     second = Path(next(one["folder"] for one in said if "champion" not in one["said"]))  # beside the champion it has not seen
     register.run(settings(policy="auto"), **Inputs(*(second / kind for kind in KINDS)).paths(), out=second / "out")
     version = versions.aliases(client, NAME)["champion"]
-    assert [entry.to for entry in promotions.record(client, NAME)] == [champion, version]
+    assert [entry.to for entry in promotions.record(client, client.get_registered_model(NAME))] == [champion, version]
     reasons = json.loads(client.get_model_version(NAME, str(version)).tags[versions.REASONS_TAG])
     assert any(f"no worse than champion version {champion}" in reason for reason in reasons)
