@@ -150,7 +150,7 @@ def _as_text(old: Side, new: Side, rows: list[dict[str, Any]]) -> str:
         for row in rows
     ]
     resampled = f"95 % bootstrap intervals, {RESAMPLES} resamples"
-    several = f"; of {len(rows) - 1} classes one in twenty lies outside by chance alone" if len(rows) > 1 else ""
+    several = "; one class in twenty leaves out zero by chance alone" if len(rows) > 1 else ""
     head = f"{new.named} minus {old.named}: test {what} in points, over the same test images in pairs ({resampled}{several})"
     header = ["class", "images", old.named, new.named, "difference"]
     return f"{head}\n{text(table(header, shown))}"

@@ -347,3 +347,26 @@ def test_an_alias_moved_by_other_means_at_the_last_moment_stays(client: MlflowCl
         with pytest.raises(Overtaken, match="not moved to version 3: it was moved to 2 by other means than dier meanwhile"):
             move(3, force=True, reason="try")
     assert versions.aliases(client, NAME)["champion"] == 2
+
+
+def test_a_request_that_is_repeated_counts_once(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    move(1)
+    whole = MlflowClient.create_model_version
+
+    def repeated(self: MlflowClient, *arguments: object, **named: object) -> object:
+        """MLflow's HTTP client asks again where an answer was lost; the server did as asked both times."""
+        whole(self, *arguments, **named)
+        return whole(self, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", repeated)
+        assert "from version 1 to version 3" in move(3, force=True, reason="try")
+    assert [(r["to"], r["outcome"]) for r in told()] == [(1, "moved"), (3, "moved")]
+
+
+def test_a_model_renamed_together_with_its_record_keeps_it(client: MlflowClient) -> None:
+    move(1)
+    for name in (NAME, NAME + promotions.SUFFIX):
+        client.rename_registered_model(name, name.replace(NAME, "icons"))
+    assert [entry.to for entry in promotions.record(client, client.get_registered_model("icons"))] == [1]
+    assert "from version 1 to version 3" in promote("icons", version=3, alias="champion", force=True, reason="try")
