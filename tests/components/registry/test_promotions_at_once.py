@@ -77,7 +77,7 @@ def filled(client: MlflowClient, count: int) -> MlflowClient:
     return client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def database() -> Iterator[str]:
     if postgres.binaries() is None:
         pytest.skip(postgres.MISSING)
