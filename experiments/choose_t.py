@@ -157,8 +157,10 @@ def train_models(plan: Plan, row: str, seeds: list[int], models: Path, data: Pat
         say(f"{folder.name}: {budget.steps} steps of {row}")
 
 
-def run(models: Path, data: Path, out: Path, limit: dict[str, int], say: Callable[[str], None] = print) -> None:
-    """A line of `out` for each model that has none yet."""
+def run(
+    models: Path, data: Path, out: Path, limit: dict[str, int], say: Callable[[str], None] = print, *, reading: str = ""
+) -> None:
+    """A line of `out` for each model that has none yet; `reading` is the models' name in tables and figures."""
     out.parent.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)["model"] for line in out.read_text("utf-8").splitlines()} if out.is_file() else set()
     for folder in sorted(file.parent for file in models.glob("*/config.json")):
@@ -166,7 +168,7 @@ def run(models: Path, data: Path, out: Path, limit: dict[str, int], say: Callabl
             continue
         name, _, seed = folder.name.partition("-s")
         found = race(load_model(folder), load(name, data), limit, condition_dropout=_withheld(folder))
-        line = {"model": folder.name, "set": name, "seed": int(seed or 0), "images": limit} | found
+        line = {"model": folder.name, "reading": reading, "set": name, "seed": int(seed or 0), "images": limit} | found
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         say(f"{folder.name}: " + ", ".join(f"{way} t = {one['t']} {one['test']:.4f}" for way, one in found["chosen"].items()))
@@ -189,7 +191,8 @@ def main() -> None:
         if given.row not in plan.rows:
             parser.error(f"--row {given.row}: not in {given.plan}, which has {', '.join(plan.rows)}")
         train_models(plan, given.row, given.seeds or plan.seeds, given.models, given.data)
-    run(given.models, given.data, given.out, {split: getattr(given, split) for split in PER_SPLIT})
+    limit = {split: getattr(given, split) for split in PER_SPLIT}
+    run(given.models, given.data, given.out, limit, reading=given.row or given.models.name)
 
 
 if __name__ == "__main__":

@@ -203,9 +203,9 @@ def _occupancy(key: tuple[str, str], seeds: Mapping[int, Record]) -> list[Record
 
 
 def _gaps(folder: Path) -> list[Record]:
-    """What v_t tells the denoiser at each t, in nats per unit log-SNR, from what experiments.choose_t wrote: race-READING.jsonl."""
+    """What v_t tells the denoiser at each t, in nats per unit log-SNR, from what experiments.choose_t wrote: race-*.jsonl."""
     return [
-        {"set": line["set"], "reading": file.stem.removeprefix("race-"), "seed": line["seed"], **score}
+        {"set": line["set"], "reading": line["reading"], "seed": line["seed"], **score}
         for file in sorted(folder.glob("race-*.jsonl"))
         for line in map(json.loads, file.read_text("utf-8").splitlines())
         for score in line["scores"]

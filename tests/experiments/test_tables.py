@@ -165,8 +165,8 @@ def test_figures_are_the_same_each_time_and_of_the_tables_that_there_are(
     before = {file.name: file.read_bytes() for file in (tmp_path / "images").iterdir()}
     assert set(before) == {f"contest-{name}.svg" for name in plots.FIGURES if name != "regret"}
     scores = [{"t": t, "log_snr": log_snr(t), "gap_nats": 0.1} for t in (0, 999)]
-    lines = [json.dumps({"set": "tiny", "seed": seed, "scores": scores}) for seed in (0, 1)]
-    (tmp_path / "race-DiER.jsonl").write_text("\n".join(lines) + "\n")
+    lines = [json.dumps({"set": "tiny", "reading": "DiER", "seed": seed, "scores": scores}) for seed in (0, 1)]
+    (tmp_path / "race-x0.jsonl").write_text("\n".join(lines) + "\n")
     assert tables.main(["--plan", str(tmp_path / "plan.json"), "--results", str(tmp_path)]) == 0
     regret = [{"way": way, "mean": 0.2, "worst": 0.7, "share": share} for way, share in (("golden", 0.1), ("fixed t = 300", 0.0))]
     pd.DataFrame(regret).to_csv(tmp_path / "regret-x0.csv")
