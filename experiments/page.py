@@ -27,13 +27,14 @@ def with_tables(page: str, text: str, name: str) -> str:
     return f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}"
 
 
-def markdown(plan: Plan, main_table: pd.DataFrame, compared: pd.DataFrame) -> str:
-    """The main table, a part a set, and the declared comparisons."""
+def markdown(plan: Plan, main_table: pd.DataFrame, compared: pd.DataFrame, explored: pd.DataFrame) -> str:
+    """The main table, a part a set, the declared comparisons, and those that were asked afterwards."""
     parts = []
     for where, lines in main_table.groupby("set", sort=False):
         parts.append(f"**{where}**\n\n{_main_markdown(lines.to_dict('records'))}")
-    if len(compared):
-        parts.append(f"**Declared comparisons** (probe on {plan.probe})\n\n{_compared_markdown(compared.to_dict('records'))}")
+    for said, rows in (("Declared comparisons", compared), ("Asked after test had been read of one seed, so an indication", explored)):
+        if len(rows):
+            parts.append(f"**{said}** (probe on {plan.probe})\n\n{_compared_markdown(rows.to_dict('records'))}")
     return "\n\n".join(parts) + "\n"
 
 

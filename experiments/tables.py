@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         plan = read_plan(args.plan)
         made = tables(plan, args.results)
-        text = markdown(plan, made["main"], made["comparisons"])
+        text = markdown(plan, made["main"], made["comparisons"], made["explored"])
         for name, table in made.items():
             table.to_csv(args.results / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
         (args.results / "tables.md").write_text(text, "utf-8")
@@ -58,7 +58,8 @@ def tables(plan: Plan, folder: Path) -> dict[str, pd.DataFrame]:
     found = results_of(plan, folder)
     return {
         "main": pd.DataFrame([_line(plan, found, reading, where) for where, reading in _lines(plan)]),
-        "comparisons": comparisons(plan, found),
+        "comparisons": comparisons(plan, found, plan.pairs()),
+        "explored": comparisons(plan, found, plan.pairs(explored=True)),
         "minutes": pd.DataFrame([row for key, seeds in found.items() for row in _minutes(key, seeds)], columns=MINUTES),
         "curve": pd.DataFrame([row for key, seeds in found.items() for row in _curve(key, seeds)], columns=CURVE),
         "linearity": pd.DataFrame([row for key, seeds in found.items() for row in _linearity(key, seeds)], columns=LINEARITY),
@@ -68,12 +69,12 @@ def tables(plan: Plan, folder: Path) -> dict[str, pd.DataFrame]:
     }
 
 
-def comparisons(plan: Plan, found: Results) -> pd.DataFrame:
-    """The declared comparisons by the plan's probe, Holm over all of them; `verdict` says in words what follows."""
-    effects = [_compared(plan, found, *pair) for pair in plan.pairs()]
+def comparisons(plan: Plan, found: Results, pairs: list[tuple[str, str, str]]) -> pd.DataFrame:
+    """Comparisons by the plan's probe, Holm over all of them; `verdict` says in words what follows."""
+    effects = [_compared(plan, found, *pair) for pair in pairs]
     adjusted = statistics.holm([math.nan if effect is None else effect.p for effect in effects])
     rows = []
-    for (ours, theirs, where), effect, p in zip(plan.pairs(), effects, adjusted, strict=True):
+    for (ours, theirs, where), effect, p in zip(pairs, effects, adjusted, strict=True):
         row: Record = {"set": where, "ours": ours, "theirs": theirs, "probe": plan.probe}
         if effect is not None:
             low, high = effect.interval()
