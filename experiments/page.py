@@ -32,7 +32,10 @@ def markdown(plan: Plan, main_table: pd.DataFrame, compared: pd.DataFrame, explo
     parts = []
     for where, lines in main_table.groupby("set", sort=False):
         parts.append(f"**{where}**\n\n{_main_markdown(lines.to_dict('records'))}")
-    for said, rows in (("Declared comparisons", compared), ("Asked after test had been read of one seed, so an indication", explored)):
+    for said, rows in (
+        ("Declared comparisons", compared),
+        ("Asked after test had been read of one seed, so an indication", explored),
+    ):
         if len(rows):
             parts.append(f"**{said}** (probe on {plan.probe})\n\n{_compared_markdown(rows.to_dict('records'))}")
     return "\n\n".join(parts) + "\n"
