@@ -73,9 +73,11 @@ def _compared_markdown(lines: list[dict[Any, Any]]) -> str:
     for line in lines:
         known = not _missing(line["difference"])
         points = f"{100 * line['difference']:+.2f} [{100 * line['low']:+.2f}, {100 * line['high']:+.2f}]" if known else ""
-        p = [f"{line[name]:.2g}" if not _missing(line[name]) else "" for name in ("p_holm", "p_equal")]
-        rows.append([line["set"], f"{line['ours']} - {line['theirs']}", points, *p, line["verdict"], _number(line["seeds"])])
-    return _grid(["set", "difference of", "points", "p (Holm)", "p of a difference (TOST)", "verdict", "seeds"], rows)
+        p = [f"{line[name]:.2g}" if not _missing(line[name]) else "" for name in ("p_holm", "p_equal", "p_holm_pooled")]
+        cells = [points, *p[:2], line["verdict"], p[2], line["verdict_pooled"], _number(line["seeds"])]
+        rows.append([line["set"], f"{line['ours']} - {line['theirs']}", *cells])
+    head = ["set", "difference of", "points", "p (Holm)", "p of a difference (TOST)", "verdict"]
+    return _grid([*head, "p, spread pooled (Holm)", "verdict, spread pooled", "seeds"], rows)
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> str:

@@ -70,11 +70,15 @@ def tables(plan: Plan, folder: Path) -> dict[str, pd.DataFrame]:
 
 
 def comparisons(plan: Plan, found: Results, pairs: list[tuple[str, str, str]]) -> pd.DataFrame:
-    """Comparisons by the plan's probe, Holm over all of them; `verdict` says in words what follows."""
+    """Comparisons by the plan's probe, Holm over all of them; `verdict` says in words what follows.
+
+    `verdict_pooled` is what follows where the spread over seeds is that of all rows of the set together.
+    """
     effects = [_compared(plan, found, *pair) for pair in pairs]
-    adjusted = statistics.holm([math.nan if effect is None else effect.p for effect in effects])
+    pooled = [effect and _pooled(plan, found, effect, *pair) for effect, pair in zip(effects, pairs, strict=True)]
+    adjusted, adjusted_pooled = (statistics.holm([one.p if one else math.nan for one in some]) for some in (effects, pooled))
     rows = []
-    for (ours, theirs, where), effect, p in zip(pairs, effects, adjusted, strict=True):
+    for (ours, theirs, where), effect, p, also, p_also in zip(pairs, effects, adjusted, pooled, adjusted_pooled, strict=True):
         row: Record = {"set": where, "ours": ours, "theirs": theirs, "probe": plan.probe}
         if effect is not None:
             low, high = effect.interval()
@@ -82,7 +86,10 @@ def comparisons(plan: Plan, found: Results, pairs: list[tuple[str, str, str]]) -
             row |= {"seeds": effect.seeds, "difference": effect.value, "low": low, "high": high}
             row |= {"bootstrap_low": drawn[0], "bootstrap_high": drawn[1]}
             row |= {"p": effect.p, "p_holm": p, "p_equal": effect.p_equal(plan.margin)}
-        rows.append(row | {"verdict": verdict(effect, p, plan.margin)})
+        if also is not None:
+            low, high = also.interval()
+            row |= {"low_pooled": low, "high_pooled": high, "p_holm_pooled": p_also}
+        rows.append(row | {"verdict": verdict(effect, p, plan.margin), "verdict_pooled": verdict(also, p_also, plan.margin)})
     return pd.DataFrame(rows, columns=COMPARISONS)
 
 
@@ -101,6 +108,14 @@ def _compared(plan: Plan, found: Results, ours: str, theirs: str, where: str) ->
     one, other = (outcomes(found.get((name, where), {}), plan.probe) for name in (ours, theirs))
     seedless = (plan.rows[plan.row_of(ours)].seedless, plan.rows[plan.row_of(theirs)].seedless)
     return statistics.paired(one, other, seedless=seedless)
+
+
+def _pooled(plan: Plan, found: Results, effect: Effect, ours: str, theirs: str, where: str) -> Effect | None:
+    """The same difference with the spread over seeds of all rows of the set, a reading of each."""
+    trained = sum(not plan.rows[plan.row_of(name)].seedless for name in (ours, theirs))
+    readings = (next(iter(plan.readings(name))) for name, row in plan.rows.items() if not row.seedless)
+    spread = statistics.pooled(outcomes(found.get((reading, where), {}), plan.probe) for reading in readings)
+    return effect if spread is None else effect.with_spread(spread, trained)
 
 
 def _lines(plan: Plan) -> list[tuple[str, str]]:
@@ -146,7 +161,7 @@ def _half(values: list[float]) -> float:
 
 
 COMPARISONS = ["set", "ours", "theirs", "probe", "seeds", "difference", "low", "high", "bootstrap_low", "bootstrap_high"]
-COMPARISONS += ["p", "p_holm", "p_equal", "verdict"]
+COMPARISONS += ["p", "p_holm", "p_equal", "verdict", "low_pooled", "high_pooled", "p_holm_pooled", "verdict_pooled"]
 MINUTES = ["set", "reading", "seed", "step", "cpu_seconds", "val"]
 CURVE = ["set", "reading", "seed", "t", "log_snr", "val", "test", "r2"]
 LINEARITY = ["set", "reading", "seed", "variant", "r2", "val", "test"]

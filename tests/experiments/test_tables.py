@@ -90,6 +90,8 @@ def test_declared_comparisons_say_what_may_be_claimed(tmp_path: Path) -> None:
     assert made.loc["three t", "verdict"] == "undecided"
     assert made.loc["pixels", "p_holm"] >= 2 * made.loc["pixels", "p"] * (1 - 1e-9)
     assert 0 < made.loc["pixels", "low"] < made.loc["pixels", "difference"] < made.loc["pixels", "high"]
+    assert made.loc["pixels", "verdict_pooled"] == "better"
+    assert made.loc["pixels", "low_pooled"] < made.loc["pixels", "difference"] < made.loc["pixels", "high_pooled"]
 
 
 def test_one_seed_is_no_result_and_what_has_not_run_is_said(tmp_path: Path) -> None:
