@@ -4,8 +4,8 @@ A shard of the images at a time, and of several tasks each its share of the shar
 divided, over timesteps and shards (components/embedding/parts.py), the bytes are the same. One task uses one device: several GPUs
 are several tasks, on Kubeflow `embed.fan_out`.
 
-With `embed.timesteps: auto` the timesteps are chosen first (components/selecting/), on images of the whole dataset whatever the
-part: all parts choose alike, and a join holds them to it.
+With `embed.timesteps: auto`, or more images than `embed.auto_above`, the timesteps are chosen first (components/selecting/), on
+images of the whole dataset whatever the part: all parts choose alike, and a join holds them to it.
 """
 
 from collections.abc import Iterator
@@ -52,8 +52,10 @@ def run(embed_settings: EmbedSettings, dataset: Path, model: Path, out: Path) ->
     _check_shape(network.config, opened, model)
     keep_freed_memory()
     device = pick_device(embed_settings.device)
-    selection = None
-    if not embed_settings.timesteps:
+    selection, images = None, sum(opened.info.counts[name] for name in embed_settings.splits)
+    if embed_settings.chooses(images):
+        if embed_settings.timesteps:
+            say(f"embed: {images:,} images are more than embed.auto_above {embed_settings.auto_above:,}: t is chosen, not as listed")
         selection = _choose(embed_settings, network.to(device), opened, trained)
         embed_settings = embed_settings.model_copy(update={"timesteps": selection["timesteps"]})
     compiled, why = choose_compile(embed_settings.compile, device, _work(network.config, embed_settings, opened), "embed")

@@ -1,7 +1,7 @@
 """The race of ways to choose t over saved models: python -m experiments.choose_t --models FOLDER --data FOLDER --out FILE.jsonl
 
 FOLDER/SET or FOLDER/SET-sSEED holds a model as train writes it (config.json, model.safetensors; settings.json where there is one).
-With --row the models of that row of a plan (--plan, --seeds) are trained first where they are missing, without a look at labels.
+With --row the models of that row of a plan are trained first where they are missing, without a look at labels.
 Of each a line is written: the linear probe's accuracy on val and test at 12 t even in log-SNR (the sweep), what every way of
 `embed.select` and every label-free score chose, and the processor seconds that it took. A line that is there is not made again.
 
@@ -26,7 +26,7 @@ from components.selecting.places import grid, levels, nearest, side_by_side
 from data.format import Dataset, DatasetInfo, Split
 from experiments.contestant import Budget
 from experiments.methods.dier import trainer_of
-from experiments.plan import PLAN, Plan, read_plan, steps_of
+from experiments.plan import PLAN, Plan, read_plan, run_jobs
 from experiments.sets import ImageSet, load
 from model.dier import DiER
 from model.features import embed
@@ -136,29 +136,30 @@ def _withheld(folder: Path) -> bool:
     return bool(json.loads(file.read_text("utf-8"))["train"].get("condition_dropout", 0)) if file.is_file() else False
 
 
-def train_models(plan: Plan, row: str, seeds: list[int], models: Path, data: Path, say: Callable[[str], None] = print) -> None:
-    """Train a row of a plan on all of its sets, and keep each model as `run` reads it; those that are there stay."""
-    for where, seed in ((where, seed) for where in plan.sets_of(row) for seed in seeds):
-        if (folder := models / f"{where}-s{seed}").exists():
+def train_models(plan: Plan, row: str, models: Path, data: Path, say: Callable[[str], None] = print) -> None:
+    """Train a row of a plan, as it stands there, and keep each model as `run` reads it; those that are there stay."""
+    for job in (job for where in plan.sets_of(row) for job in run_jobs(plan, row, where, {})):
+        if (folder := models / f"{job.where}-s{job.seed}").exists():
             continue
-        images = load(where, data)
-        spec, budget = plan.rows[row], Budget(steps_of(plan, row, where), plan.batch_size)
-        setting = {"family": images.family, **spec.setting, **spec.on.get(where, {})}
+        images, budget = load(job.where, data), Budget(job.steps, job.batch_size)
+        setting = {"family": images.family, **job.setting}
         models.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=models) as beside:
             made = Path(beside) / folder.name
-            trainer = trainer_of(images.images["train"], budget, seed, setting, Path(beside) / "work")
+            trainer = trainer_of(images.images["train"], budget, job.seed, setting, Path(beside) / "work")
             trainer.run()
             made.mkdir()
             save_model(made, trainer.model, trainer.ema_model().state_dict())
             withheld = {"train": {"condition_dropout": trainer.config.condition_dropout}}
             (made / "settings.json").write_text(json.dumps(withheld), "utf-8")
             made.rename(folder)  # whole, or not there
-        say(f"{folder.name}: {budget.steps} steps of {row}")
+        say(f"{folder.name}: {job.steps} steps of {row}")
 
 
-def run(models: Path, data: Path, out: Path, limit: dict[str, int], say: Callable[[str], None] = print) -> None:
-    """A line of `out` for each model that has none yet."""
+def run(
+    models: Path, data: Path, out: Path, limit: dict[str, int], say: Callable[[str], None] = print, *, reading: str = ""
+) -> None:
+    """A line of `out` for each model that has none yet; `reading` is the models' name in tables and figures."""
     out.parent.mkdir(parents=True, exist_ok=True)
     done = {json.loads(line)["model"] for line in out.read_text("utf-8").splitlines()} if out.is_file() else set()
     for folder in sorted(file.parent for file in models.glob("*/config.json")):
@@ -166,7 +167,7 @@ def run(models: Path, data: Path, out: Path, limit: dict[str, int], say: Callabl
             continue
         name, _, seed = folder.name.partition("-s")
         found = race(load_model(folder), load(name, data), limit, condition_dropout=_withheld(folder))
-        line = {"model": folder.name, "set": name, "seed": int(seed or 0), "images": limit} | found
+        line = {"model": folder.name, "reading": reading, "set": name, "seed": int(seed or 0), "images": limit} | found
         with out.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
         say(f"{folder.name}: " + ", ".join(f"{way} t = {one['t']} {one['test']:.4f}" for way, one in found["chosen"].items()))
@@ -180,7 +181,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plan", type=Path, default=PLAN)
     parser.add_argument("--row", help="of the plan: train the models that are missing")
-    parser.add_argument("--seeds", type=int, nargs="+", help="those of --row (the plan's)")
     for split, most in PER_SPLIT.items():
         parser.add_argument(f"--{split}", type=int, default=most, help=f"{split} images of a probe at most")
     given = parser.parse_args()
@@ -188,8 +188,9 @@ def main() -> None:
         plan = read_plan(given.plan)
         if given.row not in plan.rows:
             parser.error(f"--row {given.row}: not in {given.plan}, which has {', '.join(plan.rows)}")
-        train_models(plan, given.row, given.seeds or plan.seeds, given.models, given.data)
-    run(given.models, given.data, given.out, {split: getattr(given, split) for split in PER_SPLIT})
+        train_models(plan, given.row, given.models, given.data)
+    limit = {split: getattr(given, split) for split in PER_SPLIT}
+    run(given.models, given.data, given.out, limit, reading=given.row or given.models.name)
 
 
 if __name__ == "__main__":

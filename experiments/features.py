@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -13,8 +14,12 @@ from model.images import Images, to_tensor
 from model.pooling import Grid
 from model.rng import sample
 
+Found = TypeVar("Found")
+
 BATCH = 500
 """Images that a network is given at a time, when features are read."""
+REMEMBERED = 20_000
+"""Images at most whose features are remembered."""
 PCA_IMAGES = 5000
 """Training images that components of features are fitted on."""
 
@@ -40,22 +45,33 @@ def side_by_side(parts: list[Features]) -> Features:
     return lambda images: np.concatenate([part(images) for part in parts], axis=1)
 
 
-class Remembered:
-    """Features of the last few arrays of images, by identity, so that what is read alone and side by side is computed once."""
+class Recent(Generic[Found]):
+    """What was last computed of arrays of images, by identity (each is kept, so its identity stays its own) and a key."""
 
-    def __init__(self, of: Features, arrays: int = 4, largest: int = 20_000) -> None:
-        self._of, self._arrays, self._largest = of, arrays, largest
-        self._last: list[tuple[Images, Floats]] = []
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._last: list[tuple[Images, object, Found]] = []
 
-    def __call__(self, images: Images) -> Floats:
-        """(N, D) that the caller may overwrite."""
-        for known, found in self._last:
-            if known is images:
-                return found.copy()
-        found = self._of(images)
-        if len(images) <= self._largest:
-            self._last = [(images, found), *self._last][: self._arrays]
-        return found.copy()
+    def get(self, images: Images, key: object, compute: Callable[[], Found]) -> Found:
+        """What is known, else what `compute` gives, which is remembered."""
+        for known, its_key, found in self._last:
+            if known is images and its_key == key:
+                return found
+        found = compute()
+        self._last = [(images, key, found), *self._last][: self._most]
+        return found
+
+
+def remembered(of: Features, arrays: int = 4) -> Features:
+    """The same features, those of the last few arrays remembered: what is read alone and side by side is computed once."""
+    recent = Recent[Floats](arrays)
+
+    def features(images: Images) -> Floats:
+        if len(images) > REMEMBERED:
+            return of(images)
+        return recent.get(images, None, lambda: of(images)).copy()  # the caller may overwrite what it gets
+
+    return features
 
 
 @dataclass

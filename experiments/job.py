@@ -13,7 +13,7 @@ from experiments.contestant import Budget, Features, Trained
 from experiments.evaluate import Evaluation, Record
 from experiments.methods import METHODS
 from experiments.plan import Job, matching
-from experiments.sets import ImageSet, load
+from experiments.sets import load
 
 LOOK_VARIANTS = 2
 """Of a reading, at a look: embedding 10,000 images at each t would take as long as the training."""
@@ -27,8 +27,8 @@ def run_job(job: Job, folder: Path, test: bool) -> list[Record]:
 
 
 def _trained(job: Job, folder: Path, test: bool) -> list[Record]:
-    images = _load(job.where, folder)
-    evaluation = Evaluation(images, test=test and job.kind == "run", sizes=job.sizes)
+    evaluation = _evaluation(job.where, folder, test and job.kind == "run", job.sizes)
+    images = evaluation.images
     looks = _Looks(job, evaluation)
     trained = METHODS[job.method](
         images.images["train"],
@@ -102,5 +102,6 @@ def _shared(job: Job, trained: Trained) -> Record:
 
 
 @lru_cache(maxsize=1)
-def _load(where: str, folder: Path) -> ImageSet:
-    return load(where, folder)
+def _evaluation(where: str, folder: Path, test: bool, sizes: tuple[str, ...]) -> Evaluation:
+    """Of the set of the last job: what does not depend on the features is computed once."""
+    return Evaluation(load(where, folder), test=test, sizes=sizes)

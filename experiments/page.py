@@ -27,13 +27,17 @@ def with_tables(page: str, text: str, name: str) -> str:
     return f"{before}{begin}\n\n{text}\n{end}{rest.partition(end)[2]}"
 
 
-def markdown(plan: Plan, main_table: pd.DataFrame, compared: pd.DataFrame) -> str:
-    """The main table, a part a set, and the declared comparisons."""
+def markdown(plan: Plan, main_table: pd.DataFrame, compared: pd.DataFrame, explored: pd.DataFrame) -> str:
+    """The main table, a part a set, the declared comparisons, and those that were asked afterwards."""
     parts = []
     for where, lines in main_table.groupby("set", sort=False):
         parts.append(f"**{where}**\n\n{_main_markdown(lines.to_dict('records'))}")
-    if len(compared):
-        parts.append(f"**Declared comparisons** (probe on {plan.probe})\n\n{_compared_markdown(compared.to_dict('records'))}")
+    for said, rows in (
+        ("Declared comparisons", compared),
+        ("Asked after test had been read of one seed, so an indication", explored),
+    ):
+        if len(rows):
+            parts.append(f"**{said}** (probe on {plan.probe})\n\n{_compared_markdown(rows.to_dict('records'))}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -69,9 +73,11 @@ def _compared_markdown(lines: list[dict[Any, Any]]) -> str:
     for line in lines:
         known = not _missing(line["difference"])
         points = f"{100 * line['difference']:+.2f} [{100 * line['low']:+.2f}, {100 * line['high']:+.2f}]" if known else ""
-        p = [f"{line[name]:.2g}" if not _missing(line[name]) else "" for name in ("p_holm", "p_equal")]
-        rows.append([line["set"], f"{line['ours']} - {line['theirs']}", points, *p, line["verdict"], _number(line["seeds"])])
-    return _grid(["set", "difference of", "points", "p (Holm)", "p of a difference (TOST)", "verdict", "seeds"], rows)
+        p = [f"{line[name]:.2g}" if not _missing(line[name]) else "" for name in ("p_holm", "p_equal", "p_holm_pooled")]
+        cells = [points, *p[:2], line["verdict"], p[2], line["verdict_pooled"], _number(line["seeds"])]
+        rows.append([line["set"], f"{line['ours']} - {line['theirs']}", *cells])
+    head = ["set", "difference of", "points", "p (Holm)", "p of a difference (TOST)", "verdict"]
+    return _grid([*head, "p, spread pooled (Holm)", "verdict, spread pooled", "seeds"], rows)
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> str:

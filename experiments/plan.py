@@ -68,6 +68,7 @@ class Plan(_Strict):
     looks: list[float] = Field([], description="shares of the steps after which rows are looked at")
     rows: dict[str, Row]
     comparisons: list[Comparison] = []
+    explored: list[Comparison] = Field([], description="asked after test had been read of a seed: no part of what is declared")
     probe: Literal["1k", "10k", "all"] = Field("all", description="the one that tables and comparisons are of")
     sizes: list[Literal["1k", "10k", "all"]] = Field(
         ["1k", "10k", "all"], description="training images of the probes; all takes as long as a short training"
@@ -90,7 +91,7 @@ class Plan(_Strict):
         readings = [reading for name in self.rows for reading in self.readings(name)]
         if twice := {name for name in readings if readings.count(name) > 1}:
             raise ValueError(f"two rows have a reading {min(twice)!r}: rename one")
-        for comparison in self.comparisons:
+        for comparison in (*self.comparisons, *self.explored):
             for name in (comparison.ours, *comparison.theirs):
                 if name not in readings:
                     raise ValueError(f"comparisons: there is no reading {name!r}: use one of {', '.join(readings)}")
@@ -113,9 +114,10 @@ class Plan(_Strict):
         """The row that a reading belongs to."""
         return next(row for row in self.rows if reading in self.readings(row))
 
-    def pairs(self) -> list[tuple[str, str, str]]:
-        """The declared comparisons: (ours, theirs, set)."""
-        return [(one.ours, theirs, where) for one in self.comparisons for where in one.sets for theirs in one.theirs]
+    def pairs(self, *, explored: bool = False) -> list[tuple[str, str, str]]:
+        """The declared comparisons, or those explored afterwards: (ours, theirs, set)."""
+        asked = self.explored if explored else self.comparisons
+        return [(one.ours, theirs, where) for one in asked for where in one.sets for theirs in one.theirs]
 
 
 @dataclass(frozen=True)

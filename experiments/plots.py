@@ -35,12 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--name", default="contest", help="what the figures' files begin with")
     args = parser.parse_args(arguments)
     frames = {file.stem: pd.read_csv(file) for file in sorted(args.tables.glob("*.csv"))}
-    if races := [frame.assign(set=name) for name, frame in frames.items() if name.startswith("regret-")]:
+    if races := [frame.assign(set=name.removeprefix("regret-")) for name, frame in frames.items() if name.startswith("regret-")]:
         frames["regret"] = pd.concat(races, ignore_index=True)
     args.out.mkdir(parents=True, exist_ok=True)
     for name, (needs, draw) in FIGURES.items():
         if needs not in frames or frames[needs].empty:
-            print(f"plots: no {name}: {args.tables / needs}.csv is missing or empty", file=sys.stderr)
+            print(f"plots: no {name}: in {args.tables} the table {needs} is missing or empty", file=sys.stderr)
             continue
         with style():
             save(draw(frames), args.out / f"{args.name}-{name}.svg")
@@ -159,7 +159,7 @@ def regret(frames: Frames) -> Figure:
             axes.plot(row["share"], row["worst"], "_", color=colour, ms=9)
         axes.axhline(0.5, color=GREY, lw=1, ls=":")  # the goal
         axes.set_xscale("symlog", linthresh=0.01)
-        axes.set(title=name.removeprefix("regret-"), xlim=(-0.001, 1.5), xlabel="cost, % of the sweep's")
+        axes.set(title=name, xlim=(-0.001, 1.5), xlabel="cost, % of the sweep's")
         axes.xaxis.set_major_formatter(PERCENT)
     drawn.axes[0].set_ylabel("points lost on test (mark: mean; end of the line: worst)")
     return _with_legend(drawn)

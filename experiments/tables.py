@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         plan = read_plan(args.plan)
         made = tables(plan, args.results)
-        text = markdown(plan, made["main"], made["comparisons"])
+        text = markdown(plan, made["main"], made["comparisons"], made["explored"])
         for name, table in made.items():
             table.to_csv(args.results / f"{name}.csv", index=False, float_format="%.6g", lineterminator="\n")
         (args.results / "tables.md").write_text(text, "utf-8")
@@ -58,7 +58,8 @@ def tables(plan: Plan, folder: Path) -> dict[str, pd.DataFrame]:
     found = results_of(plan, folder)
     return {
         "main": pd.DataFrame([_line(plan, found, reading, where) for where, reading in _lines(plan)]),
-        "comparisons": comparisons(plan, found),
+        "comparisons": comparisons(plan, found, plan.pairs()),
+        "explored": comparisons(plan, found, plan.pairs(explored=True)),
         "minutes": pd.DataFrame([row for key, seeds in found.items() for row in _minutes(key, seeds)], columns=MINUTES),
         "curve": pd.DataFrame([row for key, seeds in found.items() for row in _curve(key, seeds)], columns=CURVE),
         "linearity": pd.DataFrame([row for key, seeds in found.items() for row in _linearity(key, seeds)], columns=LINEARITY),
@@ -68,12 +69,16 @@ def tables(plan: Plan, folder: Path) -> dict[str, pd.DataFrame]:
     }
 
 
-def comparisons(plan: Plan, found: Results) -> pd.DataFrame:
-    """The declared comparisons by the plan's probe, Holm over all of them; `verdict` says in words what follows."""
-    effects = [_compared(plan, found, *pair) for pair in plan.pairs()]
-    adjusted = statistics.holm([math.nan if effect is None else effect.p for effect in effects])
+def comparisons(plan: Plan, found: Results, pairs: list[tuple[str, str, str]]) -> pd.DataFrame:
+    """Comparisons by the plan's probe, Holm over all of them; `verdict` says in words what follows.
+
+    `verdict_pooled` is what follows where the spread over seeds is that of all rows of the set together.
+    """
+    effects = [_compared(plan, found, *pair) for pair in pairs]
+    pooled = [effect and _pooled(plan, found, effect, *pair) for effect, pair in zip(effects, pairs, strict=True)]
+    adjusted, adjusted_pooled = (statistics.holm([one.p if one else math.nan for one in some]) for some in (effects, pooled))
     rows = []
-    for (ours, theirs, where), effect, p in zip(plan.pairs(), effects, adjusted, strict=True):
+    for (ours, theirs, where), effect, p, also, p_also in zip(pairs, effects, adjusted, pooled, adjusted_pooled, strict=True):
         row: Record = {"set": where, "ours": ours, "theirs": theirs, "probe": plan.probe}
         if effect is not None:
             low, high = effect.interval()
@@ -81,7 +86,10 @@ def comparisons(plan: Plan, found: Results) -> pd.DataFrame:
             row |= {"seeds": effect.seeds, "difference": effect.value, "low": low, "high": high}
             row |= {"bootstrap_low": drawn[0], "bootstrap_high": drawn[1]}
             row |= {"p": effect.p, "p_holm": p, "p_equal": effect.p_equal(plan.margin)}
-        rows.append(row | {"verdict": verdict(effect, p, plan.margin)})
+        if also is not None:
+            low, high = also.interval()
+            row |= {"low_pooled": low, "high_pooled": high, "p_holm_pooled": p_also}
+        rows.append(row | {"verdict": verdict(effect, p, plan.margin), "verdict_pooled": verdict(also, p_also, plan.margin)})
     return pd.DataFrame(rows, columns=COMPARISONS)
 
 
@@ -100,6 +108,14 @@ def _compared(plan: Plan, found: Results, ours: str, theirs: str, where: str) ->
     one, other = (outcomes(found.get((name, where), {}), plan.probe) for name in (ours, theirs))
     seedless = (plan.rows[plan.row_of(ours)].seedless, plan.rows[plan.row_of(theirs)].seedless)
     return statistics.paired(one, other, seedless=seedless)
+
+
+def _pooled(plan: Plan, found: Results, effect: Effect, ours: str, theirs: str, where: str) -> Effect | None:
+    """The same difference with the spread over seeds of all rows of the set, a reading of each."""
+    trained = sum(not plan.rows[plan.row_of(name)].seedless for name in (ours, theirs))
+    readings = (next(iter(plan.readings(name))) for name, row in plan.rows.items() if not row.seedless)
+    spread = statistics.pooled(outcomes(found.get((reading, where), {}), plan.probe) for reading in readings)
+    return effect if spread is None else effect.with_spread(spread, trained)
 
 
 def _lines(plan: Plan) -> list[tuple[str, str]]:
@@ -145,7 +161,7 @@ def _half(values: list[float]) -> float:
 
 
 COMPARISONS = ["set", "ours", "theirs", "probe", "seeds", "difference", "low", "high", "bootstrap_low", "bootstrap_high"]
-COMPARISONS += ["p", "p_holm", "p_equal", "verdict"]
+COMPARISONS += ["p", "p_holm", "p_equal", "verdict", "low_pooled", "high_pooled", "p_holm_pooled", "verdict_pooled"]
 MINUTES = ["set", "reading", "seed", "step", "cpu_seconds", "val"]
 CURVE = ["set", "reading", "seed", "t", "log_snr", "val", "test", "r2"]
 LINEARITY = ["set", "reading", "seed", "variant", "r2", "val", "test"]
@@ -203,9 +219,9 @@ def _occupancy(key: tuple[str, str], seeds: Mapping[int, Record]) -> list[Record
 
 
 def _gaps(folder: Path) -> list[Record]:
-    """What v_t tells the denoiser at each t, in nats per unit log-SNR, from what experiments.choose_t wrote: race-READING.jsonl."""
+    """What v_t tells the denoiser at each t, in nats per unit log-SNR, from what experiments.choose_t wrote: race-*.jsonl."""
     return [
-        {"set": line["set"], "reading": file.stem.removeprefix("race-"), "seed": line["seed"], **score}
+        {"set": line["set"], "reading": line["reading"], "seed": line["seed"], **score}
         for file in sorted(folder.glob("race-*.jsonl"))
         for line in map(json.loads, file.read_text("utf-8").splitlines())
         for score in line["scores"]

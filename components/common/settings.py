@@ -285,6 +285,10 @@ class EmbedSettings(Section):
         "label_free",
         description="how auto chooses, on a few thousand images: by small probes on val at 12 t (sweep), at some of them (golden section or successive halving over log-SNR) or by one probe for all t (amortised); or without labels",
     )
+    auto_above: Annotated[Int, Field(ge=0)] | None = Field(
+        100_000,
+        description="to embed more images than this, timesteps are chosen as by auto, whatever list embed.timesteps has: a sweep would cost more than training; null = never",
+    )
     k: Int = Field(
         1,
         ge=1,
@@ -306,6 +310,10 @@ class EmbedSettings(Section):
         max_length=2,
         description="[k, n] = every n-th file of images from the k-th on (0 <= k < n), for dier embed-join; null = all",
     )
+
+    def chooses(self, images: int) -> bool:
+        """Whether embed chooses the timesteps where it embeds so many images: as asked, or as there are too many for a list."""
+        return not self.timesteps or (self.auto_above is not None and images > self.auto_above)
 
     @model_validator(mode="after")
     def _consistent(self) -> "EmbedSettings":

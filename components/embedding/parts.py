@@ -26,14 +26,15 @@ Place = tuple[int, int, int]
 def split(embed_settings: EmbedSettings, parts: int = 1) -> list[EmbedSettings]:
     """The same settings once for each timestep and each of so many parts of the shards. Raises SettingsError for one part's own.
 
-    Where embed chooses the timesteps it is once for each part of the shards, which all choose alike.
+    With `embed.timesteps: auto` it is once for each part of the shards, which all choose alike. A list that is divided so stands,
+    however many the images are: a task a timestep was asked for.
     """
     if embed_settings.part is not None:
         raise SettingsError(f"embed.part is {embed_settings.part}, which is for one task of several: leave it null to divide all")
     shares = [[number, parts] for number in range(parts)] if parts > 1 else [None]
     if not embed_settings.timesteps:
         return [embed_settings.model_copy(update={"part": part}) for part in shares]
-    alone = embed_settings.model_copy(update={"k": 1})
+    alone = embed_settings.model_copy(update={"k": 1, "auto_above": None})
     return [alone.model_copy(update={"timesteps": [t], "part": part}) for t in embed_settings.timesteps for part in shares]
 
 
@@ -45,7 +46,10 @@ def join(embed_settings: EmbedSettings, parts: Sequence[Path], out: Path) -> Non
     """
     read = [artifact.read(part, _kind(part)) for part in parts]
     facts = [part.json("embeddings.json") for part in read]
-    selection = None if embed_settings.timesteps else _selection(embed_settings, read)
+    chosen = not embed_settings.timesteps or (
+        embed_settings.chooses(sum(facts[0]["counts"].values())) and any((part.path / SELECTION).is_file() for part in read)
+    )
+    selection = _selection(embed_settings, read) if chosen else None
     timesteps = embed_settings.timesteps if selection is None else selection["timesteps"]
     _check_places([(t, *fact.get("part", (0, 1))) for fact in facts for t in fact["timesteps"]], timesteps)
     alike = [{name: value for name, value in fact.items() if name not in ("timesteps", "part", "k")} for fact in facts]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.contestant import Budget, Features, Floats, Labels, Look, Setting, Trained
-from experiments.features import BATCH, pooled
+from experiments.features import BATCH, REMEMBERED, Recent, pooled
 from experiments.networks import NETWORK, model_config, patch_side, read
 from experiments.training import RECIPE, Learner, train
 from experiments.views import family
@@ -26,9 +26,9 @@ from model.rng import Draws, generator
 from model.schedule import add_noise, alpha_bars
 
 TIMESTEPS = (0, 5, 10, 20, 50, 100)
-REMEMBERED, ARRAYS = 20_000, 2
-"""Images at most whose layers of one pass are remembered, and of how many arrays: there are two features a block, each is asked of
-train and of val in turn, and all are asked for. A pass draws its noise image by image."""
+PASSES = 2
+"""Whose layers are remembered: there are two features a block, each asked of train and of val in turn, and a pass draws its noise
+image by image. Those of all t would not fit in memory."""
 
 
 class DDAE(Learner):
@@ -72,22 +72,17 @@ class DDAE(Learner):
 
 
 class Layers:
-    """The blocks' outputs on x_t; those of the last arrays of images and one t are remembered, as they come in one pass."""
+    """The blocks' outputs on x_t; those of the last passes are remembered, as all come in one."""
 
     def __init__(self, model: DiER, seed: int) -> None:
         self._model, self._seed = model, seed
-        self._last: list[tuple[Images, int, dict[str, Floats]]] = []
+        self._recent = Recent[dict[str, Floats]](PASSES)
 
     def __call__(self, t: int, name: str, images: Images) -> Floats:
         """One of them, (N, D) or (N, 4 D)."""
         if len(images) > REMEMBERED:
             return self._computed(images, t, {name})[name]
-        for known, at, found in self._last:
-            if known is images and at == t:
-                return found[name].copy()
-        found = self._computed(images, t, None)
-        self._last = [(images, t, found), *self._last][:ARRAYS]
-        return found[name].copy()
+        return self._recent.get(images, t, lambda: self._computed(images, t, None))[name].copy()
 
     @torch.inference_mode()
     def _computed(self, images: Images, t: int, wanted: set[str] | None) -> dict[str, Floats]:

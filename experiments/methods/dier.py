@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from experiments.contestant import Budget, Features, Labels, Look, Setting, Trained
-from experiments.features import Projected, Remembered, side_by_side
+from experiments.features import Projected, remembered, side_by_side
 from experiments.networks import MODEL_FIELDS, count, model_config, tokens_at
 from experiments.training import step_flops
 from model.dier import DiER
@@ -61,8 +61,8 @@ def features(model: DiER, images: Images, own: Setting) -> dict[str, Features]:
         return lambda images: embed(model, images, t)
 
     read_at = own["read_at"]
-    each = {t: Remembered(at(t)) for t in {*read_at, *own["joint"]}}
-    found: dict[str, Features] = {f"t={t}": each[t] for t in read_at}
+    each = {t: remembered(at(t)) for t in {*read_at, *own["joint"]}}
+    found = {f"t={t}": each[t] for t in read_at}
     for t in own["tokens_at"] or ([100] if 100 in read_at else read_at[:1]):
         found[f"t={t}, tokens"] = tokens_at(model.encoder, t)
     if own["joint"]:

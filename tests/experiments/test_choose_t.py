@@ -101,10 +101,10 @@ def test_models_of_a_row_are_trained_where_they_are_missing(tmp_path: Path) -> N
     np.savez(tmp_path / "few.npz", **arrays)
     network = {"depth": 1, "dim": 32, "heads": 2, "patch_size": 4, "embed_dim": 16, "pool": "mean"}
     row = {"method": "dier", "setting": {**network, "prediction": "eps", "condition_dropout": 0.5}, "sets": ["few"]}
-    plan = Plan.model_validate(raw(rows={"eps": row}, steps={"few": {"eps": 2}}, comparisons=[]))
+    plan = Plan.model_validate(raw(seeds=[0, 3], rows={"eps": row}, steps={"few": {"eps": 2}}, comparisons=[]))
     said: list[str] = []
     for _ in range(2):
-        train_models(plan, "eps", [0, 3], tmp_path / "models", tmp_path, said.append)
+        train_models(plan, "eps", tmp_path / "models", tmp_path, said.append)
     assert said == ["few-s0: 2 steps of eps", "few-s3: 2 steps of eps"]
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["few-s0", "few-s3"]
     one, other = (load_model(tmp_path / "models" / name) for name in ("few-s0", "few-s3"))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments.contestant import Budget, Features, Floats, Trained
-from experiments.features import Projected, side_by_side
+from experiments.features import Projected, remembered, side_by_side
 from experiments.methods import METHODS, TRAINED
 from experiments.methods.ddae import DDAE, Layers
 from experiments.methods.reconstruction import MAE
@@ -174,3 +174,20 @@ def test_untrained_is_dier_before_its_first_step() -> None:
 def test_patches_divide_every_sets_images(side: int, patch: int, smaller: int) -> None:
     images = np.zeros((1, side, side, 1), np.uint8)
     assert (patch_side(images), patch_side(images, 8)) == (patch, smaller)
+
+
+def test_features_of_two_arrays_asked_in_turn_are_computed_once_each_and_may_be_overwritten() -> None:
+    computed: list[int] = []
+
+    def of(images: np.ndarray) -> np.ndarray:
+        computed.append(len(images))
+        return np.full((len(images), 2), len(images), np.float32)
+
+    features = remembered(of)
+    train, val = np.zeros((3, 4, 4, 1), np.uint8), np.zeros((5, 4, 4, 1), np.uint8)
+    for _ in range(2):
+        for images in (train, val):
+            found = features(images)
+            assert (found == len(images)).all()
+            found[:] = -1
+    assert computed == [3, 5]

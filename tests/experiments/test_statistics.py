@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments.statistics import accuracy, bootstrap, holm, paired, two_level
+from experiments.statistics import accuracy, bootstrap, holm, paired, pooled, two_level
 
 
 def crossed(rng: np.random.Generator, seeds: int, images: int, a: float, b: float, e: float) -> np.ndarray:
@@ -99,6 +99,35 @@ def test_ignoring_seeds_would_not_hold_the_truth() -> None:
         x = crossed(rng, 5, 500, 0.05, 0.0, 0.4)
         held += abs(x.mean()) <= 1.96 * x.std() / math.sqrt(x.size)
     assert held < 70
+
+
+def test_the_pooled_spread_is_the_error_of_an_analysis_of_variance() -> None:
+    """For two rows of one spread it is Student's t-test of two samples, where images add nothing."""
+    ours, theirs = np.array([0.52, 0.55, 0.51, 0.53]), np.array([0.48, 0.50, 0.49, 0.50])
+    rows = [{seed: np.full(50, value) for seed, value in enumerate(row)} for row in (ours, theirs)]
+    spread = pooled(rows)
+    assert spread is not None
+    assert spread.df == 6
+    difference = paired(*rows)
+    assert difference is not None
+    assert difference.with_spread(spread, 2).p == pytest.approx(stats.ttest_ind(ours, theirs).pvalue)
+    assert pooled([{0: np.ones(4)}, {1: np.zeros(4)}]) is None
+
+
+@pytest.mark.slow
+def test_an_interval_by_the_pooled_spread_holds_the_truth_and_is_narrower() -> None:
+    rng = np.random.default_rng(9)
+    held, widths = 0, []
+    for _ in range(400):
+        rows = [dict(enumerate(crossed(rng, 3, 500, 0.04, 0.2, 0.24))) for _ in range(8)]
+        spread, difference = pooled(rows), paired(rows[0], rows[1])
+        assert spread is not None
+        assert difference is not None
+        (low, high), alone = difference.with_spread(spread, 2).interval(), difference.interval()
+        held += low <= 0 <= high
+        widths.append((high - low) / (alone[1] - alone[0]))
+    assert held / 400 >= 0.95 - 2.5 * math.sqrt(0.95 * 0.05 / 400)
+    assert np.median(widths) < 0.8
 
 
 def test_tost_agrees_with_two_one_sided_t_tests() -> None:

@@ -69,6 +69,19 @@ def test_the_main_table_has_each_readings_mean_and_interval(tmp_path: Path) -> N
     assert made.loc["pixels", ["seeds", "of"]].tolist() == [1, 1]
 
 
+def test_what_was_asked_after_a_look_at_test_stands_apart(tmp_path: Path) -> None:
+    plan = Plan.model_validate(
+        json.loads(plan_of().model_dump_json()) | {"explored": [{"ours": "three t", "theirs": ["pixels"], "sets": ["tiny"]}]}
+    )
+    contest(plan, tmp_path)
+    made = tables.tables(plan, tmp_path)
+    assert len(made["comparisons"]) == 2
+    assert made["explored"]["ours"].tolist() == ["three t"]
+    assert made["explored"]["p_holm"].tolist() == made["explored"]["p"].tolist()  # of one, and not of three
+    text = page.markdown(plan, made["main"], made["comparisons"], made["explored"])
+    assert text.index("Declared comparisons") < text.index("so an indication") < text.rindex("three t - pixels")
+
+
 def test_declared_comparisons_say_what_may_be_claimed(tmp_path: Path) -> None:
     plan = plan_of()
     contest(plan, tmp_path)
@@ -77,6 +90,8 @@ def test_declared_comparisons_say_what_may_be_claimed(tmp_path: Path) -> None:
     assert made.loc["three t", "verdict"] == "undecided"
     assert made.loc["pixels", "p_holm"] >= 2 * made.loc["pixels", "p"] * (1 - 1e-9)
     assert 0 < made.loc["pixels", "low"] < made.loc["pixels", "difference"] < made.loc["pixels", "high"]
+    assert made.loc["pixels", "verdict_pooled"] == "better"
+    assert made.loc["pixels", "low_pooled"] < made.loc["pixels", "difference"] < made.loc["pixels", "high_pooled"]
 
 
 def test_one_seed_is_no_result_and_what_has_not_run_is_said(tmp_path: Path) -> None:
@@ -85,11 +100,11 @@ def test_one_seed_is_no_result_and_what_has_not_run_is_said(tmp_path: Path) -> N
     made = tables.tables(plan, tmp_path)
     assert made["comparisons"]["verdict"].tolist() == ["one seed is no result"] * 2
     assert made["comparisons"]["p_holm"].isna().all()
-    text = page.markdown(plan, made["main"], made["comparisons"])
+    text = page.markdown(plan, made["main"], made["comparisons"], made["explored"])
     assert "one seed is no result (of 3)" in text
     nothing = tables.tables(plan, tmp_path / "none")
     assert nothing["comparisons"]["verdict"].tolist() == ["not run"] * 2
-    assert "not run (of 3)" in page.markdown(plan, nothing["main"], nothing["comparisons"])
+    assert "not run (of 3)" in page.markdown(plan, nothing["main"], nothing["comparisons"], nothing["explored"])
 
 
 def test_lines_of_another_plan_are_not_counted(tmp_path: Path) -> None:
@@ -165,8 +180,8 @@ def test_figures_are_the_same_each_time_and_of_the_tables_that_there_are(
     before = {file.name: file.read_bytes() for file in (tmp_path / "images").iterdir()}
     assert set(before) == {f"contest-{name}.svg" for name in plots.FIGURES if name != "regret"}
     scores = [{"t": t, "log_snr": log_snr(t), "gap_nats": 0.1} for t in (0, 999)]
-    lines = [json.dumps({"set": "tiny", "seed": seed, "scores": scores}) for seed in (0, 1)]
-    (tmp_path / "race-DiER.jsonl").write_text("\n".join(lines) + "\n")
+    lines = [json.dumps({"set": "tiny", "reading": "DiER", "seed": seed, "scores": scores}) for seed in (0, 1)]
+    (tmp_path / "race-x0.jsonl").write_text("\n".join(lines) + "\n")
     assert tables.main(["--plan", str(tmp_path / "plan.json"), "--results", str(tmp_path)]) == 0
     regret = [{"way": way, "mean": 0.2, "worst": 0.7, "share": share} for way, share in (("golden", 0.1), ("fixed t = 300", 0.0))]
     pd.DataFrame(regret).to_csv(tmp_path / "regret-x0.csv")

@@ -128,6 +128,26 @@ def test_given_timesteps_joined_have_their_k(made: Path, tmp_path: Path) -> None
         join(EmbedSettings(timesteps="auto", k=2), [tmp_path / "t0"], tmp_path / "other")
 
 
+def test_of_more_images_than_auto_above_t_is_chosen_whatever_the_list(made: Path, tmp_path: Path, capsys) -> None:
+    counts = artifact.read(made / "dataset", "dataset").json("dataset.json")["counts"]
+    images = sum(counts.values())
+    assert [EmbedSettings(auto_above=above).chooses(images) for above in (images - 1, images, None)] == [True, False, False]
+    few = {"timesteps": [0, 400], "select": "halving", "splits": ["val"], "batch_size": 64}
+    above = few | {"auto_above": counts["val"] - 1}  # of the splits that are embedded
+    whole = embedded(made, tmp_path / "whole", **above)
+    assert "are more than embed.auto_above" in capsys.readouterr().err
+    chosen = embedded(made, tmp_path / "chosen", **(few | {"timesteps": "auto"}))
+    assert whole.fingerprint == chosen.fingerprint
+    for number in range(2):
+        embed.run(EmbedSettings(**above, part=[number, 2]), made / "dataset", made / "model", tmp_path / f"part{number}")
+    join(EmbedSettings(**above), [tmp_path / "part0", tmp_path / "part1"], tmp_path / "joined")
+    assert artifact.read(tmp_path / "joined", "embeddings").fingerprint == whole.fingerprint
+    for part in split(EmbedSettings(**above)):  # a task a timestep was asked for: the list stands
+        embed.run(part, made / "dataset", made / "model", tmp_path / f"t{part.timesteps[0]}")
+    join(EmbedSettings(**above), [tmp_path / "t0", tmp_path / "t400"], tmp_path / "listed")
+    assert artifact.read(tmp_path / "listed", "embeddings").json("embeddings.json")["timesteps"] == [0, 400]
+
+
 @pytest.mark.parametrize("timesteps", ["auto", [0, 100, 300, 600]])
 def test_several_t_side_by_side_are_probed_and_served(
     made: Path, tmp_path: Path, timesteps: object, monkeypatch: pytest.MonkeyPatch
