@@ -76,6 +76,15 @@ def aliases(client: "MlflowClient", name: str) -> dict[str, int]:
     return {alias: int(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
+def at_alias(client: "MlflowClient", name: str, alias: str) -> int:
+    """The version that carries `alias`. Raises SettingsError where there is no such model or alias."""
+    held = registered(client, name).aliases
+    if alias not in held:
+        there = ", ".join(f"{key} (version {value})" for key, value in sorted(held.items())) or "none"
+        raise SettingsError(f"{name} has no alias {alias} (there are: {there}): dier promote {name} sets champion, or name another")
+    return int(held[alias])
+
+
 def move(client: "MlflowClient", name: str, alias: str, version: int, *, why: str, gate: str, forced: bool = False) -> int | None:
     """Point `alias` at `version` and record it; give the version that it pointed at before (None: nothing).
 

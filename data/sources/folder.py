@@ -117,7 +117,7 @@ class _Files:
         return self._read(self._files[0]).shape
 
     def _read(self, file: Path) -> Image:
-        picture = _open(file)
+        picture = open_picture(file)
         if not self._convert and (picture.mode in GREY) != (self._channels == 1):
             others = "grey" if self._channels == 1 else "colour"
             raise DataError(f"{file} is {picture.mode} where others are {others}; set data.channels")
@@ -125,11 +125,11 @@ class _Files:
 
 
 def _channels(file: Path) -> int:
-    return 1 if _open(file).mode in GREY else 3
+    return 1 if open_picture(file).mode in GREY else 3
 
 
-def _open(file: Path) -> PIL.Image.Image:
-    """The upright picture, read whole."""
+def open_picture(file: Path) -> PIL.Image.Image:
+    """The upright picture of an image file, 8 bits a pixel, read whole. Raises DataError where it cannot be read."""
     try:
         with PIL.Image.open(file) as opened:
             picture = ImageOps.exif_transpose(opened)
