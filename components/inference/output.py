@@ -33,8 +33,11 @@ def whole_file(out: Path) -> Iterator[Path]:
     for killed in leftovers(out.parent, out.name):
         killed.unlink(missing_ok=True)
     beside = temporary(out)
+    beside.touch()
+    mode = beside.stat().st_mode
     try:
         yield beside
+        beside.chmod(mode)  # safetensors makes its own readable by their owner alone
         fsync(beside)
         beside.replace(out)
         fsync(out.parent)

@@ -6,9 +6,11 @@ gave the folder, is trusted. Nothing is unpickled.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -39,8 +41,8 @@ class RegisteredModel:
     name: str | None
     """None for a folder, which does not say whose version it is."""
     version: int | None
-    digest: str | None
-    """Of model and probe, as the registry has it; None where the version carries none, or for a folder."""
+    tags: Mapping[str, str]
+    """Of the version; none for a folder."""
     holder: "TemporaryDirectory[str]"
 
     @property
@@ -92,7 +94,7 @@ class RegisteredModel:
         return {
             "model": self.name,
             "version": self.version,
-            "digest": self.digest,
+            "digest": self.tags.get(versions.DIGEST_TAG),
             "weights": self.weights,
             "t": self.timesteps,
             "image_shape": list(self.shape),
@@ -111,7 +113,7 @@ def load(model: str) -> RegisteredModel:
     holder = TemporaryDirectory(prefix="dier-model-")  # MLflow itself would leave what it downloads behind
     if (Path(model) / MLMODEL).is_file():
         set_environment()
-        return _load(str(Path(model).absolute()), holder, None, None, None)
+        return _load(str(Path(model).absolute()), holder)
     if Path(model).is_dir():
         raise SettingsError(
             f"{model} is a folder without {MLMODEL}: give a registered model (NAME@champion), or what "
@@ -121,9 +123,9 @@ def load(model: str) -> RegisteredModel:
     with one_line_errors():
         name, version = _version(client, model)
         if name is None:
-            return _load(model, holder, None, None, None)
-        digest = client.get_model_version(name, str(version)).tags.get(versions.DIGEST_TAG)
-        return _load(f"{SCHEME}{name}/{version}", holder, name, version, digest)
+            return _load(model, holder)
+        tags = client.get_model_version(name, str(version)).tags
+        return _load(f"{SCHEME}{name}/{version}", holder, name, version, tags)
 
 
 def _version(client: "MlflowClient", model: str) -> tuple[str | None, int | None]:
@@ -140,7 +142,11 @@ def _version(client: "MlflowClient", model: str) -> tuple[str | None, int | None
 
 
 def _load(
-    uri: str, holder: "TemporaryDirectory[str]", name: str | None, version: int | None, digest: str | None
+    uri: str,
+    holder: "TemporaryDirectory[str]",
+    name: str | None = None,
+    version: int | None = None,
+    tags: Mapping[str, str] = MappingProxyType({}),
 ) -> RegisteredModel:
     import mlflow
 
@@ -151,4 +157,4 @@ def _load(
         raise SettingsError(f"{redact(uri)} was not registered by dier: it has no {package.FILES_FOLDER}/serving.json")
     with one_line_errors():
         pyfunc = mlflow.pyfunc.load_model(str(folder))
-    return RegisteredModel(pyfunc, files, name, version, digest, holder)
+    return RegisteredModel(pyfunc, files, name, version, tags, holder)
