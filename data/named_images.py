@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, repeat
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -126,12 +127,15 @@ class NamedImages:
             return str(error)
 
 
-def read_picture(file: Path, shape: Shape, *, fit_shape: bool) -> Image:
-    """A picture file as (H, W, C) uint8. Raises DataError where it cannot be read or, unless `fit_shape`, has another shape."""
-    picture = open_picture(file)
+def read_picture(file: Path | BinaryIO, shape: Shape, *, fit_shape: bool, name: str | None = None) -> Image:
+    """A picture file as (H, W, C) uint8. Raises DataError where it cannot be read or, unless `fit_shape`, has another shape.
+
+    `name` is what its errors call it where it has no path.
+    """
+    picture = open_picture(file, name)
     found = (picture.height, picture.width, 1 if picture.mode in GREY else 3)
     if found != shape and not fit_shape:
-        raise DataError(_other_shape(f"{file} is", found, shape))
+        raise DataError(_other_shape(f"{f'the image {name}' if name else file} is", found, shape))
     return fit(picture, shape)
 
 
