@@ -62,7 +62,7 @@ class Vectors:
         if len(missing := wanted[(wanted < 0) | (wanted >= self.count)]):
             raise SettingsError(f"{self.path} has no row {missing[0]}: they go from 0 to {self.count - 1}")
         flat: Floats = self._take(wanted, ["embedding"])["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        return unit(flat.astype(np.float32).reshape(len(wanted), self.width))
+        return unit(np.asarray(flat, np.float32).reshape(len(wanted), self.width))
 
     def described(self, wanted: Ints) -> list[dict[str, Any]]:
         """What each of these rows is: those of the columns SHOWN that are there."""
@@ -122,7 +122,8 @@ def open_vectors(path: Path, split: str | None, t: int | None) -> Vectors:
 def unit(vectors: Floats) -> Floats:
     """Each row (n, D) at length 1."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    scaled: Floats = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return scaled
 
 
 def _of_artifact(path: Path, split: str | None, t: int | None) -> Vectors:

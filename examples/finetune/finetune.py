@@ -59,7 +59,7 @@ def probe(v: Tensor, y: Tensor, seed: int) -> nn.Linear:
     return head
 
 
-def train(encoder: nn.Module, head: nn.Linear, x: Tensor, y: Tensor, seed: int, rate: float) -> nn.Module:
+def train(encoder: nn.Module, head: nn.Linear, x: Tensor, y: Tensor, seed: int, rate: float, steps: int) -> nn.Module:
     """Train both on the labelled images, the encoder at `rate`, with cosine decay."""
     network = nn.Sequential(encoder, head).train()
     groups = [
@@ -67,9 +67,9 @@ def train(encoder: nn.Module, head: nn.Linear, x: Tensor, y: Tensor, seed: int, 
         {"params": head.parameters(), "lr": HEAD_RATE},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     draw = torch.Generator().manual_seed(seed)
-    for _ in range(STEPS):
+    for _ in range(steps):
         rows = torch.randperm(len(x), generator=draw)[:BATCH]
         loss = F.cross_entropy(network(x[rows]), y[rows])
         optimizer.zero_grad()
@@ -96,6 +96,7 @@ def main() -> None:
     parser.add_argument("model")
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--labels", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--split", default="test", help="where accuracy is measured; val while choosing rates")
     given = parser.parse_args()
@@ -111,9 +112,9 @@ def main() -> None:
         chosen = labelled(given.dataset, seed, given.labels)
         x, y = encoder.scale(torch.from_numpy(train_images[chosen])), torch.from_numpy(train_labels[chosen])
         head = probe(run(encoder, x), y, seed)
-        tuned = train(copy.deepcopy(encoder), copy.deepcopy(head), x, y, seed, ENCODER_RATE)
+        tuned = train(copy.deepcopy(encoder), copy.deepcopy(head), x, y, seed, ENCODER_RATE, given.steps)
         blank = nn.Linear(head.in_features, head.out_features)
-        scratch = train(from_scratch(encoder, seed), blank, x, y, seed, SCRATCH_RATE)
+        scratch = train(from_scratch(encoder, seed), blank, x, y, seed, SCRATCH_RATE, given.steps)
         outputs = [run(head, held_v), run(tuned, held_x), run(scratch, held_x)]
         rows.append([(out.argmax(1) == held_y).float().mean().item() for out in outputs])
         print(f"{seed:>4} " + " ".join(f"{value:>8.4f}" for value in rows[-1]), flush=True)

@@ -207,3 +207,21 @@ def test_many_clients_at_once_are_each_given_their_own_answer(server: tuple[str,
 
     with ThreadPoolExecutor(64) as clients:
         np.testing.assert_allclose(list(clients.map(one, range(64))), expected, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_way_in_of_mlflow_is_still_what_this_server_replaces_it_for(glyphs: str) -> None:
+    """Should MLflow come to refuse these by itself, in a line, the door in front of it may go."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.pyfunc import scoring_server
+
+    model = mlflow.pyfunc.load_model(glyphs)
+    schema = model.metadata.get_input_schema()
+    half = scoring_server.invocations(as_json((IMAGES * 0 + 0.5).tolist()), "application/json", model, schema)
+    black = scoring_server.invocations(as_json((IMAGES * 0).tolist()), "application/json", model, schema)
+    assert half.response == black.response
+    with pytest.raises(MlflowException) as found:
+        scoring_server.invocations(as_json(IMAGES[..., 0].tolist()), "application/json", model, schema)
+    assert str(IMAGES[0, 0, 4, 0]) in found.value.message  # the pixels come back, all of them where there are few
+    with pytest.raises(AttributeError):
+        scoring_server.invocations(as_json(IMAGES.tolist()), None, model, schema)
