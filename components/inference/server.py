@@ -9,6 +9,7 @@ held to a size, may be a picture or an npy as well, and what is wrong with it is
 import io
 import ipaddress
 import json
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -64,6 +65,8 @@ def serve(model: str, *, host: str, port: int, max_mb: float, fit: bool) -> None
         if not _is_loopback(host):
             say("anyone who reaches this address may ask: there is no login; put one in front (docs/using.md)")
         config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=CONNECTIONS)
+        # uvicorn sends itself the signal again when it is done: by default that would leave the model's files behind
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         uvicorn.Server(config).run(sockets=[taken])
 
 
