@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from pipeline import run_step
-from pipeline.commands import registry, runs
+from pipeline.commands import inference, registry, runs
 from pipeline.commands.options import ALLOW_TAG, CLUSTER, DEFAULTS, NO_CACHE, PARAM, PIPELINE
 from pipeline.run_step import OUT, PATH, SET, dier, options
 from pipeline.steps import INPUT_HELP, STATE
@@ -40,6 +40,9 @@ def serve_manifest(model: str, **options: Any) -> None:
     from components.registry.serving import serve_manifest
 
     print(serve_manifest(model, **options), end="")
+
+
+inference.add_to(dier)
 
 
 @dier.command()

@@ -22,6 +22,28 @@ def output_sizes(config: dict[str, Any], serving: dict[str, Any]) -> dict[str, i
     return {name: size for name, size in sizes.items() if size}
 
 
+class AtTimesteps(torch.nn.Module):
+    """An encoder whose timesteps are fixed: images (N, C, H, W) float32 in [-1, 1] to v_t (N, D), of several t side by side.
+
+    A probe is fitted at one t, and v_t means something else at another, so whoever goes on from an embedding has no use for t.
+    """
+
+    timesteps: torch.Tensor
+
+    def __init__(self, encoder: torch.nn.Module, timesteps: list[int]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.register_buffer("timesteps", torch.tensor(timesteps), persistent=False)
+
+    def scale(self, images: torch.Tensor) -> torch.Tensor:
+        """Images (N, H, W, C) uint8 to what `forward` takes."""
+        return images.permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Embed."""
+        return torch.cat([self.encoder(x, t) for t in torch.split(self.timesteps, 1)], dim=1)
+
+
 class ServedModel(PythonModel):  # type: ignore[misc, unused-ignore]
     """images (N, H, W, C) uint8 -> {"embedding": (N, D) float32, "probabilities": (N, K) float32}, for any N.
 
@@ -38,6 +60,15 @@ class ServedModel(PythonModel):  # type: ignore[misc, unused-ignore]
         self._model = importlib.import_module(f"{package}.weights").load_model(folder).to(self._device)
         self._classifier = load_file(folder / "classifier.safetensors") if serving["class_names"] else None
         self._timesteps, self._multi_label = [int(t) for t in serving["timesteps"]], bool(serving["multi_label"])
+        self._encoder = AtTimesteps(self._model.encoder, self._timesteps).to(self._device)
+
+    @property
+    def encoder(self) -> "AtTimesteps":
+        """The encoder as a plain module: images (N, C, H, W) in [-1, 1] to "embedding" (N, D), on the device of the weights.
+
+        They are the weights that `predict` uses: to train it, `copy.deepcopy` it first.
+        """
+        return self._encoder
 
     # MLflow reads the hint of model_input: any other than the bare class makes it warn on every load.
     def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> dict[str, Any]:  # type: ignore[type-arg, unused-ignore]

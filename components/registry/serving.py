@@ -15,7 +15,6 @@ from components.registry import versions
 from components.tracking.client import connect, one_line_errors, redact
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 PROXIED = "mlflow-artifacts"
@@ -39,7 +38,7 @@ def serve_manifest(
     alias = alias or versions.CHAMPION
     client = connect(must_exist=True)
     with one_line_errors():
-        version = _version(client, name, alias)
+        version = client.get_model_version(name, str(versions.at_alias(client, name, alias)))
         uri = versions.location(client, name, int(version.version))
         needs = _requirements(name, version.version)
     storage = _storage(f"{name} version {version.version}", uri, artifacts_destination)
@@ -67,14 +66,6 @@ def service_name(name: str) -> str:
     if not re.match(r"[a-z]", found):
         raise SettingsError(f"the registered model {name!r} has no name for Kubernetes: it must begin with a letter")
     return found
-
-
-def _version(client: "MlflowClient", name: str, alias: str) -> "ModelVersion":
-    held = versions.registered(client, name).aliases
-    if alias not in held:
-        there = ", ".join(f"{key} (version {value})" for key, value in sorted(held.items())) or "none"
-        raise SettingsError(f"{name} has no alias {alias} (there are: {there}): dier promote {name} sets champion, or name another")
-    return client.get_model_version(name, str(held[alias]))
 
 
 def _storage(what: str, uri: str, destination: str | None) -> str:

@@ -72,6 +72,15 @@ def aliases(client: "MlflowClient", name: str) -> dict[str, int]:
     return {alias: int(version) for alias, version in client.get_registered_model(name).aliases.items()}
 
 
+def at_alias(client: "MlflowClient", name: str, alias: str) -> int:
+    """The version that carries `alias`. Raises SettingsError where there is no such model or alias."""
+    held = registered(client, name).aliases
+    if alias not in held:
+        there = ", ".join(f"{key} (version {value})" for key, value in sorted(held.items())) or "none"
+        raise SettingsError(f"{name} has no alias {alias} (there are: {there}): dier promote {name} sets champion, or name another")
+    return int(held[alias])
+
+
 def git_tags(folder: Path) -> dict[str, str]:
     """The commit that `folder` stands at, and whether its files differ from it; "unknown" where that cannot be told.
 

@@ -8,6 +8,7 @@ one class and `data.limit` gives a usable small set. Classes are train's folders
 from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from data.transform import fit_picture, to_array
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 GREY = {"1", "L", "LA"}
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
+"""Pillow's names of those."""
 DEEP = ("I", "F")  # I;16 and its kin, too
 UNLABELLED = "unlabelled"
 """The name of the one class of images without labels."""
@@ -117,7 +120,7 @@ class _Files:
         return self._read(self._files[0]).shape
 
     def _read(self, file: Path) -> Image:
-        picture = _open(file)
+        picture = open_picture(file)
         if not self._convert and (picture.mode in GREY) != (self._channels == 1):
             others = "grey" if self._channels == 1 else "colour"
             raise DataError(f"{file} is {picture.mode} where others are {others}; set data.channels")
@@ -125,17 +128,21 @@ class _Files:
 
 
 def _channels(file: Path) -> int:
-    return 1 if _open(file).mode in GREY else 3
+    return 1 if open_picture(file).mode in GREY else 3
 
 
-def _open(file: Path) -> PIL.Image.Image:
-    """The upright picture, read whole."""
+def open_picture(file: Path | BinaryIO, name: str | None = None) -> PIL.Image.Image:
+    """The upright picture of an image file, 8 bits a pixel, read whole. Raises DataError, calling it `name`, where it cannot be.
+
+    Of Pillow's formats only those of SUFFIXES, whatever the name says: others start programs to read a file, as EPS does.
+    """
+    name = name or str(file)
     try:
-        with PIL.Image.open(file) as opened:
+        with PIL.Image.open(file, formats=FORMATS) as opened:
             picture = ImageOps.exif_transpose(opened)
             picture.load()
     except Exception as error:  # Pillow's decoders raise of every kind
-        raise DataError(f"cannot read the image {file} ({error or type(error).__name__}); mend or remove it") from error
+        raise DataError(f"cannot read the image {name} ({error or type(error).__name__}); mend or remove it") from error
     if picture.mode.startswith(DEEP):
-        raise DataError(f"{file} has more than 8 bits a pixel ({picture.mode}): choose the range that matters and save it as 8-bit")
+        raise DataError(f"{name} has more than 8 bits a pixel ({picture.mode}): choose the range that matters and save it as 8-bit")
     return picture

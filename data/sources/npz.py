@@ -46,7 +46,7 @@ def read_parts(path: Path) -> dict[SplitName, Part]:
 
 def _part(path: Path, images: str, labels: str) -> Part:
     head = npy_stream.header(path, images)
-    _check_images(head.dtype, head.shape, f"{path}: {images}")
+    check_images(head.dtype, head.shape, f"{path}: {images}")
     label_head = npy_stream.header(path, labels)
     if label_head.shape[0] != head.shape[0]:
         raise DataError(f"{path}: {images} has {head.shape[0]} images and {labels} {label_head.shape[0]} labels; make them agree")
@@ -68,7 +68,8 @@ def _images(path: Path, name: str) -> Iterator[Image]:
         yield from block if block.ndim == 4 else block[..., None]  # (H, W, C) each
 
 
-def _check_images(dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> None:
+def check_images(dtype: np.dtype[Any], shape: tuple[int, ...], where: str) -> None:
+    """Raises DataError unless an array of this type and shape can be images, (N, H, W) or (N, H, W, C) uint8, N > 0."""
     if dtype != np.uint8:
         cure = "scale them to 0 .. 255 and convert to uint8" if dtype.kind == "f" else "convert them to uint8"
         raise DataError(f"{where} has type {dtype}: images must be uint8, 0 .. 255; {cure}")

@@ -1,0 +1,212 @@
+"""`dier serve`: a registered model over HTTP, by MLflow's own scoring server with a door in front of it.
+
+MLflow's app (mlflow/pyfunc/scoring_server/__init__.py, `init`) answers /ping, /health and /version and ends what takes too long;
+questions and answers have its form. Its way in is replaced, for it reads bodies of any size, cuts 0.5 to the pixel 0, answers 500
+where the content type is missing, and puts all pixels that it got, or a traceback, into the message of an error. Here a request is
+held to a size, may be a picture or an npy as well, and what is wrong with it is one line.
+"""
+
+import io
+import ipaddress
+import json
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+
+from components.common.errors import SettingsError
+from components.common.progress import say
+from components.inference.registered_model import RegisteredModel, load
+from data.errors import DataError
+from data.named_images import Shape, read_picture
+from data.sources.folder import FORMATS
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI, Request
+    from fastapi.responses import Response
+
+Images = npt.NDArray[np.uint8]
+
+JSON, NPY, PICTURE = "application/json", "application/x-npy", "image/"
+KEYS = ("inputs", "instances")
+"""Of MLflow's protocol; for images they mean the same."""
+MOST_PIXELS = 2**26
+"""Of a picture that is to be fitted: 8192 a side. A small file may hold many."""
+CONNECTIONS = 128
+"""At a time; above, the answer is 503. So many bodies of the largest size fit into memory beside each other."""
+THREADS = 8
+"""Requests that are worked on at a time; the others wait."""
+
+
+class Refused(Exception):
+    """A request that is not answered: the status and a line that says why."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def serve(model: str, *, host: str, port: int, max_mb: float, fit: bool) -> None:
+    """Serve until a signal ends it. `port` 0 takes a free one. Raises SettingsError for a model or address that cannot be had."""
+    import uvicorn
+
+    taken = _bind(host, port)
+    with taken:
+        loaded = load(model)
+        app = make_app(loaded, max_bytes=int(max_mb * 2**20), fit=fit, local=_is_loopback(host))
+        address = f"http://{f'[{host}]' if ':' in host else host}:{taken.getsockname()[1]}"
+        taken.listen(CONNECTIONS)  # whoever reads the next line may ask at once
+        say(f"{loaded.shown} at {address}/invocations")
+        if not _is_loopback(host):
+            say("anyone who reaches this address may ask: there is no login; put one in front (docs/using.md)")
+        config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=CONNECTIONS)
+        # uvicorn sends itself the signal again when it is done: by default that would leave the model's files behind
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        uvicorn.Server(config).run(sockets=[taken])
+
+
+def make_app(model: RegisteredModel, *, max_bytes: int, fit: bool, local: bool = True) -> "FastAPI":
+    """MLflow's app with this module's way in. `local` answers only who asks for this machine by a loopback name."""
+    from anyio import CapacityLimiter, to_thread
+    from fastapi import FastAPI, Request
+    from fastapi.responses import Response
+    from mlflow.pyfunc import scoring_server
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    app: FastAPI = scoring_server.init(model.pyfunc)
+    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != "/invocations"]
+    shape, at_once = model.shape, CapacityLimiter(THREADS)
+
+    def answer(body: bytes, content_type: str) -> str:
+        found = model.predict(read_images(body, content_type, shape, fit))
+        # the bytes of MLflow's predictions_to_json, in half its time: dumps is C where dump is Python
+        return json.dumps({"predictions": {name: values.tolist() for name, values in found.items()}})
+
+    @app.post("/invocations")
+    async def invocations(request: Request) -> Response:
+        try:
+            body = await _body(request, max_bytes)
+            kind = request.headers.get("content-type", "")
+            text = await to_thread.run_sync(answer, body, kind, limiter=at_once)
+            return Response(text, media_type=JSON)
+        except Refused as refused:
+            return _error(Response, refused.status, str(refused))
+        except Exception as error:  # the model's own: not the request's fault, and no traceback in the answer
+            print(f"dier serve: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+            return _error(Response, 500, "the model failed on these images; the server's log has the reason")
+
+    @app.get("/model")
+    async def about() -> dict[str, Any]:
+        return model.record()
+
+    if local:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+    return app
+
+
+def read_images(body: bytes, content_type: str, shape: Shape, fit: bool) -> Images:
+    """The images (N, H, W, C) of a request, N > 0. Raises Refused, with a status of 400, 413 or 415."""
+    kind = content_type.partition(";")[0].strip().lower()
+    readers: dict[str, Callable[[bytes], Images]] = {JSON: _of_json, NPY: _of_npy}
+    if kind.startswith(PICTURE):
+        return _of_picture(body, shape, fit)
+    if kind not in readers:
+        said = f"content type {kind!r}" if kind else "no content type"
+        raise Refused(415, f"{said}: send {JSON} with {KEYS[0]!r}, {NPY}, or one picture as image/png, image/jpeg, ...")
+    images = readers[kind](body)
+    takes = "x".join(map(str, shape))
+    if images.ndim and not len(images):
+        raise Refused(400, f"there are 0 images: send at least one of {takes}")
+    if images.ndim != 4 or images.shape[1:] != shape:
+        found = "x".join(map(str, images.shape))
+        raise Refused(400, f"the images are {found} where the model takes Nx{takes} (number, height, width, channels)")
+    return images
+
+
+def _of_json(body: bytes) -> Images:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(400, f"the body is no JSON: {str(error)[:100]}") from error
+    given = [key for key in KEYS if isinstance(content, dict) and key in content]
+    if len(given) != 1:
+        raise Refused(400, f'the body must be a JSON object with "{KEYS[0]}": a list of images, each rows of pixels of channels')
+    try:
+        values = np.asarray(content[given[0]])
+    except (ValueError, OverflowError, TypeError, RecursionError):
+        values = np.empty(0, object)
+    if values.dtype.kind == "O" or (values.dtype.kind not in "iu" and values.size):
+        why = "the rows are of different lengths, or hold something other than numbers" if values.dtype.kind not in "fb" else ""
+        raise Refused(400, why or "the pixels must be whole numbers from 0 to 255, not fractions or true and false")
+    if values.size and not 0 <= int(values.min()) <= int(values.max()) <= 255:
+        raise Refused(400, f"the pixels are {int(values.min())} to {int(values.max())}: they must be whole numbers from 0 to 255")
+    return values.astype(np.uint8)
+
+
+def _of_npy(body: bytes) -> Images:
+    try:
+        images = np.load(io.BytesIO(body), allow_pickle=False)
+    except Exception as error:  # numpy's reader raises of every kind
+        raise Refused(400, f"the body is no npy: {str(error)[:100] or type(error).__name__}") from error
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8:
+        raise Refused(400, f"the array is {getattr(images, 'dtype', 'of several')}: images must be one array of uint8")
+    return images
+
+
+def _of_picture(body: bytes, shape: Shape, fit: bool) -> Images:
+    try:
+        with PIL.Image.open(io.BytesIO(body), formats=FORMATS) as head:
+            width, height = head.size
+        if width * height > MOST_PIXELS:
+            raise Refused(413, f"the picture is {width}x{height} pixels, more than {MOST_PIXELS}: send a smaller one")
+        return read_picture(io.BytesIO(body), shape, fit_shape=fit, name="that was sent")[None]
+    except DataError as error:
+        raise Refused(400, str(error).replace("; --fit", "; dier serve --fit")) from error
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+        raise Refused(400, "the body is no picture (png, jpeg, bmp, gif, tiff, webp)") from error
+
+
+async def _body(request: "Request", most: int) -> bytes:
+    """The body, given up on as soon as it is too long. Raises Refused."""
+    too_long = Refused(
+        413, f"the body is larger than {most / 2**20:.3g} MiB: send fewer images at a time, or raise dier serve --max-mb"
+    )
+    if int(request.headers.get("content-length") or 0) > most:
+        raise too_long
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > most:
+            raise too_long
+    return bytes(body)
+
+
+def _error(response: "type[Response]", status: int, message: str) -> "Response":
+    """In the form of MLflow's own errors."""
+    code = {413: "REQUEST_LIMIT_EXCEEDED", 500: "INTERNAL_ERROR"}.get(status, "BAD_REQUEST")
+    return response(json.dumps({"error_code": code, "message": message}), status, media_type=JSON)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """A socket at that address, before the model is loaded. Raises SettingsError where it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        opened = socket.socket(family, kind, protocol)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+    except OSError as error:
+        why = error.strerror or error
+        raise SettingsError(f"cannot serve at {host}:{port}: {why}; choose another with --host and --port") from error
+    return opened
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
