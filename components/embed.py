@@ -55,7 +55,7 @@ def run(embed_settings: EmbedSettings, dataset: Path, model: Path, out: Path) ->
     selection, images = None, sum(opened.info.counts[name] for name in embed_settings.splits)
     if embed_settings.chooses(images):
         if embed_settings.timesteps:
-            say(f"embed: {images:,} images are more than embed.auto_above {embed_settings.auto_above:,}: t is chosen, not as listed")
+            say(f"embed: {images:,} images are more than embed.auto_above: t is chosen, not as listed (null = never)")
         selection = _choose(embed_settings, network.to(device), opened, trained)
         embed_settings = embed_settings.model_copy(update={"timesteps": selection["timesteps"]})
     compiled, why = choose_compile(embed_settings.compile, device, _work(network.config, embed_settings, opened), "embed")
