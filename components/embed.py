@@ -55,7 +55,7 @@ def run(embed_settings: EmbedSettings, dataset: Path, model: Path, out: Path) ->
     selection, images = None, sum(opened.info.counts[name] for name in embed_settings.splits)
     if embed_settings.chooses(images):
         if embed_settings.timesteps:
-            say(f"embed: {images:,} images are more than embed.auto_above: t is chosen, not as listed (null = never)")
+            say(f"embed: {images:,} images are more than embed.auto_above: t is chosen, not as listed (0 = never)")
         selection = _choose(embed_settings, network.to(device), opened, trained)
         embed_settings = embed_settings.model_copy(update={"timesteps": selection["timesteps"]})
     compiled, why = choose_compile(embed_settings.compile, device, _work(network.config, embed_settings, opened), "embed")
@@ -80,7 +80,7 @@ def _choose(settings: EmbedSettings, network: DiER, dataset: Dataset, trained: a
     dropout = known.get("condition_dropout", 0.0) > 0
     found = choose(settings.select, settings.k, network, dataset, condition_dropout=dropout)
     share = found["cost"]["of_a_sweep"]
-    say(f"embed: t = {', '.join(map(str, found['timesteps']))} by {settings.select}; it took {share:.1%} of a sweep's passes")
+    say(f"embed: t = {', '.join(map(str, found['timesteps']))} by {found['select']}; it took {share:.1%} of a sweep's passes")
     return found
 
 

@@ -281,13 +281,14 @@ class EmbedSettings(Section):
         [0, 100, 200, 300, 400, 500, 600, 700, 800, 900, 999],
         description="timesteps t, 0 .. 999; auto (or []) = embed.k of them, chosen by embed.select",
     )
-    select: Literal["sweep", "golden", "halving", "amortised", "label_free"] = Field(
-        "label_free",
-        description="how auto chooses, on a few thousand images: by small probes on val at 12 t (sweep), at some of them (golden section or successive halving over log-SNR) or by one probe for all t (amortised); or without labels",
+    select: Literal["auto", "sweep", "golden", "halving", "amortised", "label_free"] = Field(
+        "auto",
+        description="how timesteps are chosen, on a few thousand images: by small probes on val at 12 t (sweep), at some of them (golden section or successive halving over log-SNR) or by one probe for all t (amortised); or without labels; auto = halving, and label_free where labels tell nothing apart",
     )
-    auto_above: Annotated[Int, Field(ge=0)] | None = Field(
+    auto_above: Int = Field(
         100_000,
-        description="to embed more images than this, timesteps are chosen as by auto, whatever list embed.timesteps has: a sweep would cost more than training; null = never",
+        ge=0,
+        description="to embed more images than this, timesteps are chosen as by auto, whatever list embed.timesteps has: a sweep would cost more than training; 0 = never",
     )
     k: Int = Field(
         1,
@@ -313,7 +314,7 @@ class EmbedSettings(Section):
 
     def chooses(self, images: int) -> bool:
         """Whether embed chooses the timesteps where it embeds so many images: as asked, or as there are too many for a list."""
-        return not self.timesteps or (self.auto_above is not None and images > self.auto_above)
+        return not self.timesteps or 0 < self.auto_above < images
 
     @model_validator(mode="after")
     def _consistent(self) -> "EmbedSettings":

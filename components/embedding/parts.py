@@ -34,7 +34,7 @@ def split(embed_settings: EmbedSettings, parts: int = 1) -> list[EmbedSettings]:
     shares = [[number, parts] for number in range(parts)] if parts > 1 else [None]
     if not embed_settings.timesteps:
         return [embed_settings.model_copy(update={"part": part}) for part in shares]
-    alone = embed_settings.model_copy(update={"k": 1, "auto_above": None})
+    alone = embed_settings.model_copy(update={"k": 1, "auto_above": 0})
     return [alone.model_copy(update={"timesteps": [t], "part": part}) for t in embed_settings.timesteps for part in shares]
 
 
@@ -72,7 +72,7 @@ def _selection(settings: EmbedSettings, parts: Sequence[Artifact]) -> dict[str, 
     """How every part chose its timesteps. Raises ArtifactError unless all chose, alike, and as these settings ask."""
     found: list[Any] = [part.json(SELECTION) if (part.path / SELECTION).is_file() else None for part in parts]
     for part, one in zip(parts, found, strict=True):
-        asked = {"select": settings.select, "k": settings.k}
+        asked = {"k": settings.k} | ({} if settings.select == "auto" else {"select": settings.select})
         told = None if one is None else {name: one[name] for name in asked}
         if told != asked:
             raise ArtifactError(

@@ -20,6 +20,7 @@ LABELLED = 2000
 """Images of train that a small probe is fitted on at most, and of val that it is scored on."""
 SHARDS = 8
 """Files of images that these are taken from at most, as each is read whole."""
+AUTO = "auto"
 SEED = 0
 """Of the choice of images, views and noise. The same in every part of an embed that is divided: all parts choose alike."""
 
@@ -42,8 +43,11 @@ class Chosen:
 def choose(select: str, k: int, model: DiER, dataset: Dataset, *, condition_dropout: bool) -> dict[str, Any]:
     """What selection.json holds, "timesteps" among it: k ascending ones about the best, "t". A function of its arguments alone.
 
-    `model` is on its device and in evaluation mode. Raises SettingsError where labels are needed and there are none to tell apart.
+    `select` is a name of METHODS, or AUTO for what docs/choosing-t.md found best. `model` is on its device, in evaluation mode.
+    Raises SettingsError where labels are needed and there are none to tell apart.
     """
+    if select == AUTO:
+        select = "label_free" if _unjudged(dataset) else "halving"
     chosen = METHODS[select](model, dataset, condition_dropout)
     schedule = model.config.schedule
     images = sum(dataset.info.counts.values())
@@ -103,10 +107,16 @@ METHODS: dict[str, Callable[[DiER, Dataset, bool], Chosen]] = {
 }
 
 
+def _unjudged(dataset: Dataset) -> str:
+    """Why small probes cannot judge a t here; empty where they can."""
+    if not dataset.info.counts["val"]:
+        return "has no val images"
+    return "" if dataset.info.labelled else "has a single class"
+
+
 def _probe(model: DiER, dataset: Dataset, select: str) -> SmallProbe:
     info = dataset.info
-    if not info.labelled or not info.counts["val"]:
-        what = "has no val images" if not info.counts["val"] else "has a single class"
+    if what := _unjudged(dataset):
         raise SettingsError(f"embed.select {select} needs labels, and {dataset.path} {what}: set embed.select to label_free")
     train, val = (_some(dataset, name, LABELLED) for name in ("train", "val"))
     classes = 0 if info.multi_label else len(info.class_names)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.datasets import load_digits
 
 from components.selecting.choose import METHODS
@@ -38,13 +39,19 @@ LINES = [
 ]
 
 
+def lost_golden(line: dict) -> float:
+    return 100 * (line["chosen"][REFERENCE]["test"] - line["chosen"]["golden"]["test"])
+
+
 def test_the_table_has_mean_worst_and_cost() -> None:
     rows = {row["way"]: row for row in table(LINES)}
     assert rows[REFERENCE] | {"worst_set": ""} == {
-        "way": REFERENCE, "sets": 3, "mean": 0, "worst": 0, "worst_set": "", "share": 1
+        "way": REFERENCE, "sets": 3, "mean": 0, "low": 0, "high": 0, "worst": 0, "worst_set": "", "share": 1
     }  # fmt: skip
     golden = rows["golden"]
     assert (golden["mean"], golden["worst"], golden["share"]) == (pytest.approx(20 / 3, abs=1e-3), 10, 0.1)
+    interval = stats.ttest_1samp([lost_golden(line) for line in LINES], 0).confidence_interval(0.95)
+    assert (golden["low"], golden["high"]) == pytest.approx(tuple(interval), abs=1e-3)
     assert rows["label-free, lidar alone"]["mean"] == pytest.approx(50 / 3, abs=1e-3)  # wrong on c alone
     assert rows["label-free, lidar alone"]["worst_set"] == "c"
     assert rows["random"]["mean"] == pytest.approx((25 + 15 + 20) / 3, abs=1e-3)

@@ -60,7 +60,7 @@ def parts_of(made: Path) -> list[Path]:
 def test_the_settings_are_split_by_timestep_and_otherwise_the_same() -> None:
     parts = split(WHOLE)
     assert [part.timesteps for part in parts] == [[400], [0], [999]]
-    assert all(part.model_copy(update={"timesteps": WHOLE.timesteps}) == WHOLE for part in parts)
+    assert all(part.model_copy(update={"timesteps": WHOLE.timesteps, "auto_above": WHOLE.auto_above}) == WHOLE for part in parts)
 
 
 def test_the_parts_joined_are_the_whole_bit_for_bit(made: Path, tmp_path: Path) -> None:

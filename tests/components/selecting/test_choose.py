@@ -17,7 +17,7 @@ from components.embedding import store
 from components.embedding.parts import join, split
 from components.registry.package import _package_source, _serving, _stage, copy_package
 from components.registry.served_model import ServedModel, output_sizes
-from components.selecting.choose import METHODS, choose
+from components.selecting.choose import AUTO, METHODS, choose
 from components.selecting.places import grid, side_by_side
 from data.format import Dataset, open_dataset
 from model.config import ModelConfig
@@ -51,7 +51,7 @@ def opened(made: Path) -> Iterator[tuple[DiER, Dataset]]:
 
 
 def test_the_settings_name_every_way_of_choosing() -> None:
-    assert set(get_args(EmbedSettings.model_fields["select"].annotation)) == set(METHODS)
+    assert set(get_args(EmbedSettings.model_fields["select"].annotation)) == {AUTO, *METHODS}
     assert EmbedSettings(timesteps="auto").timesteps == []
 
 
@@ -82,6 +82,8 @@ def test_no_way_but_one_without_classes(made: Path, tmp_path: Path) -> None:
     model = load_model(made / "model")
     for select in METHODS:
         if select == "label_free":
+            assert choose(AUTO, 1, model, unlabelled, condition_dropout=True)["select"] == "label_free"
+            assert choose(AUTO, 1, model, dataset, condition_dropout=True)["select"] == "halving"
             assert choose(select, 1, model, unlabelled, condition_dropout=True)["timesteps"]
         else:
             with pytest.raises(SettingsError, match=rf"embed.select {select} needs labels.*label_free"):
@@ -131,8 +133,8 @@ def test_given_timesteps_joined_have_their_k(made: Path, tmp_path: Path) -> None
 def test_of_more_images_than_auto_above_t_is_chosen_whatever_the_list(made: Path, tmp_path: Path, capsys) -> None:
     counts = artifact.read(made / "dataset", "dataset").json("dataset.json")["counts"]
     images = sum(counts.values())
-    assert [EmbedSettings(auto_above=above).chooses(images) for above in (images - 1, images, None)] == [True, False, False]
-    few = {"timesteps": [0, 400], "select": "halving", "splits": ["val"], "batch_size": 64}
+    assert [EmbedSettings(auto_above=above).chooses(images) for above in (images - 1, images, 0)] == [True, False, False]
+    few = {"timesteps": [0, 400], "select": "auto", "splits": ["val"], "batch_size": 64}
     above = few | {"auto_above": counts["val"] - 1}  # of the splits that are embedded
     whole = embedded(made, tmp_path / "whole", **above)
     assert "are more than embed.auto_above" in capsys.readouterr().err
