@@ -6,6 +6,7 @@ After Mitchell et al. 2019, Model Cards for Model Reporting (arXiv:1810.03993). 
 import csv
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from components.common.formatting import METRIC_NAMES, at_t, gain, measure, perc
 from components.probing.baselines import label
 from components.registry.class_figures import class_figures
 from components.registry.provenance import UNKNOWN, non_commercial
-from data.format import MULTI_LABEL, labelled
+from data.format import MULTI_LABEL, SPLITS, labelled
 
 CARD = "card.md"
 DESCRIPTION = 5000
@@ -51,6 +52,11 @@ class Facts:
     def labelled(self) -> bool:
         """Whether there is an accuracy."""
         return labelled(self.metrics["task"], self.metrics["class_names"])
+
+    @cached_property
+    def by_class(self) -> tuple[list[str], list[list[str]]]:
+        """Header and rows of what each class came to."""
+        return class_figures(self.right, self.metrics["class_names"], int(self.metrics.get("copies", 1)))
 
     @property
     def multi_label(self) -> bool:
@@ -125,7 +131,7 @@ def _data(facts: Facts, rows: int | None) -> list[str]:
         "source": info.get("source", UNKNOWN),
         "licence": facts.licence,
         "task": facts.metrics["task"] if facts.labelled else "none (no labels that tell images apart)",
-        "images": ", ".join(f"{split} {number}" for split, number in counts.items()) or UNKNOWN,
+        "images": ", ".join(f"{split} {counts[split]}" for split in SPLITS if split in counts) or UNKNOWN,
         "validation": passed + (f" ({_few(wrong, rows)})" if wrong else ""),
         "fingerprint": facts.dataset,
         "of the test images this version carries": facts.sampled,
@@ -164,7 +170,7 @@ def _figures(facts: Facts, rows: int | None) -> list[str]:
         *_table(["", "test"], [[METRIC_NAMES[name], measure(one, name)] for name, one in test.items() if name in METRIC_NAMES]),
         "",
     ]
-    columns, found = class_figures(facts.right, facts.metrics["class_names"], int(facts.metrics.get("copies", 1)))
+    columns, found = facts.by_class
     lines += _table(columns, found, rows)
     if any("[" in cell and _of_no_width(cell) for row in found for cell in row):
         lines += [

@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from components.common import artifact
 from components.common.errors import ArtifactError, SettingsError
@@ -20,6 +20,8 @@ from components.tracking.metrics import params
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+
+T = TypeVar("T")
 
 SHORTEST = 8
 """Hexadecimal digits of a fingerprint that are enough to ask for it."""
@@ -87,10 +89,11 @@ def _row(model: "RegisteredModel", version: "ModelVersion") -> dict[str, Any]:
 
 def _behind(client: "MlflowClient", model: "RegisteredModel", version: "ModelVersion", artifacts: Path) -> dict[str, Any]:
     tags, dvc = version.tags, _json(version.tags.get(provenance.DVC_TAG))
-    run = client.get_run(version.run_id) if version.run_id else None
+    run = _known(client.get_run, version.run_id)
     trained = _json(run.data.tags.get(ENVIRONMENT_TAG)) if run else {}
     registered = _json(tags.get(ENVIRONMENT_TAG))
-    settings = client.get_logged_model(version.model_id).params if version.model_id else {}
+    logged = _known(client.get_logged_model, str(version.source).removeprefix("models:/"))
+    settings = logged.params if logged else {}
     return _row(model, version) | {
         "git_commit": tags.get("dier.git_commit", UNKNOWN),
         "git_dirty": tags.get("dier.git_dirty", UNKNOWN),
@@ -108,6 +111,18 @@ def _behind(client: "MlflowClient", model: "RegisteredModel", version: "ModelVer
         },
         "settings": settings,
     }
+
+
+def _known(get: Callable[[str], T], key: str | None) -> T | None:
+    """What MLflow has under `key`; None where it was removed for good, or never was."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return get(key) if key else None
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"):
+            raise
+        return None
 
 
 def _json(tag: str | None) -> dict[str, Any]:
