@@ -134,11 +134,11 @@ def _data(facts: Facts, rows: int | None) -> list[str]:
         "images": ", ".join(f"{split} {counts[split]}" for split in SPLITS if split in counts) or UNKNOWN,
         "validation": passed + (f" ({_few(wrong, rows)})" if wrong else ""),
         "fingerprint": facts.dataset,
-        "of the test images this version carries": facts.sampled,
+        "test images that go along": facts.sampled,
     }
-    lines = [*_table(["", ""], [[key, str(value)] for key, value in told.items()]), ""]
-    lines += [f"- {_plain(note)}" for note in info.get("notes", [])[:rows]]
-    return [*lines, *_licence(facts.licence)]
+    notes = [f"- {_plain(note)}" for note in info.get("notes", [])[:rows]]
+    lines = [*_table(["", ""], [[key, str(value)] for key, value in told.items()]), "", *notes]
+    return [*lines, *([""] if notes else []), *_licence(facts.licence)]
 
 
 def _licence(licence: str) -> list[str]:
@@ -224,7 +224,8 @@ def _baselines(facts: Facts, rows: int | None) -> list[str]:
     lines = _table(
         ["probed in the same way", f"test {METRIC_NAMES.get(metric, SCORES.get(metric, metric))}", "DiER minus it, paired"], shown
     )
-    return [*lines, "", *(f"- {_plain(sentence)}" for sentence in facts.metrics.get("conclusions", []))]
+    said = facts.metrics.get("conclusions", []) if rows is None else []  # what the table says in figures
+    return [*lines, *([""] if said else []), *(f"- {_plain(sentence)}" for sentence in said)]
 
 
 def _limits(facts: Facts, rows: int | None) -> list[str]:

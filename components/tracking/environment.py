@@ -18,7 +18,7 @@ def environment() -> dict[str, str]:
     found = {
         "image": os.environ.get(IMAGE) or UNKNOWN,
         "python": platform.python_version(),
-        "system": platform.platform(aliased=True, terse=True),
+        "system": " ".join((platform.system(), *platform.libc_ver())).strip(),
         "machine": platform.machine(),
         "gpu": _gpu(),
     }

@@ -7,14 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from components import register
 from components.common import artifact
 from components.embedding import sample
 from components.registry import package, versions
-from components.registry.verify import COARSE, EXACT, _embeddings, verify
+from components.registry.verify import COARSE, EXACT, ROUNDED, _embeddings, verify
 from components.tracking.client import connect
 from data.format import open_dataset
+from model.config import ModelConfig
+from model.dier import DiER
+from model.features import embed_batches
 from pipeline.cli import main
 from tests.components.registry_artifacts import Inputs, make, settings
 from tests.components.report_inputs import Paths
@@ -143,6 +147,32 @@ def test_embeddings_of_another_t_are_not_taken_for_those(digits: Paths) -> None:
     near = at[300].embedding * (1 + COARSE / 2)
     assert (_embeddings(blurred, near, "").passed, _embeddings(at[300], near, "").passed) == (True, False)
     assert not _embeddings(at[300], np.full_like(near, np.nan), "").passed
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(4, 64, 4, 16, 16, 1, 4, 64),
+        ModelConfig(12, 64, 4, 16, 16, 1, 4, 64),
+        ModelConfig(4, 16, 2, 16, 16, 1, 4, 12, encoder="resnet"),
+    ],
+    ids=["vit of 4", "vit of 12", "resnet"],
+)
+def test_what_rounding_does_stays_well_within_what_is_allowed(config: ModelConfig) -> None:
+    model, cpu = DiER(config), torch.device("cpu")
+    images = np.random.default_rng(0).integers(0, 256, (32, 16, 16, 1), dtype=np.uint8)
+
+    def embedded(batch_size: int, precision: str) -> np.ndarray:
+        batches = embed_batches(model, images, [300], batch_size=batch_size, device=cpu, precision=precision)
+        return np.concatenate([np.asarray(v)[0] for v in batches])
+
+    exact = embedded(32, "float32")
+    found = {"batches of 1": embedded(1, "float32"), "float16": exact.astype(np.float16), "bf16": embedded(32, "bf16")}
+    apart = {name: (np.linalg.norm(v - exact, axis=1) / np.linalg.norm(exact, axis=1)).max() for name, v in found.items()}
+    print(apart)  # pytest -s: the figures of docs/lineage.md
+    assert apart["batches of 1"] < EXACT / 100
+    assert apart["float16"] < ROUNDED / 5
+    assert apart["bf16"] < COARSE / 2
 
 
 def test_a_sample_knows_its_images(digits: Paths) -> None:
