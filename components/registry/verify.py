@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 EXACT, ROUNDED, COARSE = 1e-3, 5e-3, 3e-2
-"""How far an embedding may be from the exported one, as a share of its length: in float32 on CPUs (6e-7 between batch sizes); with
-float16 on disk (3e-4), or a GPU on either side, whose convolutions may use TF32; with bfloat16 (6e-3 to 1e-2). Another t of a
+"""How far an embedding may be from the exported one, as a share of its length: in float32 on CPUs (7e-7 between batch sizes); with
+float16 on disk (4e-4), or a GPU on either side, whose convolutions may use TF32; with bfloat16 (6e-3 to 1.4e-2). Another t of a
 hardly trained model was 4e-2 away."""
 TIE = 0.01
 """Two classes, or yes and no, whose probabilities are as close as this may change places."""

@@ -44,7 +44,7 @@ class LiveLog:
     ) -> None:
         self._key, self._settings = training_key, settings or {}
         self._experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
-        self._status = "FINISHED"
+        self._status, self._environment = "FINISHED", canonical_json(environment())
         self._run: Run | None = None
         self._outage_since: float | None = None
         self._reported_at: float | None = None
@@ -138,7 +138,7 @@ class LiveLog:
                 if not run.joined:
                     self._client.update_run(run.id, status="RUNNING")
                 log_settings(self._client, run.id, self._settings)
-                self._client.set_tag(run.id, ENVIRONMENT_TAG, canonical_json(environment()))
+                self._client.set_tag(run.id, ENVIRONMENT_TAG, self._environment)
             self._run, self._points = run, Points(self._client, run.id)
         with one_line_errors():
             while not self._given_up.is_set() and (batch := spool.pending(self._run.id, BATCH)):
