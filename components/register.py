@@ -1,29 +1,29 @@
 """The register step: judge the model, log it into its MLflow run, make it a version, give it an alias; then Kubeflow's registry."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.common import artifact
-from components.common.errors import ArtifactError
 from components.common.gates import check_registration
-from components.common.lineage import check_one_run
 from components.common.progress import say
 from components.common.settings import RegisterSettings
-from components.registry import kubeflow_registry, package, promotions, versions
+from components.registry import card, kubeflow_registry, package, promotions, provenance, versions
 from components.registry.champions import champions, predictions
+from components.registry.documents import Documents
 from components.registry.gate import Evidence, Gate, decide
+from components.registry.inputs import Inputs
 from components.tracking.client import Run, connect, one_line_errors, training_run
 from components.tracking.complete_run import complete_run
 from components.tracking.metrics import params
-from data.format import labelled
 from model.atomic import canonical_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
+NOT_JUDGED_BY = ("model_registry", "sample")
+"""Settings of register that the gate does not look at: with others a version stands as it is."""
 OF_THE_RUN = ("config", "data", "validate", "model", "train")
 """Sections that a training's run tells. Those of later steps differ from version to version and stand with the version alone."""
 
@@ -45,52 +45,6 @@ def run(register_settings: RegisterSettings, verdict: Path, model: Path, probe: 
     check_registration(out)
 
 
-class Inputs:
-    """The four input artifacts, read, checked, and found to belong together."""
-
-    def __init__(self, verdict: Path, model: Path, probe: Path, report: Path) -> None:
-        self.verdict = artifact.read(verdict, "verdict")
-        self.model = artifact.read(model, "model")
-        self.probe = artifact.read(probe, "probe")
-        self.report = artifact.read(report, "report")
-        self.dataset = self.model.made_from.get("dataset", "")
-        check_one_run(self.verdict, self.model, self.probe, self.report)
-        self.findings = self.verdict.json("verdict.json")
-        self.summary = self.model.json("summary.json")
-        self.metrics = self.probe.json("metrics.json")
-        if not (self.probe.path / package.got_right(self.metrics)).is_file():
-            raise ArtifactError(f"{self.probe.path} has no {package.got_right(self.metrics)}, which the gate needs: probe again")
-        self.settings = self._settings()
-        self.digest = artifact.digest({"model": self.model.fingerprint, "probe": self.probe.fingerprint})
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the labels tell images apart, so that there is an accuracy."""
-        return labelled(self.metrics["task"], self.metrics["class_names"])
-
-    @property
-    def figure(self) -> float:
-        """The test accuracy, or without labels the share of neighbours that test images keep."""
-        return float(self.metrics["test"]["accuracy" if self.labelled else "kept"]["value"])
-
-    def _settings(self) -> dict[str, dict[str, Any]]:
-        """The networks' configuration and every section that the artifacts tell; of model and train what the training kept."""
-        found: dict[str, dict[str, Any]] = {"config": self.model.json("config.json")}
-        for source in (self.report, self.model):
-            if (source.path / "settings.json").is_file():
-                found |= source.json("settings.json")
-        found["data"] = found.get("data", {}) | {"name": self.metrics["dataset"]}  # prepare names a file or folder after itself
-        return found
-
-    def settings_of(self, sections: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """These sections, as far as the artifacts tell them."""
-        return {name: self.settings[name] for name in sections if name in self.settings}
-
-    def fingerprints(self) -> dict[str, str]:
-        """What a registration is made from."""
-        return {a.kind: a.fingerprint for a in (self.verdict, self.model, self.probe, self.report)}
-
-
 def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs) -> dict[str, Any]:
     name = settings.name
     run = training_run(client, inputs.summary["training_key"], settings.experiment)
@@ -99,7 +53,7 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
     new_report = found is None or found.tags.get(versions.REPORT_TAG) != inputs.report.fingerprint
     if found is None or found.run_id != run.id or new_report:
         complete_run(client, run, inputs.model, inputs.probe, inputs.report, inputs.settings_of(OF_THE_RUN))
-    judged_by = canonical_json({key: value for key, value in settings.record().items() if key != "model_registry"})
+    judged_by = canonical_json({key: value for key, value in settings.record().items() if key not in NOT_JUDGED_BY})
     if found is not None and _stands(found, judged_by):
         version = int(found.version)
         gate = Gate(found.tags[versions.GATE_TAG], json.loads(found.tags[versions.REASONS_TAG]))
@@ -108,7 +62,7 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
     else:
         last = promotions.last(promotions.settle(client, client.get_registered_model(name), versions.CHAMPION), versions.CHAMPION)
         gate = decide(_evidence(client, settings, inputs, int(found.version) if found else None))
-        version = _store_version(client, name, run, inputs, gate, found)
+        version = _store_version(client, settings, run, inputs, gate, found)
         if _set_alias(client, settings, version, gate, last):
             client.set_model_version_tag(name, str(version), versions.SETTINGS_TAG, judged_by)
     return {
@@ -154,12 +108,18 @@ def _stands(found: "ModelVersion", judged_by: str) -> bool:
     return found.tags.get(versions.SETTINGS_TAG) == judged_by and found.tags[versions.GATE_TAG] != versions.REFUSED
 
 
-def _store_version(client: "MlflowClient", name: str, run: Run, inputs: Inputs, gate: Gate, found: "ModelVersion | None") -> int:
+def _store_version(
+    client: "MlflowClient", settings: RegisterSettings, run: Run, inputs: Inputs, gate: Gate, found: "ModelVersion | None"
+) -> int:
     """Make the version, or bring the tags of the one that is there up to date; give its number."""
-    tags = _tags(inputs, gate)
+    name, tags = settings.name, _tags(inputs, gate)
     if found is None:
-        model_id = package.log_model(client, run, name, inputs.model, inputs.probe, params(inputs.settings))
-        made = client.create_model_version(name, f"models:/{model_id}", run.id, tags=tags, model_id=model_id)
+        documents = Documents.of(client, settings, run, inputs)
+        settings_of_all = params(inputs.settings)
+        model_id = package.log_model(client, run, name, inputs.model, inputs.probe, settings_of_all, add=documents.write)
+        tags[versions.FILES_TAG] = package.seal_model(client, model_id, inputs.model, inputs.probe)
+        about = card.description(documents.facts)
+        made = client.create_model_version(name, f"models:/{model_id}", run.id, tags=tags, model_id=model_id, description=about)
         return int(made.version)
     for key, value in tags.items():
         client.set_model_version_tag(name, found.version, key, value)
@@ -199,6 +159,7 @@ def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
         "dier.model": inputs.model.fingerprint,
         "dier.embeddings": inputs.probe.made_from["embeddings"],
         "dier.probe": inputs.probe.fingerprint,
+        versions.VERDICT_TAG: inputs.verdict.fingerprint,
         versions.REPORT_TAG: inputs.report.fingerprint,
         "dier.dataset_name": inputs.metrics["dataset"],
         "dier.training_key": inputs.summary["training_key"],
@@ -206,7 +167,7 @@ def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
         versions.ACCURACY_TAG if inputs.labelled else versions.KEPT_TAG: f"{inputs.figure:.4f}",
         "dier.t": str(inputs.metrics["t"]),
         **({versions.COPIES_TAG: str(inputs.metrics["copies"])} if "copies" in inputs.metrics else {}),
-        **versions.git_tags(Path.cwd()),
+        **provenance.tags(inputs.report.path, inputs.licence),
     }
 
 

@@ -369,6 +369,10 @@ class RegisterSettings(Section):
         0.03,
         description="test accuracy (without labels: share of neighbours kept) that a new version may lose to the champion: the 95 % interval of the paired difference has to lie above -margin",
     )
+    sample: Literal["auto", "images", "embeddings"] = Field(
+        "auto",
+        description="what of some test images a version carries, for dier verify: images and embeddings, or embeddings alone; auto = images too where the licence of the data is known",
+    )
     experiment: str = Field("dier", min_length=1, description="MLflow experiment")
     model_registry: str | None = Field(
         None,

@@ -1,7 +1,6 @@
 """`dier compare`: how much better one version is than another on the same test images, overall and by class, in pairs."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,6 @@ from components.registry.listing import table, text
 from components.tracking.client import connect, one_line_errors
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
 
@@ -52,7 +50,7 @@ def compare(first: str, second: str, *, as_json: bool) -> str:
     """
     client = connect(must_exist=True)
     with one_line_errors():
-        found = [_version(client, asked) for asked in (first, second)]
+        found = [versions.find(client, asked) for asked in (first, second)]
         _check_same_data(found[0], found[1], first, second)
         old, new = (_side(asked, version) for asked, version in zip((first, second), found, strict=True))
     if old.right.measure != new.right.measure:
@@ -69,22 +67,6 @@ def compare(first: str, second: str, *, as_json: bool) -> str:
         sides = {key: {"model": one.asked, "version": int(one.version.version)} for key, one in (("first", old), ("second", new))}
         return json.dumps({**sides, "dataset": found[0].tags[versions.DATASET_TAG], "differences": rows}, indent=2)
     return _as_text(old, new, rows)
-
-
-def _version(client: "MlflowClient", asked: str) -> "ModelVersion":
-    parts = re.fullmatch(r"(?:models:/)?([^@/:]+)(?:@([^@/:]+)|/(\d+))", asked)
-    if not parts:
-        raise SettingsError(f"{asked!r} names no version: give NAME@ALIAS, such as dier@champion, or NAME/VERSION, such as dier/3")
-    name, alias, number = parts.groups()
-    model = versions.registered(client, name)
-    if alias and alias not in model.aliases:
-        there = ", ".join(sorted(model.aliases)) or "none"
-        raise SettingsError(f"{name} has no alias {alias} (there are: {there}); see dier models {name}")
-    wanted = int(model.aliases[alias] if alias else number)
-    known = {int(version.version): version for version in versions.versions(client, name)}
-    if wanted not in known:
-        raise SettingsError(f"{name} has no version {wanted} (there are: {', '.join(map(str, known)) or 'none'})")
-    return known[wanted]
 
 
 def _check_same_data(old: "ModelVersion", new: "ModelVersion", first: str, second: str) -> None:

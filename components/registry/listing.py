@@ -11,7 +11,7 @@ from components.tracking.client import connect, every, one_line_errors, redact, 
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import RegisteredModel
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
     from rich.table import Table
 
 COLUMNS = ("number", "when", "who", "alias", "from", "to", "kind", "verdict", "reason", "outcome")
@@ -79,15 +79,28 @@ def _history_text(rows: list[dict[str, Any]]) -> str:
 
 
 def _versions_table(client: "MlflowClient", chosen: list["RegisteredModel"]) -> "Table":
+    return versions_table([(model, version) for model in chosen for version in versions.versions(client, model.name)])
+
+
+def versions_table(chosen: list[tuple["RegisteredModel", "ModelVersion"]]) -> "Table":
+    """A row a version, of whatever models."""
     rows = []
-    for model in chosen:
-        for version in versions.versions(client, model.name):
-            held = sorted(alias for alias, at in model.aliases.items() if int(at) == int(version.version))
-            tags, made = version.tags, datetime.fromtimestamp(version.creation_timestamp / 1000, UTC)
-            accuracy = tags.get(versions.ACCURACY_TAG) or (f"kept {tags[versions.KEPT_TAG]}" if versions.KEPT_TAG in tags else "-")
-            figures = [accuracy, *(tags.get(f"dier.{key}", "-") for key in ("t", "dataset_name", "gate"))]
-            rows.append([model.name, str(version.version), ", ".join(held), *figures, f"{made:%Y-%m-%d %H:%M} UTC"])
+    for model, version in chosen:
+        tags, made = version.tags, registered_at(version)
+        accuracy = tags.get(versions.ACCURACY_TAG) or (f"kept {tags[versions.KEPT_TAG]}" if versions.KEPT_TAG in tags else "-")
+        figures = [accuracy, *(tags.get(f"dier.{key}", "-") for key in ("t", "dataset_name", "gate"))]
+        rows.append([model.name, str(version.version), ", ".join(held(model, version)), *figures, made])
     return table(["model", "version", "aliases", "accuracy", "t", "dataset", "gate", "registered"], rows)
+
+
+def held(model: "RegisteredModel", version: "ModelVersion") -> list[str]:
+    """The aliases of a version."""
+    return sorted(alias for alias, at in model.aliases.items() if int(at) == int(version.version))
+
+
+def registered_at(version: "ModelVersion") -> str:
+    """When, by the registry's clock."""
+    return f"{datetime.fromtimestamp(version.creation_timestamp / 1000, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _or_dash(value: Any) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import shutil
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from components.common.artifact import Artifact, sha256, write_json
-from components.tracking.client import Run
+from components.common.artifact import MANIFEST, Artifact, sha256, write_json
+from components.tracking.client import Run, TrackingError
 from data.format import MULTI_LABEL, labelled
+from model.atomic import seal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -20,13 +22,29 @@ if TYPE_CHECKING:
 FILES = "files"
 FILES_FOLDER = f"artifacts/{FILES}"
 """Where a logged model keeps its files, and beside them what it got right on test, for the gate of later versions."""
+CLASSIFIER = "classifier.safetensors"
 PREDICTIONS, NEIGHBOURS = "predictions.parquet", "neighbours.parquet"
 """That file: the probe's predictions or, where the labels tell nothing apart, the neighbours that each image keeps."""
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors")
+KIND = "version"
+"""Of the manifest in a logged model's folder: it lists every file, so that whoever downloads a version can check it."""
+WRITTEN_ON_DOWNLOAD = "registered_model_meta"
+"""A file that MLflow adds to what it downloads by a version's name."""
 
 
-def log_model(client: "MlflowClient", run: Run, name: str, model: Artifact, probe: Artifact, params: dict[str, str]) -> str:
-    """Log the pyfunc model into `run`, with `params` beside it; give its id. It needs none of this repository to be loaded."""
+def log_model(
+    client: "MlflowClient",
+    run: Run,
+    name: str,
+    model: Artifact,
+    probe: Artifact,
+    params: dict[str, str],
+    add: Callable[[Path], None] = lambda files: None,
+) -> str:
+    """Log the pyfunc model into `run`, with `params` beside it; give its id. It needs none of this repository to be loaded.
+
+    `add` writes what else goes among its files.
+    """
     import mlflow
     from mlflow.models import Model
 
@@ -34,6 +52,8 @@ def log_model(client: "MlflowClient", run: Run, name: str, model: Artifact, prob
     logged = client.create_logged_model(run.experiment_id, name=name, source_run_id=run.id, model_type="embedding", params=params)
     with TemporaryDirectory(prefix="dier-register-") as temporary:
         package = copy_package(_package_source(), Path(temporary))
+        files = _stage(model, probe, serving | {"package": package.name}, Path(temporary) / FILES)
+        add(files)
         Model.log(
             artifact_path=None,
             name=name,
@@ -42,13 +62,31 @@ def log_model(client: "MlflowClient", run: Run, name: str, model: Artifact, prob
             model_id=logged.model_id,
             step=int(model.json("summary.json")["steps"]),
             python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={FILES: str(_stage(model, probe, serving | {"package": package.name}, Path(temporary) / FILES))},
+            artifacts={FILES: str(files)},
             code_paths=[str(package)],
             signature=signature(config, serving),
             input_example=example(config),
             pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in REQUIREMENTS],  # +cpu is no index's version
         )
     return str(logged.model_id)
+
+
+def seal_model(client: "MlflowClient", model_id: str, model: Artifact, probe: Artifact) -> str:
+    """Read back what MLflow stored of a logged model, and put a manifest of every file beside it; give the manifest's sha256.
+
+    Raises TrackingError where MLflow gave back another file than it was sent.
+    """
+    import mlflow
+
+    with TemporaryDirectory(prefix="dier-register-") as temporary:
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{model_id}", dst_path=temporary))
+        (folder / WRITTEN_ON_DOWNLOAD).unlink(missing_ok=True)
+        for made, name in _copied(model, probe, (folder / FILES_FOLDER / CLASSIFIER).is_file()):
+            if sha256(folder / FILES_FOLDER / name) != sha256(made.path / name):
+                raise TrackingError(f"MLflow stored another {name} than it was sent: see to its artifact store, and register again")
+        seal(folder, kind=KIND, made_from={"model": model.fingerprint, "probe": probe.fingerprint})
+        client.log_model_artifact(model_id, str(folder / MANIFEST))
+        return sha256(folder / MANIFEST)
 
 
 def _package_source() -> Path:
@@ -89,12 +127,16 @@ def _serving(metrics: dict[str, Any]) -> dict[str, Any]:
 def _stage(model: Artifact, probe: Artifact, serving: dict[str, Any], folder: Path) -> Path:
     """Gather the files that a served model reads, and what it got right on test, in `folder`."""
     folder.mkdir()
-    probed = ("classifier.safetensors", PREDICTIONS) if serving["class_names"] else (NEIGHBOURS,)
-    for artifact, names in ((model, ("config.json", "model.safetensors")), (probe, probed)):
-        for name in names:
-            shutil.copyfile(artifact.path / name, folder / name)
+    for artifact, name in _copied(model, probe, bool(serving["class_names"])):
+        shutil.copyfile(artifact.path / name, folder / name)
     write_json(folder / "serving.json", serving)
     return folder
+
+
+def _copied(model: Artifact, probe: Artifact, classes: bool) -> list[tuple[Artifact, str]]:
+    """The files of a version that are those of an artifact."""
+    probed = (CLASSIFIER, PREDICTIONS) if classes else (NEIGHBOURS,)
+    return [(model, "config.json"), (model, "model.safetensors"), *((probe, name) for name in probed)]
 
 
 def signature(config: dict[str, Any], serving: dict[str, Any]) -> Any:

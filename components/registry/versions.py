@@ -1,6 +1,7 @@
 """The model registry: versions and their tags, where they come from, and what each alias points at."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,6 +31,10 @@ PASSED, UNCOMPARED, REFUSED = VERDICTS = ("passed", "uncompared", "refused")
 REPORT_TAG = "dier.report"
 SETTINGS_TAG = "dier.register"
 """The settings that a version was judged by, as JSON. Written last: a version that has it has its alias too."""
+VERDICT_TAG = "dier.verdict_artifact"
+"""Fingerprint of the verdict on the data; what it said stands in dier.verdict, in words."""
+FILES_TAG = "dier.files"
+"""sha256 of the manifest in the version's folder, which lists every file of it."""
 COPIES_TAG = "dier.copies"
 """Of each original among the test images, where there are several."""
 BUILT_FROM = "DIER_GIT_COMMIT"
@@ -54,6 +59,23 @@ def versions(client: "MlflowClient", name: str, tags: Iterable[tuple[str, str]] 
     """Every version of `name` that carries these tags, oldest first."""
     wanted = " and ".join([f"name='{name}'", *(f"tags.`{key}`='{value}'" for key, value in tags)])
     return sorted(every(client.search_model_versions, wanted), key=lambda version: int(version.version))
+
+
+def find(client: "MlflowClient", asked: str) -> "ModelVersion":
+    """The version that `asked` names: NAME@ALIAS or NAME/VERSION. Raises SettingsError where there is none."""
+    parts = re.fullmatch(r"(?:models:/)?([^@/:]+)(?:@([^@/:]+)|/(\d+))", asked)
+    if not parts:
+        raise SettingsError(f"{asked!r} names no version: give NAME@ALIAS, such as dier@champion, or NAME/VERSION, such as dier/3")
+    name, alias, number = parts.groups()
+    model = registered(client, name)
+    if alias and alias not in model.aliases:
+        there = ", ".join(sorted(model.aliases)) or "none"
+        raise SettingsError(f"{name} has no alias {alias} (there are: {there}); see dier models {name}")
+    wanted = int(model.aliases[alias] if alias else number)
+    known = {int(version.version): version for version in versions(client, name)}
+    if wanted not in known:
+        raise SettingsError(f"{name} has no version {wanted} (there are: {', '.join(map(str, known)) or 'none'})")
+    return known[wanted]
 
 
 def location(client: "MlflowClient", name: str, version: int) -> str:

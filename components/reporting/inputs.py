@@ -10,6 +10,7 @@ import pandas as pd
 from components.common import artifact
 from components.common.artifact import Artifact
 from components.common.lineage import check_one_run
+from components.embedding import sample
 from components.embedding.store import files_of
 from data.format import Dataset, open_dataset
 
@@ -60,6 +61,10 @@ class Inputs:
     def embeddings(self, split: str, t: int) -> list[Path]:
         """The files with the embeddings of one split at one timestep; none where they were not exported."""
         return files_of(self.artifacts["embeddings"].path, split, t)
+
+    def sample(self) -> sample.Sample | None:
+        """Some test images with their embeddings where DiER's are taken; None where those were not exported."""
+        return sample.take(self.dataset, self.artifacts["embeddings"], self.metrics.get("timesteps", [self.t]))
 
 
 def read_inputs(paths: dict[str, Path]) -> Inputs:

@@ -10,8 +10,10 @@ from typing import Any
 
 from components.common.progress import say
 from components.tracking.client import DEFAULT_EXPERIMENT, Run, connect, one_line_errors, redact, set_environment, training_run
+from components.tracking.environment import ENVIRONMENT_TAG, environment
 from components.tracking.metrics import CURVE, Point, Points, log_settings
 from components.tracking.spool import Spool
+from model.atomic import canonical_json
 
 CLOSE_S, LONGEST_CLOSE_S = 10.0, 120.0
 """How long `close` waits for MLflow to take another batch, and how long for all of them."""
@@ -42,7 +44,7 @@ class LiveLog:
     ) -> None:
         self._key, self._settings = training_key, settings or {}
         self._experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
-        self._status = "FINISHED"
+        self._status, self._environment = "FINISHED", canonical_json(environment())
         self._run: Run | None = None
         self._outage_since: float | None = None
         self._reported_at: float | None = None
@@ -136,6 +138,7 @@ class LiveLog:
                 if not run.joined:
                     self._client.update_run(run.id, status="RUNNING")
                 log_settings(self._client, run.id, self._settings)
+                self._client.set_tag(run.id, ENVIRONMENT_TAG, self._environment)
             self._run, self._points = run, Points(self._client, run.id)
         with one_line_errors():
             while not self._given_up.is_set() and (batch := spool.pending(self._run.id, BATCH)):

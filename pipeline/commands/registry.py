@@ -1,18 +1,25 @@
-"""Commands that talk to the model registry: what is there, what becomes champion and what was, how two versions differ."""
+"""Commands that talk to the model registry: what is there and where from, what becomes champion and what was, how two differ."""
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
+
+from pipeline.run_step import PATH
+from pipeline.task import threads
 
 NAME = click.argument("name")
 REASON = click.option("--reason", metavar="TEXT", help="why, kept in the model's record")
 JSON = click.option("--json", "as_json", is_flag=True, help="print JSON instead of a table")
 
+ARTIFACTS = click.option("--artifacts", type=PATH, default=Path("artifacts"), metavar="DIR", help="a run's, found by fingerprint")
+
 
 def add_to(dier: click.Group) -> None:
     """Add the commands, in the order in which --help lists them."""
-    for command in (promote, rollback, history, compare, models):
+    for command in (promote, rollback, history, compare, lineage, verify, models):
         dier.add_command(command)
 
 
@@ -64,6 +71,37 @@ def compare(first: str, second: str, as_json: bool) -> None:
     from components.registry.compare import compare
 
     print(compare(first, second, as_json=as_json))
+
+
+@click.command()
+@click.argument("version", metavar="[NAME@ALIAS]", required=False)
+@click.option("--dataset", metavar="FINGERPRINT", help="every version trained on this dataset: fingerprint (8 digits do) or folder")
+@ARTIFACTS
+@JSON
+def lineage(version: str | None, dataset: str | None, artifacts: Path, as_json: bool) -> None:
+    """Where a version comes from (commit, settings, artifacts, image), or what was trained on a dataset. Also NAME/VERSION."""
+    from components.registry.lineage import lineage, trained_on
+
+    if (version is None) == (dataset is None):
+        raise click.UsageError("give NAME@ALIAS, or --dataset FINGERPRINT")
+    print(lineage(version, artifacts=artifacts, as_json=as_json) if version else trained_on(str(dataset), as_json=as_json))
+
+
+@click.command()
+@click.argument("version", metavar="NAME@ALIAS")
+@ARTIFACTS
+@click.option("--files-only", is_flag=True, help="check the files alone, and run nothing")
+@JSON
+def verify(version: str, artifacts: Path, files_only: bool, as_json: bool) -> None:
+    """Download a version, check every file, recompute embeddings of some test images, and compare. Also NAME/VERSION."""
+    threads.set_threads()
+    from components.common.errors import ArtifactError
+    from components.registry.verify import verify
+
+    found = verify(version, artifacts=artifacts, files_only=files_only)
+    print(json.dumps(found.record(), indent=2, ensure_ascii=False) if as_json else found)
+    if found.problem:
+        raise ArtifactError(found.problem)
 
 
 @click.command()

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from components.common.errors import SettingsError
 from components.common.settings import Int, Section, first_problem, read_yaml
+from components.tracking.environment import IMAGE
 from pipeline.kubeflow import cluster_sections as sections
 from pipeline.kubeflow.cluster_sections import Name, Quantity, StepName
 from pipeline.steps import DATASETS, STEPS
@@ -100,14 +101,16 @@ class Cluster(Section):
         return wanted == "always" or (wanted == "auto" and (self.many_nodes or self.outcome.webhook is not None))
 
     def environment(self) -> dict[str, str]:
-        """`env`, and with a proxy in it the cluster's own names as not to be asked through it."""
+        """The image, which no container knows by itself, `env`, and with a proxy in it the cluster's own names as not to be asked
+        through it."""
         proxied = [name for name in self.env if name.lower() in PROXIES]
+        known = {IMAGE: self.image} | self.env
         if not proxied:
-            return dict(self.env)
+            return known
         given = next((value for name, value in self.env.items() if name.lower() == "no_proxy"), "")
         hosts = [host.strip() for host in given.split(",") if host.strip()]
         whole = ",".join(dict.fromkeys([*hosts, *NO_PROXY]))
-        return {**self.env, "NO_PROXY": whole, "no_proxy": whole}  # some libraries read the one, some the other
+        return {**known, "NO_PROXY": whole, "no_proxy": whole}  # some libraries read the one, some the other
 
     def holds_dataset(self, mount_path: str) -> bool:
         """Whether the dataset that every step reads lies on the volume mounted at `mount_path`."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common.errors import SettingsError
+from components.tracking.environment import IMAGE
 from pipeline import run_step
 from pipeline.errors import EngineError
 from pipeline.kubeflow.compiled_file import Package, dags
@@ -49,6 +50,9 @@ def with_image(compiled: Package, image: str | None, client: Any) -> dict[str, A
     for executor in spec["deploymentSpec"]["executors"].values():
         if "container" in executor and image:
             executor["container"]["image"] = image
+            for entry in executor["container"].get("env", []):
+                if entry["name"] == IMAGE:
+                    entry["value"] = image
     for tasks in dags(spec):
         for task in tasks.values():
             task.pop("retryPolicy", None)

@@ -56,6 +56,8 @@ class StandIn(http.server.ThreadingHTTPServer):
             case "runs/update":
                 self.runs[0]["info"]["status"] = body["status"]
                 return {"run_info": self.runs[0]["info"]}
+            case "runs/set-tag":
+                return {}
             case "metrics/get-history":
                 return {"metrics": self.metrics[body["metric_key"]]}
             case "runs/get":

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from components import report
@@ -15,10 +16,11 @@ from components.common import artifact
 from components.common.errors import ArtifactError
 from components.common.formatting import percent, with_interval
 from components.common.settings import Settings
+from components.embedding import sample, store
 from components.probing.conclusions import UNUSED
 from components.reporting import tables
 from components.reporting.page import PLOTS
-from data.format import MULTI_LABEL
+from data.format import MULTI_LABEL, open_dataset
 from tests.components.report_inputs import Paths, make, without
 
 pytestmark = pytest.mark.slow  # they share trainings that take longer than a second
@@ -83,8 +85,29 @@ class Page(HTMLParser):
 def test_the_artifact_names_all_five_that_it_was_made_from(digits: Paths, html: str) -> None:
     made = artifact.read(digits["dataset"].with_name("report"), "report")
     assert made.made_from == {kind: artifact.read(path, kind).fingerprint for kind, path in digits.items()}
-    assert {file.name for file in made.path.iterdir()} == {"manifest.json", "report.html", "settings.json"}
+    assert {file.name for file in made.path.iterdir()} == {
+        "manifest.json",
+        "report.html",
+        "settings.json",
+        "dataset.json",
+        "sample.safetensors",
+    }
     assert set(made.json("settings.json")) == {"data", "validate", "model", "train", "embed", "probe"}
+
+
+def test_the_registry_gets_what_it_is_not_handed(digits: Paths, html: str, tmp_path: Path) -> None:
+    folder = digits["dataset"].with_name("report")
+    assert (folder / "dataset.json").read_bytes() == (digits["dataset"] / "dataset.json").read_bytes()
+    taken, t = sample.read(folder / sample.SAMPLE), artifact.read(digits["probe"], "probe").json("metrics.json")["t"]
+    dataset, embedded = open_dataset(digits["dataset"]), artifact.read(digits["embeddings"], "embeddings")
+    assert (len(taken.index), taken.index[0], taken.index[-1], taken.facts["of"]) == (32, 0, 59, 60)
+    np.testing.assert_array_equal(taken.images, dataset.split("test").images[taken.index])
+    np.testing.assert_array_equal(taken.embedding, store.read(embedded, "test", t)[taken.index])
+    lacking = without(digits, "test", tmp_path)
+    assert sample.take(dataset, artifact.read(lacking["embeddings"], "embeddings"), [t]) is None
+    (tmp_path / "cut").write_bytes((folder / sample.SAMPLE).read_bytes()[:-9])
+    with pytest.raises(ArtifactError, match="cut is no sample of test images"):
+        sample.read(tmp_path / "cut")
 
 
 def test_the_page_fetches_nothing(html: str) -> None:

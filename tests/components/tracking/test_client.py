@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from components.common.errors import SettingsError
-from components.registry.promote import models
+from components.registry.listing import models
 from components.tracking import client
 from components.tracking.client import KEY_TAG, KUBEFLOW_TAG, TrackingError, connect, one_line_errors, redact, training_run
 from components.tracking.metrics import Point, Points, log_settings

@@ -219,7 +219,7 @@ def test_the_longest_name_still_makes_names_of_pods() -> None:
         ({"secrets": [{"name": "s", "env": {"a": "T"}}, {"name": "r", "env": {"a": "T"}}]}, "the variable T comes twice"),
         ({"volumes": [{"claim": "a", "mount_path": "/dev/shm", "steps": ["train"]}]}, "the mount_path /dev/shm comes twice"),
         ({"image_pull_secrets": ["a", "a"]}, "image_pull_secrets: the name a comes twice"),
-        ({"env": {f"V{number}": "" for number in range(128)}}, "env and secrets: 130, but a TrainJob takes 128 at most"),
+        ({"env": {f"V{number}": "" for number in range(128)}}, "env and secrets: 131, but a TrainJob takes 128 at most"),
         ({"image": "i" * 501}, "image: 501 characters, but a TrainJob takes 500 at most"),
         ({"trainjob": {"nodes": 2, "labels": {"a b": "c"}}}, "labels: 'a b' is no key that Kubernetes takes"),
         ({"trainjob": {"nodes": 2, "labels": {"a": "c d"}}}, "labels: a: 'c d' is no label's value"),
