@@ -95,7 +95,7 @@ class Page {
     tip.querySelector("img").src = `image/${row}.png`;
     tip.querySelector("img").alt = words;
     tip.querySelector("figcaption").textContent = words;
-    find("status").textContent = `${words}: click, or press Enter, for its neighbours.`; // read out to who moves by keyboard
+    find("aimed").textContent = words; // read out to who moves by keyboard
     const [x, y] = this.map.onScreen(point);
     const { width, height } = this.map.view();
     tip.style.left = `${x > width / 2 ? x - tip.offsetWidth - 12 : x + 12}px`;
