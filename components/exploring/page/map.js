@@ -251,7 +251,7 @@ function stamp({ colour, shape }, dense) {
   return { pixels: Float32Array.from(pixels), colour: [1, 3, 5].map((from) => parseInt(colour.slice(from, from + 2), 16)) };
 }
 
-/** Put a marker about (x, y) into a picture. By hand, since 10,000 shapes take a canvas without a graphics card a tenth of a second and more. */
+/** Put a marker about (x, y) into a picture. By hand, since 10,000 shapes take a canvas without a graphics card long. */
 function press({ data, width, height }, { pixels, colour }, x, y) {
   for (let i = 0; i < pixels.length; i += 3) {
     const px = x + pixels[i];
