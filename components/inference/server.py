@@ -7,10 +7,7 @@ held to a size, may be a picture or an npy as well, and what is wrong with it is
 """
 
 import io
-import ipaddress
 import json
-import signal
-import socket
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -19,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 
-from components.common.errors import SettingsError
 from components.common.progress import say
+from components.inference import listen
 from components.inference.registered_model import RegisteredModel, load
 from data.errors import DataError
 from data.named_images import Shape, read_picture
@@ -53,21 +50,14 @@ class Refused(Exception):
 
 def serve(model: str, *, host: str, port: int, max_mb: float, fit: bool) -> None:
     """Serve until a signal ends it. `port` 0 takes a free one. Raises SettingsError for a model or address that cannot be had."""
-    import uvicorn
-
-    taken = _bind(host, port)
-    with taken:
+    with listen.bind(host, port) as taken:
         loaded = load(model)
-        app = make_app(loaded, max_bytes=int(max_mb * 2**20), fit=fit, local=_is_loopback(host))
-        address = f"http://{f'[{host}]' if ':' in host else host}:{taken.getsockname()[1]}"
+        app = make_app(loaded, max_bytes=int(max_mb * 2**20), fit=fit, local=listen.is_loopback(host))
         taken.listen(CONNECTIONS)  # whoever reads the next line may ask at once
-        say(f"{loaded.shown} at {address}/invocations")
-        if not _is_loopback(host):
+        say(f"{loaded.shown} at {listen.url(host, taken)}/invocations")
+        if not listen.is_loopback(host):
             say("anyone who reaches this address may ask: there is no login; put one in front (docs/using.md)")
-        config = uvicorn.Config(app, log_level="warning", access_log=False, limit_concurrency=CONNECTIONS)
-        # uvicorn sends itself the signal again when it is done: by default that would leave the model's files behind
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-        uvicorn.Server(config).run(sockets=[taken])
+        listen.run(app, taken, CONNECTIONS)
 
 
 def make_app(model: RegisteredModel, *, max_bytes: int, fit: bool, local: bool = True) -> "FastAPI":
@@ -76,7 +66,6 @@ def make_app(model: RegisteredModel, *, max_bytes: int, fit: bool, local: bool =
     from fastapi import FastAPI, Request
     from fastapi.responses import Response
     from mlflow.pyfunc import scoring_server
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     app: FastAPI = scoring_server.init(model.pyfunc)
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != "/invocations"]
@@ -105,7 +94,7 @@ def make_app(model: RegisteredModel, *, max_bytes: int, fit: bool, local: bool =
         return model.record()
 
     if local:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+        listen.answer_only_here(app)
     return app
 
 
@@ -190,23 +179,3 @@ def _error(response: "type[Response]", status: int, message: str) -> "Response":
     """In the form of MLflow's own errors."""
     code = {413: "REQUEST_LIMIT_EXCEEDED", 500: "INTERNAL_ERROR"}.get(status, "BAD_REQUEST")
     return response(json.dumps({"error_code": code, "message": message}), status, media_type=JSON)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A socket at that address, before the model is loaded. Raises SettingsError where it cannot be had."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        opened = socket.socket(family, kind, protocol)
-        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        opened.bind(address)
-    except OSError as error:
-        why = error.strerror or error
-        raise SettingsError(f"cannot serve at {host}:{port}: {why}; choose another with --host and --port") from error
-    return opened
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,4 +1,4 @@
-"""Commands that use a registered model: new images embedded and predicted, embeddings searched, the model exported and served."""
+"""Commands that use a model: images embedded and predicted, embeddings searched and looked at, the model exported and served."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +27,7 @@ named_images = options(
 
 def add_to(dier: click.Group) -> None:
     """Add the commands, in the order in which --help lists them."""
-    for command in (embed_images, predict, search, export_onnx, serve):
+    for command in (embed_images, predict, search, explore, export_onnx, serve):
         dier.add_command(command)
 
 
@@ -74,6 +74,24 @@ def search(embeddings: Path, rows: Sequence[int], images: Sequence[Path], **opti
     for hit in hits:
         shown = hit | {"cosine": f"{hit['cosine']:.4f}"}
         print("\t".join("" if shown[name] is None else str(shown[name]) for name in columns))
+
+
+@click.command()
+@click.option("--embeddings", type=PATH, default=Path("artifacts/embeddings"), metavar="DIR", help="embeddings artifact")
+@click.option("--dataset", type=PATH, metavar="DIR", help="the images; without it dataset beside the embeddings")
+@click.option("--probe", type=PATH, metavar="DIR", help="the curve over t; without it probe beside the embeddings, if it is there")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), help="which images; without it val if it was embedded")
+@click.option("--points", type=click.IntRange(4, 10_000), default=2000, metavar="N", help="images on the map, drawn of more")
+@click.option("--neighbours", "-k", type=click.IntRange(1, 100), default=12, metavar="N", help="neighbours shown of an image")
+@click.option("--host", default="127.0.0.1", metavar="H", help="address to listen at; another than this machine's own has no login")
+@click.option("--port", type=click.IntRange(0, 65535), default=8081, metavar="P", help="port; 0 takes a free one")
+@click.option("--cache", type=PATH, default=Path(".work/explore"), metavar="DIR", help="where maps are kept for the next time")
+def explore(**options: Any) -> None:
+    """Serve a page to look around in embeddings: their map at each t, images, neighbours, the probe's curve."""
+    threads.set_threads()
+    from components.exploring.server import explore
+
+    explore(**options)
 
 
 @click.command("export-onnx")
