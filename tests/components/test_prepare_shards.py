@@ -90,8 +90,8 @@ def test_the_fingerprint_does_not_depend_on_the_number_of_threads(tmp_path, monk
 def test_a_set_with_official_splits_is_read_once(tmp_path, monkeypatch, more):
     given = image_folder(tmp_path / "images", 100, SPLITS)
     opened: list[Path] = []
-    real = folder_source._open
-    monkeypatch.setattr(folder_source, "_open", lambda file: opened.append(file) or real(file))
+    real = folder_source.open_picture
+    monkeypatch.setattr(folder_source, "open_picture", lambda file, *name: opened.append(file) or real(file, *name))
     prepare.run(DataSettings(**given, **more), tmp_path / "out")
     assert len(opened) <= 300 + 1 + 2 * 3, "beside each image once: the first says the channels; of each split, the first the shape"
 

@@ -270,7 +270,7 @@ def test_a_proxys_exceptions_keep_those_that_are_given() -> None:
     found = Cluster(env=given).environment()
     assert found["NO_PROXY"] == found["no_proxy"]
     assert found["no_proxy"].split(",")[:2] == ["intra.example", ".svc"]
-    assert Cluster(env={"A": "b"}).environment() == {"A": "b"}
+    assert Cluster(env={"A": "b"}, image="dier:1").environment() == {"A": "b", "DIER_IMAGE": "dier:1"}
 
 
 def test_a_dataset_on_a_volume_is_mounted_into_every_step_that_reads_it_and_copied_by_none() -> None:
