@@ -14,7 +14,7 @@ from components.common.settings import RegisterSettings
 from components.registry import kubeflow_registry, package, promotions, versions
 from components.registry.champions import champions, predictions
 from components.registry.gate import Evidence, Gate, decide
-from components.tracking.client import Run, connect, one_line_errors, training_run
+from components.tracking.client import Run, connect, one_line_errors, redact, training_run
 from components.tracking.complete_run import complete_run
 from components.tracking.metrics import params
 from data.format import labelled
@@ -159,11 +159,29 @@ def _store_version(client: "MlflowClient", name: str, run: Run, inputs: Inputs, 
     tags = _tags(inputs, gate)
     if found is None:
         model_id = package.log_model(client, run, name, inputs.model, inputs.probe, params(inputs.settings))
-        made = client.create_model_version(name, f"models:/{model_id}", run.id, tags=tags, model_id=model_id)
-        return int(made.version)
+        client.create_model_version(name, f"models:/{model_id}", run.id, tags=tags, model_id=model_id)
+        return _first_version(client, name, inputs.digest, model_id)
     for key, value in tags.items():
         client.set_model_version_tag(name, found.version, key, value)
     return int(found.version)
+
+
+def _first_version(client: "MlflowClient", name: str, digest: str, model_id: str) -> int:
+    """The version that counts of those with this digest, the first; others that were made for `model_id` are removed.
+
+    There are several where MLflow's client repeated a request whose answer was lost, as when the server was killed and is back, or
+    where the same model was registered twice at once.
+    """
+    from mlflow.exceptions import MlflowException
+
+    first, *others = versions.versions(client, name, [(versions.DIGEST_TAG, digest)])
+    for other in others:
+        if other.source == f"models:/{model_id}":
+            try:
+                client.delete_model_version(name, other.version)
+            except MlflowException as error:
+                say(f"register: {name} version {other.version} is version {first.version} again, and stays: {redact(str(error))}")
+    return int(first.version)
 
 
 def _ensure_registered(client: "MlflowClient", name: str) -> None:
