@@ -22,6 +22,8 @@ FILES_FOLDER = f"artifacts/{FILES}"
 """Where a logged model keeps its files, and beside them what it got right on test, for the gate of later versions."""
 PREDICTIONS, NEIGHBOURS = "predictions.parquet", "neighbours.parquet"
 """That file: the probe's predictions or, where the labels tell nothing apart, the neighbours that each image keeps."""
+REFERENCE = "reference.safetensors"
+"""Embeddings of some training images, for `dier monitor`; not there where probe.reference was 0."""
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors")
 
 
@@ -89,7 +91,9 @@ def _serving(metrics: dict[str, Any]) -> dict[str, Any]:
 def _stage(model: Artifact, probe: Artifact, serving: dict[str, Any], folder: Path) -> Path:
     """Gather the files that a served model reads, and what it got right on test, in `folder`."""
     folder.mkdir()
-    probed = ("classifier.safetensors", PREDICTIONS) if serving["class_names"] else (NEIGHBOURS,)
+    probed: tuple[str, ...] = ("classifier.safetensors", PREDICTIONS) if serving["class_names"] else (NEIGHBOURS,)
+    if (probe.path / REFERENCE).is_file():
+        probed += (REFERENCE,)
     for artifact, names in ((model, ("config.json", "model.safetensors")), (probe, probed)):
         for name in names:
             shutil.copyfile(artifact.path / name, folder / name)
