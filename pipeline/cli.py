@@ -111,6 +111,20 @@ def compile_pipeline(**options: Any) -> None:
     compile_to(**options)
 
 
+@dier.command("compile-monitor")
+@CLUSTER
+@click.option("--model", default="dier@champion", metavar="MODEL", help="default of the pipeline's parameter: NAME@ALIAS")
+@click.option("--images", required=True, metavar="PATH", help="default of another: a folder or npz, as pods see it")
+@click.option("--alpha", type=click.FloatRange(0.002, 1), default=0.01, metavar="P", help="default of another, as of dier monitor")
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="where the compiled pipeline goes")
+@ALLOW_TAG
+def compile_monitor(**options: Any) -> None:
+    """Write a pipeline that watches new images (dier monitor) as Kubeflow's YAML, for dier schedule and dier submit."""
+    from pipeline.kubeflow.monitoring import compile_to
+
+    compile_to(**options)
+
+
 @dier.command("components")
 @CLUSTER
 @click.option("--out", type=PATH, default=Path("pipeline/compiled/components"), metavar="DIR", help="where the files go")

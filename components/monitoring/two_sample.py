@@ -15,8 +15,8 @@ Floats = npt.NDArray[np.float32]
 
 PERMUTATIONS = 499
 """The least p is 1 / 500."""
-SCALES = (0.5, 1.0, 2.0)
-"""Widths of the Gaussian kernels, in medians of the distances: their mean is a kernel too, and sees coarse and fine changes."""
+ROUNDING = 1e-7
+"""Of float32: divisions that differ by less count as equal, as they do where images are copies of each other."""
 MEDIAN_OF = 1000
 """Embeddings of the pool behind that median."""
 NEIGHBOUR = 5
@@ -37,7 +37,7 @@ class Discrepancy:
 
 
 def compare(new: Floats, reference: Floats, seed: int = 0, permutations: int = PERMUTATIONS) -> Discrepancy:
-    """Test whether `new` (m, D) and `reference` (n, D) are of one distribution. Memory: five times (m + n)^2 float32 at most.
+    """Test whether `new` (m, D) and `reference` (n, D) are of one distribution. Memory: four times (m + n)^2 float32.
 
     The kernel depends on the pool alone, so that it is the same for every way to divide it: that is what makes p exact.
     """
@@ -49,21 +49,24 @@ def compare(new: Floats, reference: Floats, seed: int = 0, permutations: int = P
     for column in range(1, permutations + 1):
         weights[random.permutation(len(pool))[: len(new)], column] = 1 / len(new)
     found = np.einsum("ij,ij->j", weights, kernel @ weights, dtype=np.float64)
-    return Discrepancy(float(found[0]), float((found[1:] >= found[0]).sum() + 1) / (permutations + 1), permutations)
+    return Discrepancy(float(found[0]), float((found[1:] >= found[0] - ROUNDING).sum() + 1) / (permutations + 1), permutations)
 
 
 def _kernel(pool: Floats, random: np.random.Generator) -> Floats:
+    """The mean of Gaussian kernels of 2, 1 and 0.5 median distances, which sees coarse and fine changes."""
     some = pool[random.permutation(len(pool))[:MEDIAN_OF]]
     apart = _squared(some, some)[np.triu_indices(len(some), 1)]
     median = float(np.median(apart)) or 1.0  # of squares: the square of the median distance
-    squared = _squared(pool, pool)
-    return np.mean([np.exp(squared / (-2 * scale**2 * median)) for scale in SCALES], axis=0, dtype=np.float32)
+    wide: Floats = np.exp(_squared(pool, pool) / (-8 * median))
+    middle = np.square(np.square(wide))  # exp(x)^4 = exp(4 x): of half the width, and faster than exp
+    return (wide + middle + np.square(np.square(middle))) / 3
 
 
 def _squared(one: Floats, other: Floats) -> Floats:
     """Squared distances (len(one), len(other))."""
     found = np.square(one).sum(1)[:, None] + np.square(other).sum(1) - 2 * one @ other.T
-    return np.maximum(found, 0, out=found)
+    floor: Floats = np.maximum(found, 0, out=found)
+    return floor
 
 
 class Neighbours:
