@@ -116,12 +116,14 @@ def monitor(
 
 def _reference(model: RegisteredModel) -> dict[str, npt.NDArray[Any]]:
     file = model.files / package.REFERENCE
-    if not file.is_file():
+    kept = load_file(file) if file.is_file() else {"embedding": np.empty((0, 0))}
+    count = len(kept["embedding"])
+    if count <= two_sample.NEIGHBOUR:
         raise SettingsError(
-            f"{model.shown} carries no embeddings of its training images to compare with: set probe.reference above 0, probe again "
-            "and register"
+            f"{model.shown} carries {count or 'no'} embeddings of its training images, too few to compare with: set "
+            "probe.reference, to 2000 say, probe again and register"
         )
-    return load_file(file)
+    return kept
 
 
 def _see(

@@ -57,9 +57,10 @@ def _kernel(pool: Floats, random: np.random.Generator) -> Floats:
     some = pool[random.permutation(len(pool))[:MEDIAN_OF]]
     apart = _squared(some, some)[np.triu_indices(len(some), 1)]
     median = float(np.median(apart)) or 1.0  # of squares: the square of the median distance
-    wide: Floats = np.exp(_squared(pool, pool) / (-8 * median))
+    wide: Floats = np.exp(_squared(pool, pool) / np.float32(-8 * median))
     middle = np.square(np.square(wide))  # exp(x)^4 = exp(4 x): of half the width, and faster than exp
-    return (wide + middle + np.square(np.square(middle))) / 3
+    mean: Floats = (wide + middle + np.square(np.square(middle))) / np.float32(3)
+    return mean
 
 
 def _squared(one: Floats, other: Floats) -> Floats:

@@ -104,7 +104,7 @@ def test_a_version_without_a_reference_is_refused(model: str, tmp_path: Path, ca
     (tmp_path / "bare" / package.FILES_FOLDER / FILE).unlink()
     np.savez(tmp_path / "new.npz", images=SAME)
     assert cli.main(["monitor", str(tmp_path / "bare"), str(tmp_path / "new.npz"), "--out", str(tmp_path / "out")]) == 2
-    assert "carries no embeddings of its training images to compare with: set probe.reference above 0" in capsys.readouterr().err
+    assert "carries no embeddings of its training images, too few to compare with: set probe.reference" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
