@@ -20,6 +20,7 @@ from components.common.errors import SettingsError
 from components.common.lineage import check_one_run
 from components.common.progress import say, track
 from components.common.settings import ProbeSettings
+from components.probing import reference
 from components.probing.baselines import ALONE, SIDE_BY_SIDE
 from components.probing.conclusions import OF_A_VARIANT, UNUSED, chance, comparisons, peak, sampled, warnings
 from components.probing.metrics import Estimate, right_of
@@ -27,7 +28,7 @@ from components.probing.representations import candidates, side_by_side
 from components.probing.sweep import Scored, Sweep, Tested
 from components.probing.unlabelled import examine
 from components.selecting.places import side_by_side as neighbours
-from data.format import SPLITS, open_dataset
+from data.format import SPLITS, Dataset, open_dataset
 from model.config import ModelConfig
 from model.schedule import log_snr
 
@@ -51,6 +52,7 @@ def run(probe_settings: ProbeSettings, dataset: Path, model: Path, embeddings: P
             _write_rows(folder / "curve.csv", found.curve)
             kept = pa.table({"index": found.kept.index, "kept": found.kept.share})
             pq.write_table(kept.replace_schema_metadata({"measure": found.kept.measure}), folder / "neighbours.parquet")
+            _write_reference(folder, probe_settings, opened, embedded, found.metrics)
         return
     sweep = Sweep(probe_settings, opened)
     each = list(candidates(probe_settings, sweep.dataset, trained, embedded))
@@ -73,6 +75,7 @@ def run(probe_settings: ProbeSettings, dataset: Path, model: Path, embeddings: P
         artifact.write_json(folder / "metrics.json", metrics)
         _write_curve(folder / "curve.csv", schedule, curve, list(tested.values()))
         _write_predictions(folder, sweep, tested["dier"])
+        _write_reference(folder, probe_settings, opened, embedded, metrics)
 
 
 def _say(trained: artifact.Artifact, metrics: dict[str, Any]) -> None:
@@ -170,6 +173,14 @@ def _write_predictions(folder: Path, sweep: Sweep, tested: Tested) -> None:
         names = np.array(sweep.dataset.info.class_names, object)
         confusion = pd.DataFrame({"actual": names[labels], "predicted": names[guess]})
         confusion.to_csv(folder / "confusion.csv", index=False, lineterminator="\n")
+
+
+def _write_reference(
+    folder: Path, settings: ProbeSettings, dataset: Dataset, embedded: artifact.Artifact, metrics: Mapping[str, Any]
+) -> None:
+    if settings.reference:
+        timesteps = metrics.get("timesteps", [metrics["t"]])
+        reference.write(folder, dataset, embedded, timesteps, settings.reference, settings.seed)
 
 
 def _column(values: npt.NDArray[Any]) -> pa.Array:

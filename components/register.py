@@ -13,7 +13,7 @@ from components.registry.champions import champions, predictions
 from components.registry.documents import Documents
 from components.registry.gate import Evidence, Gate, decide
 from components.registry.inputs import Inputs
-from components.tracking.client import Run, connect, one_line_errors, training_run
+from components.tracking.client import Run, connect, one_line_errors, redact, training_run
 from components.tracking.complete_run import complete_run
 from components.tracking.metrics import params
 from model.atomic import canonical_json
@@ -119,11 +119,29 @@ def _store_version(
         model_id = package.log_model(client, run, name, inputs.model, inputs.probe, settings_of_all, add=documents.write)
         tags[versions.FILES_TAG] = package.seal_model(client, model_id, inputs.model, inputs.probe)
         about = card.description(documents.facts)
-        made = client.create_model_version(name, f"models:/{model_id}", run.id, tags=tags, model_id=model_id, description=about)
-        return int(made.version)
+        client.create_model_version(name, f"models:/{model_id}", run.id, tags=tags, model_id=model_id, description=about)
+        return _first_version(client, name, inputs.digest, model_id)
     for key, value in tags.items():
         client.set_model_version_tag(name, found.version, key, value)
     return int(found.version)
+
+
+def _first_version(client: "MlflowClient", name: str, digest: str, model_id: str) -> int:
+    """The version that counts of those with this digest, the first; others that were made for `model_id` are removed.
+
+    There are several where MLflow's client repeated a request whose answer was lost, as when the server was killed and is back, or
+    where the same model was registered twice at once.
+    """
+    from mlflow.exceptions import MlflowException
+
+    first, *others = versions.versions(client, name, [(versions.DIGEST_TAG, digest)])
+    for other in others:
+        if other.source == f"models:/{model_id}":
+            try:
+                client.delete_model_version(name, other.version)
+            except MlflowException as error:
+                say(f"register: {name} version {other.version} is version {first.version} again, and stays: {redact(str(error))}")
+    return int(first.version)
 
 
 def _ensure_registered(client: "MlflowClient", name: str) -> None:

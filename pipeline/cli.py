@@ -111,6 +111,20 @@ def compile_pipeline(**options: Any) -> None:
     compile_to(**options)
 
 
+@dier.command("compile-monitor")
+@CLUSTER
+@click.option("--model", default="dier@champion", metavar="MODEL", help="default of the pipeline's parameter: NAME@ALIAS")
+@click.option("--images", required=True, metavar="PATH", help="default of another: a folder or npz, as pods see it")
+@click.option("--alpha", type=click.FloatRange(0.002, 1), default=0.01, metavar="P", help="default of another, as of dier monitor")
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="where the compiled pipeline goes")
+@ALLOW_TAG
+def compile_monitor(**options: Any) -> None:
+    """Write a pipeline that watches new images (dier monitor) as Kubeflow's YAML, for dier schedule and dier submit."""
+    from pipeline.kubeflow.monitoring import compile_to
+
+    compile_to(**options)
+
+
 @dier.command("components")
 @CLUSTER
 @click.option("--out", type=PATH, default=Path("pipeline/compiled/components"), metavar="DIR", help="where the files go")
@@ -207,16 +221,19 @@ def outcome(**options: Any) -> None:
 @dier.command()
 @click.option("--verdict", type=PATH, metavar="DIR", help=INPUT_HELP["verdict"])
 @click.option("--registration", type=PATH, metavar="DIR", help=INPUT_HELP["registration"])
-def gate(verdict: Path | None, registration: Path | None) -> None:
-    """Hold to a verdict or a registration: end as the step would have ended that wrote it (3, 4) where it says no."""
+@click.option("--monitoring", type=PATH, metavar="DIR", help="monitoring artifact, made by dier monitor")
+def gate(verdict: Path | None, registration: Path | None, monitoring: Path | None) -> None:
+    """Hold to a verdict, a registration, a monitoring: end as the command that wrote it would have (3, 4) where it says no."""
     from components.common import gates
 
-    if verdict is None and registration is None:
-        raise click.UsageError("give --verdict DIR or --registration DIR")
+    if verdict is None and registration is None and monitoring is None:
+        raise click.UsageError("give --verdict DIR, --registration DIR or --monitoring DIR")
     if verdict is not None:
         gates.check_verdict(verdict, docs="the artifact data_docs of validate on the run's page")
     if registration is not None:
         gates.check_registration(registration)
+    if monitoring is not None:
+        gates.check_monitoring(monitoring)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A command line to its exit code: the commands of the steps, one line for whatever goes wrong, how long a step took.
 
-Exit codes: 0 done, 2 bad settings or usage, 3 bad data or a damaged artifact, 4 the gate refused, 5 a training that failed and that
-the same data and settings must fail again, 1 anything else; 130 and 143 after SIGINT and SIGTERM.
+Exit codes: 0 done, 2 bad settings or usage, 3 bad data or a damaged artifact, 4 the gate refused or new images drift, 5 a training
+that failed and that the same data and settings must fail again, 1 anything else; 130 and 143 after SIGINT and SIGTERM.
 
 `dier task` runs a step inside a Kubeflow task through this module; the commands around the steps are added in pipeline/cli.py.
 Everything heavy is imported by the step that runs, never here.

@@ -114,6 +114,8 @@ INPUT_HELP["work"] = "folder of running checkpoints, kept between runs"
 
 SPLIT, LOOP, JOIN = "embed-split", "embed-by-timestep", "embed-join"
 """The tasks on Kubeflow around an embed that is fanned out, a task a timestep; split and join are commands too."""
+MONITORING, MONITOR, DRIFT_GATE = "dier-monitor", "monitor", "drift-gate"
+"""The pipeline on Kubeflow that watches new images, and its two tasks."""
 OUTCOME = "outcome"
 """The task at the end of a run on Kubeflow, whatever happened."""
 

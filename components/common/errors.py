@@ -11,5 +11,11 @@ class ArtifactError(DataError):
     """An artifact is missing, incomplete, damaged or of another kind: exit code 3."""
 
 
+class Drifted(Exception):
+    """New images are not like those that a model was trained on; everything is written (exit code 4)."""
+
+    exit_code = 4
+
+
 class GateRefused(Exception):
     """The registration gate, or a promotion against it, said no: exit code 4."""

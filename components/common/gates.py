@@ -1,4 +1,4 @@
-"""The two gates of a run, held to from the artifacts that they stand in: the verdict on the data, the registration of the model.
+"""Gates, held to from the artifacts that they stand in: the verdict on the data, the registration of the model, a monitoring.
 
 The step that writes such an artifact ends by holding to it. On Kubeflow, where a failed task keeps nothing but its log, the step
 ends well and a task of its own holds to the artifact (`dier gate`).
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from components.common import artifact
-from components.common.errors import GateRefused
+from components.common.errors import Drifted, GateRefused
 from components.common.progress import say
 from data.errors import DataError
 
@@ -38,3 +38,14 @@ def check_registration(registration: Path) -> None:
         )
     held = ", ".join(made["aliases"]) or "no alias"
     say(f"registered {name} version {version} ({held}); gate {gate['verdict']}: {reasons}")
+
+
+def check_monitoring(monitoring: Path) -> None:
+    """Say what was found of new images. Raises Drifted where they drift, ArtifactError for no whole monitoring."""
+    found: dict[str, Any] = artifact.read(monitoring, "monitoring").json("monitor.json")
+    images, test, share = found["images"], found["test"], found["unlike"]["share"]
+    if found["drifted"]:
+        cure = f"look at {monitoring / 'index.html'}; where the new ones are to count, train on them too"
+        raise Drifted(f"{images} new images drift: {'; '.join(found['reasons'])}; {cure}")
+    unlike = f"{100 * share:.1f} % of them unlike those trained on"
+    say(f"no drift in {images} images: p = {test['p']:g}, {unlike}; {monitoring / 'index.html'}")

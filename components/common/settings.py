@@ -347,6 +347,12 @@ class ProbeSettings(Section):
         None, description="denoiser blocks probed, from 0; null = up to three, evenly spaced"
     )
     bootstrap: Int = Field(2000, ge=100, description="resamples behind each 95 % interval")
+    reference: Int = Field(
+        2000,
+        ge=0,
+        le=20_000,
+        description="training images whose embeddings go into a registered version, for dier monitor to compare new ones with; 0 = none",
+    )
     seed: Int = Field(0, ge=0, description="seed of the bootstrap, of the halves of val and of the choice of training images")
 
 

@@ -86,11 +86,11 @@ def _write(
     with output.whole_file(out) as beside, closing(output.Rows(beside, record)) as rows:
         for block in track(blocks, len(named), out.name, "images", lambda block: len(block.origins)):
             rows.add(block.origins, columns(model.predict(block.images)))
-        _tell(left_out, len(named))
+        tell_left_out(left_out, len(named))
     return rows.written
 
 
-def _tell(left_out: list[str], of: int) -> None:
+def tell_left_out(left_out: list[str], of: int) -> None:
     """Name what was left out. Raises DataError where that is everything."""
     for error in left_out[:SHOWN]:
         say(f"left out: {error}")

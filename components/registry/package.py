@@ -25,6 +25,8 @@ FILES_FOLDER = f"artifacts/{FILES}"
 CLASSIFIER = "classifier.safetensors"
 PREDICTIONS, NEIGHBOURS = "predictions.parquet", "neighbours.parquet"
 """That file: the probe's predictions or, where the labels tell nothing apart, the neighbours that each image keeps."""
+REFERENCE = "reference.safetensors"
+"""Embeddings of some training images, for `dier monitor`; not there where probe.reference was 0."""
 REQUIREMENTS = ("mlflow", "torch", "numpy", "safetensors")
 KIND = "version"
 """Of the manifest in a logged model's folder: it lists every file, so that whoever downloads a version can check it."""
@@ -135,7 +137,9 @@ def _stage(model: Artifact, probe: Artifact, serving: dict[str, Any], folder: Pa
 
 def _copied(model: Artifact, probe: Artifact, classes: bool) -> list[tuple[Artifact, str]]:
     """The files of a version that are those of an artifact."""
-    probed = (CLASSIFIER, PREDICTIONS) if classes else (NEIGHBOURS,)
+    probed: tuple[str, ...] = (CLASSIFIER, PREDICTIONS) if classes else (NEIGHBOURS,)
+    if (probe.path / REFERENCE).is_file():
+        probed += (REFERENCE,)
     return [(model, "config.json"), (model, "model.safetensors"), *((probe, name) for name in probed)]
 
 

@@ -32,7 +32,7 @@ SCHEMA = pa.schema(
 
 def image_statistics(split: Split) -> pa.Table:
     """The statistics of every image of a split, in its order: a table with SCHEMA."""
-    blocks = [_block(split.images[rows]) for rows in blocks_in(split, at_once(split, BLOCK_BYTES))]
+    blocks = [block_statistics(split.images[rows]) for rows in blocks_in(split, at_once(split, BLOCK_BYTES))]
     hashes = pa.chunked_array([block.pop("hash") for block in blocks], pa.string()).combine_chunks()
     columns = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     return pa.table(
@@ -47,7 +47,8 @@ def image_statistics(split: Split) -> pa.Table:
     )
 
 
-def _block(images: npt.NDArray[np.uint8]) -> dict[str, Any]:
+def block_statistics(images: npt.NDArray[np.uint8]) -> dict[str, Any]:
+    """The statistics of images (B, H, W, C), by the names of SCHEMA, without split, index and label: (B,) each."""
     pixels = images.reshape(len(images), -1)  # (B, H * W * C)
     count = pixels.shape[1]
     # Sums of integers are exact, so a constant image has a standard deviation of exactly 0, in any order of summation.

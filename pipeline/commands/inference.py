@@ -14,6 +14,7 @@ FIT = click.option("--fit", is_flag=True, help="cut and resample images of anoth
 ARRAY = click.option(
     "--array", "arrays", multiple=True, metavar="NAME", help="array of an npz, not images or SPLIT_images (repeatable)"
 )
+SKIP_BAD = click.option("--skip-bad", is_flag=True, help="leave out pictures that cannot be used, and say which")
 OUT_FILE = click.option("--out", type=PATH, required=True, metavar="FILE", help="the file to write")
 named_images = options(
     click.argument("images", type=PATH, nargs=-1, required=True, metavar="IMAGES..."),
@@ -21,13 +22,13 @@ named_images = options(
     OUT_FILE,
     FIT,
     ARRAY,
-    click.option("--skip-bad", is_flag=True, help="leave out pictures that cannot be used, and say which"),
+    SKIP_BAD,
 )
 
 
 def add_to(dier: click.Group) -> None:
     """Add the commands, in the order in which --help lists them."""
-    for command in (embed_images, predict, search, explore, export_onnx, serve):
+    for command in (embed_images, predict, search, explore, export_onnx, serve, monitor):
         dier.add_command(command)
 
 
@@ -117,3 +118,24 @@ def serve(model: str, **options: Any) -> None:
     from components.inference.server import serve
 
     serve(model, **options)
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("images", type=PATH, nargs=-1, required=True, metavar="IMAGES...")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="where the page and the numbers go")
+@click.option(
+    "--alpha", type=click.FloatRange(0.002, 1), default=0.01, metavar="P", help="images drift where the test's p is at most this"
+)
+@click.option("--sample", type=click.IntRange(2, 10_000), default=2000, metavar="N", help="images in the test at most")
+@FIT
+@ARRAY
+@SKIP_BAD
+@click.option("--report-only", is_flag=True, help="end with 0 where they drift; dier gate --monitoring DIR says so afterwards")
+@click.option("--page", "page_file", type=PATH, metavar="FILE", help="write the page here as well")
+def monitor(model: str, images: Sequence[Path], **options: Any) -> None:
+    """Compare pictures, folders of them and npz files with what a registered model was trained on; exit code 4 where they drift."""
+    threads.set_threads()
+    from components.monitoring.monitor import monitor
+
+    monitor(model, images, **options)

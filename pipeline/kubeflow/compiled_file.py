@@ -10,6 +10,7 @@ import yaml
 from components.common.errors import SettingsError
 from components.common.settings import NOT_YAML, Settings, override, parse, why_not_yaml
 from pipeline.kubeflow import parameters
+from pipeline.steps import MONITORING
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def read(path: Path) -> Package:
             platform=platform,
             images=tuple(sorted({executor["container"]["image"] for executor in executors if "container" in executor})),
             steps=tuple(steps(spec)),
-            defaults={name: known[name]["defaultValue"] for name in parameters.defaults(Settings())},
+            defaults={name: known[name]["defaultValue"] for name in _parameters(spec)},
         )
     except KeyError as error:
         raise SettingsError(f"{path} is no compiled pipeline of dier: it lacks {error}; make it with dier compile") from error
@@ -57,12 +58,34 @@ def arguments(package: Package, overrides: Sequence[str]) -> dict[str, Any]:
 
     Raises SettingsError naming the key.
     """
+    if package.name == MONITORING:
+        return _plain(package, overrides)
     raw = parameters.merged(package.defaults)
     parse(raw, str(package.path))
     for text in overrides:
         override(raw, text, "--param")
     keys = [text.partition("=")[0].strip() for text in overrides]
     return parameters.changed(parse(raw, "--param"), keys)
+
+
+def _parameters(spec: dict[str, Any]) -> list[str]:
+    """Those that a compiled file must have: of the pipeline that watches new images its own."""
+    monitoring = spec["pipelineInfo"]["name"] == MONITORING
+    return list(spec["root"]["inputDefinitions"]["parameters"] if monitoring else parameters.defaults(Settings()))
+
+
+def _plain(package: Package, overrides: Sequence[str]) -> dict[str, Any]:
+    """`name=value` for a pipeline whose parameters are no settings. Raises SettingsError."""
+    given: dict[str, Any] = {}
+    for text in overrides:
+        name, sign, value = text.partition("=")
+        if not sign or name not in package.defaults:
+            raise SettingsError(f"--param {text!r}: {package.name} takes NAME=VALUE of {', '.join(package.defaults)}")
+        try:
+            given[name] = type(package.defaults[name])(value)
+        except ValueError as error:
+            raise SettingsError(f"--param {text!r}: {value!r} is no number") from error
+    return given
 
 
 def dags(spec: dict[str, Any]) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from kfp import dsl, kubernetes
 
 from pipeline.kubeflow.argo_retries import window_s
 from pipeline.kubeflow.cluster import Cluster
-from pipeline.steps import BY_NAME, DATASETS, OUTCOME, STATE, STEPS
+from pipeline.steps import BY_NAME, DATASETS, MONITOR, OUTCOME, STATE, STEPS
 from pipeline.task import outcome, run_id, threads
 
 READ_DATASET = [step.name for step in STEPS if "dataset" in step.inputs]
@@ -32,6 +32,17 @@ def place(task: dsl.PipelineTask, name: str, cluster: Cluster) -> None:
         kubernetes.set_timeout(task, cluster.time_limits[name])
     if name == "train" and cluster.retry.count:
         _retry(task, cluster)
+
+
+def place_monitor(task: dsl.PipelineTask, cluster: Cluster) -> None:
+    """Ask for what `dier monitor` needs: it reads images as prepare, embeds them as embed, and asks MLflow as register does."""
+    _pod(task, MONITOR, cluster)
+    _resources(task, "embed", cluster)
+    kubernetes.empty_dir_mount(task, "work", STATE, size_limit=cluster.work.scratch)
+    _told(task, "register", cluster)
+    for volume in cluster.volumes:
+        if volume.covers("prepare"):
+            kubernetes.mount_pvc(task, volume.claim, volume.mount_path, sub_path=volume.sub_path)
 
 
 def _ask_for_little(task: dsl.PipelineTask) -> None:

@@ -110,6 +110,7 @@ def _probe(folder: Path, made_from: dict[str, str], right: np.ndarray, config: M
         )
         weight = random.normal(size=(k, config.embed_dim)).astype(np.float32)
         save_file({"weight": weight, "bias": np.array([0.1, 0.0, -0.1], np.float32)}, out / "classifier.safetensors")
+        save_file({"embedding": random.normal(size=(20, config.embed_dim)).astype(np.float32)}, out / "reference.safetensors")
         index = np.arange(len(right))
         table = {"index": index, "label": index % k, "dier": np.where(right, index % k, (index + 1) % k), "correct": right}
         pq.write_table(pa.table(table), out / "predictions.parquet")

@@ -87,6 +87,34 @@ def test_the_same_model_twice_is_one_version(store: str, tmp_path: Path) -> None
     assert metric(first["run_id"], "probe/dier/val_accuracy") == [(0, 0.7), (300, 0.8)]
 
 
+@pytest.mark.parametrize("may_delete", [True, False])
+def test_a_request_that_is_repeated_makes_one_version_that_counts(
+    store: str, tmp_path: Path, may_delete: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's client sends it again where the answer was lost, and the server may have done it already."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    whole = MlflowClient.create_model_version
+
+    def twice(*arguments: Any, **named: Any) -> Any:
+        whole(*arguments, **named)
+        return whole(*arguments, **named)
+
+    def refuse(*arguments: Any) -> None:
+        raise MlflowException("Permission denied")
+
+    inputs = make(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "create_model_version", twice)
+        if not may_delete:
+            patched.setattr(MlflowClient, "delete_model_version", refuse)
+        done = do(inputs, tmp_path / "out")
+    assert (done["version"], done["aliases"]) == (1, ["candidate"])
+    assert [int(each.version) for each in versions.versions(connect(), NAME)] == ([1] if may_delete else [1, 2])
+    assert do(inputs, tmp_path / "out") == done
+
+
 @pytest.mark.slow
 def test_a_version_that_stands_is_neither_judged_nor_moved_again(store: str, tmp_path: Path) -> None:
     """DVC asks at every repro: an old commit checked out must not take the alias back, nor fail beside a better champion."""

@@ -273,6 +273,22 @@ def test_the_probe_reads_test_once_a_representation_and_shows_every_baseline(run
     assert metrics["conclusions"]
 
 
+def test_the_probe_keeps_embeddings_of_training_images_for_those_that_come_later(run: Path, tmp_path: Path) -> None:
+    metrics = artifact.read(run / "probe", "probe").json("metrics.json")
+    train_images = open_dataset(run / "dataset").split("train").images
+    whole = read(artifact.read(run / "embeddings", "embeddings"), "train", metrics["t"])
+    kept = {name: values.numpy() for name, values in load_file(run / "probe" / "reference.safetensors").items()}
+    assert np.array_equal(kept["embedding"], whole)  # fewer than probe.reference
+    assert np.allclose(kept["mean"], train_images.mean((1, 2, 3)), atol=1e-4)
+    for size in (20, 0):
+        some = PROBE.model_copy(update={"reference": size})
+        probe.run(some, run / "dataset", run / "model", run / "embeddings", tmp_path / str(size))
+    few = load_file(tmp_path / "20" / "reference.safetensors")["embedding"].numpy()
+    assert len(few) == 20
+    assert {row.tobytes() for row in few} <= {row.tobytes() for row in whole}
+    assert not (tmp_path / "0" / "reference.safetensors").exists()
+
+
 def test_the_encoder_before_its_head_is_probed_at_each_embedded_timestep(run: Path, tmp_path: Path) -> None:
     settings = PROBE.model_copy(update={"baselines": ["dier_trunk"]})
     probe.run(settings, run / "dataset", run / "model", run / "embeddings", tmp_path / "probe")

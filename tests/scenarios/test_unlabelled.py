@@ -58,6 +58,7 @@ def test_t_is_chosen_without_labels_and_no_accuracy_is_told(done: Checkout) -> N
         "metrics.json",
         "curve.csv",
         "neighbours.parquet",
+        "reference.safetensors",
     }
 
 

@@ -1,0 +1,1 @@
+"""Are new images like those that a registered model was trained on?"""
