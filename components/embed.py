@@ -58,7 +58,8 @@ def run(embed_settings: EmbedSettings, dataset: Path, model: Path, out: Path) ->
             say(f"embed: {images:,} images are more than embed.auto_above: t is chosen, not as listed (0 = never)")
         selection = _choose(embed_settings, network.to(device), opened, trained)
         embed_settings = embed_settings.model_copy(update={"timesteps": selection["timesteps"]})
-    compiled, why = choose_compile(embed_settings.compile, device, _work(network.config, embed_settings, opened), "embed")
+    work = encoding_work(network.config, images)  # at one timestep over all images: every part is compiled, or none is
+    compiled, why = choose_compile(embed_settings.compile, device, work, "embed")
     if compiled:
         say(f"embed: {why}")
         network.compile_blocks()
@@ -131,11 +132,6 @@ def _at_once(timesteps: list[int]) -> list[list[int]]:
 def _batches(settings: EmbedSettings, shard: Shard) -> int:
     images: int = shard.rows.stop - shard.rows.start
     return -(-images // settings.batch_size) * len(_at_once(settings.timesteps))
-
-
-def _work(config: ModelConfig, settings: EmbedSettings, dataset: Dataset) -> float:
-    """Operations at one timestep over all images: the same for every part, so that all of them are compiled or none is."""
-    return encoding_work(config, sum(dataset.info.counts[name] for name in settings.splits))
 
 
 def _facts(settings: EmbedSettings, dataset: Dataset, config: ModelConfig, device: torch.device, compiled: bool) -> dict[str, Any]:

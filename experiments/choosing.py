@@ -9,18 +9,17 @@ the fair one, all other subsets were seen.
 import argparse
 import csv
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from components.selecting.label_free import SCORES
 from components.selecting.scores import rank_average
 from experiments.choose_t import REFERENCE
+from experiments.statistics import half_interval
 
 Line = Mapping[str, Any]
 """What choose_t writes of a model."""
@@ -76,16 +75,11 @@ def table(lines: Sequence[Line]) -> list[dict[str, Any]]:
     for way, lost in ways.items():
         worst = max(lost, key=lambda name: lost[name])
         share = shares.get(way, 0.0 if way == "random" else _share(lines, "label_free"))
-        mean, half = _over(list(lost.values()))
+        over = list(lost.values())
+        mean, half = float(np.mean(over)), half_interval(over)
         figures = [round(figure, 3) for figure in (mean, mean - half, mean + half, lost[worst])]
         rows.append(dict(zip(COLUMNS, [way, len(lost), *figures, worst, round(share, 4)], strict=True)))
     return sorted(rows, key=lambda row: row["mean"])
-
-
-def _over(lost: list[float]) -> tuple[float, float]:
-    """The mean over sets and half of its 95 % interval; NaN for a single set."""
-    half = stats.t.ppf(0.975, len(lost) - 1) * np.std(lost, ddof=1) / math.sqrt(len(lost)) if len(lost) > 1 else math.nan
-    return float(np.mean(lost)), float(half)
 
 
 def _over_sets(lines: Iterable[Line], lost: Any) -> dict[str, float]:

@@ -150,6 +150,13 @@ def _resampled(images: int, resamples: int) -> npt.NDArray[np.uint8]:
     return counts
 
 
+def half_interval(values: Sequence[float], level: float = LEVEL) -> float:
+    """Half of Student's t interval of a mean; NaN of one value."""
+    if len(values) < 2:
+        return math.nan
+    return float(stats.t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
 def accuracy(outcomes: Outcomes, *, seedless: bool = False) -> Effect:
     """The mean accuracy over the seeds that there are."""
     return two_level(np.stack([outcomes[seed] for seed in sorted(outcomes)]), seedless=seedless)

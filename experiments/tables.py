@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from experiments import statistics
 from experiments.contest import RESULTS
@@ -24,7 +23,7 @@ from experiments.job import timestep
 from experiments.page import FEW, NO_RESULT, NOT_RUN, PROBES, markdown, with_tables
 from experiments.plan import PLAN, Plan, read_plan, trial_jobs
 from experiments.results import Lines, Record, outcomes, results_of
-from experiments.statistics import Effect
+from experiments.statistics import Effect, Spread
 from model.schedule import log_snr
 
 Results = Mapping[tuple[str, str], Mapping[int, Record]]
@@ -75,7 +74,8 @@ def comparisons(plan: Plan, found: Results, pairs: list[tuple[str, str, str]]) -
     `verdict_pooled` is what follows where the spread over seeds is that of all rows of the set together.
     """
     effects = [_compared(plan, found, *pair) for pair in pairs]
-    pooled = [effect and _pooled(plan, found, effect, *pair) for effect, pair in zip(effects, pairs, strict=True)]
+    spreads = {where: _spread(plan, found, where) for where in {where for _, _, where in pairs}}
+    pooled = [effect and _pooled(plan, effect, spreads[pair[2]], pair[:2]) for effect, pair in zip(effects, pairs, strict=True)]
     adjusted, adjusted_pooled = (statistics.holm([one.p if one else math.nan for one in some]) for some in (effects, pooled))
     rows = []
     for (ours, theirs, where), effect, p, also, p_also in zip(pairs, effects, adjusted, pooled, adjusted_pooled, strict=True):
@@ -110,11 +110,15 @@ def _compared(plan: Plan, found: Results, ours: str, theirs: str, where: str) ->
     return statistics.paired(one, other, seedless=seedless)
 
 
-def _pooled(plan: Plan, found: Results, effect: Effect, ours: str, theirs: str, where: str) -> Effect | None:
-    """The same difference with the spread over seeds of all rows of the set, a reading of each."""
-    trained = sum(not plan.rows[plan.row_of(name)].seedless for name in (ours, theirs))
+def _spread(plan: Plan, found: Results, where: str) -> Spread | None:
+    """How far seeds lie apart on a set, of all rows together, a reading of each."""
     readings = (next(iter(plan.readings(name))) for name, row in plan.rows.items() if not row.seedless)
-    spread = statistics.pooled(outcomes(found.get((reading, where), {}), plan.probe) for reading in readings)
+    return statistics.pooled(outcomes(found.get((reading, where), {}), plan.probe) for reading in readings)
+
+
+def _pooled(plan: Plan, effect: Effect, spread: Spread | None, readings: tuple[str, str]) -> Effect:
+    """The same difference with that spread."""
+    trained = sum(not plan.rows[plan.row_of(name)].seedless for name in readings)
     return effect if spread is None else effect.with_spread(spread, trained)
 
 
@@ -149,15 +153,8 @@ def _line(plan: Plan, found: Results, reading: str, where: str) -> Record:
             line |= {f"{probe}": effect.value, f"{probe}_low": effect.interval()[0], f"{probe}_high": effect.interval()[1]}
     for labels in FEW:
         if known_few := [record["few"][labels]["test"] for record in every if "test" in record["few"][labels]]:
-            line |= {f"few_{labels}": float(np.mean(known_few)), f"few_{labels}_half": _half(known_few)}
+            line |= {f"few_{labels}": float(np.mean(known_few)), f"few_{labels}_half": statistics.half_interval(known_few)}
     return line
-
-
-def _half(values: list[float]) -> float:
-    """Half the 95 % interval over seeds; NaN of one."""
-    if len(values) < 2:
-        return math.nan
-    return float(stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 COMPARISONS = ["set", "ours", "theirs", "probe", "seeds", "difference", "low", "high", "bootstrap_low", "bootstrap_high"]

@@ -288,7 +288,7 @@ class EmbedSettings(Section):
     auto_above: Int = Field(
         100_000,
         ge=0,
-        description="to embed more images than this, timesteps are chosen as by auto, whatever list embed.timesteps has: a sweep would cost more than training; 0 = never",
+        description="to embed more images than this, timesteps are chosen as by auto, whatever list embed.timesteps has, which takes some percent of the time of embedding and probing them all at each; 0 = never",
     )
     k: Int = Field(
         1,

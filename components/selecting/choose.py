@@ -20,7 +20,6 @@ LABELLED = 2000
 """Images of train that a small probe is fitted on at most, and of val that it is scored on."""
 SHARDS = 8
 """Files of images that these are taken from at most, as each is read whole."""
-AUTO = "auto"
 SEED = 0
 """Of the choice of images, views and noise. The same in every part of an embed that is divided: all parts choose alike."""
 
@@ -43,10 +42,10 @@ class Chosen:
 def choose(select: str, k: int, model: DiER, dataset: Dataset, *, condition_dropout: bool) -> dict[str, Any]:
     """What selection.json holds, "timesteps" among it: k ascending ones about the best, "t". A function of its arguments alone.
 
-    `select` is a name of METHODS, or AUTO for what docs/choosing-t.md found best. `model` is on its device, in evaluation mode.
+    `select` is a name of METHODS, or "auto" for what docs/choosing-t.md found best. `model` is on its device, in evaluation mode.
     Raises SettingsError where labels are needed and there are none to tell apart.
     """
-    if select == AUTO:
+    if select == "auto":
         select = "label_free" if _unjudged(dataset) else "halving"
     chosen = METHODS[select](model, dataset, condition_dropout)
     schedule = model.config.schedule

@@ -17,7 +17,7 @@ from components.embedding import store
 from components.embedding.parts import join, split
 from components.registry.package import _package_source, _serving, _stage, copy_package
 from components.registry.served_model import ServedModel, output_sizes
-from components.selecting.choose import AUTO, METHODS, choose
+from components.selecting.choose import METHODS, choose
 from components.selecting.places import grid, side_by_side
 from data.format import Dataset, open_dataset
 from model.config import ModelConfig
@@ -51,7 +51,7 @@ def opened(made: Path) -> Iterator[tuple[DiER, Dataset]]:
 
 
 def test_the_settings_name_every_way_of_choosing() -> None:
-    assert set(get_args(EmbedSettings.model_fields["select"].annotation)) == {AUTO, *METHODS}
+    assert set(get_args(EmbedSettings.model_fields["select"].annotation)) == {"auto", *METHODS}
     assert EmbedSettings(timesteps="auto").timesteps == []
 
 
@@ -82,8 +82,8 @@ def test_no_way_but_one_without_classes(made: Path, tmp_path: Path) -> None:
     model = load_model(made / "model")
     for select in METHODS:
         if select == "label_free":
-            assert choose(AUTO, 1, model, unlabelled, condition_dropout=True)["select"] == "label_free"
-            assert choose(AUTO, 1, model, dataset, condition_dropout=True)["select"] == "halving"
+            assert choose("auto", 1, model, unlabelled, condition_dropout=True)["select"] == "label_free"
+            assert choose("auto", 1, model, dataset, condition_dropout=True)["select"] == "halving"
             assert choose(select, 1, model, unlabelled, condition_dropout=True)["timesteps"]
         else:
             with pytest.raises(SettingsError, match=rf"embed.select {select} needs labels.*label_free"):
