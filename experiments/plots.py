@@ -125,7 +125,7 @@ def linearity(frames: Frames) -> Figure:
 
 
 def occupancy(frames: Frames) -> Figure:
-    """Left the curves of the reading that is on most sets; right how full images are against the best log-SNR, of all that had one to choose."""
+    """Left the curves of the reading on most sets; right how full images are against the best log-SNR, where there was a choice."""
     curves = frames["curve"]
     several = curves.groupby("reading")["t"].nunique() > 1
     table = frames["occupancy"][frames["occupancy"]["reading"].isin(several[several].index)]
