@@ -54,18 +54,20 @@ test-containers: setup
 # Hours: python -m experiments.contest --dry-run says how many are left. The plans must be committed, as test is read.
 DATA ?= real-data
 JOBS ?= 2
+MORE_PLANS := studies longer
 RACE := OMP_NUM_THREADS=1 $(BIN)/python -m experiments.choose_t --plan experiments/race.json --data $(DATA) --train 5000 --val 5000 --test 5000
 experiments: setup
 	$(BIN)/python -m experiments.contest --data $(DATA) --jobs $(JOBS) --test
-	$(BIN)/python -m experiments.contest --plan experiments/studies.json --out experiments/results/studies --data $(DATA) --jobs $(JOBS) --test
+	for plan in $(MORE_PLANS); do $(BIN)/python -m experiments.contest --plan experiments/$$plan.json --out experiments/results/$$plan --data $(DATA) --jobs $(JOBS) --test || exit; done
 	$(RACE) --row "DiER, eps" --models .work/race-eps --out experiments/results/race-eps.jsonl
 	$(RACE) --row DiER --models .work/race-x0 --out experiments/results/race-x0.jsonl
 	$(BIN)/python -m experiments.choosing experiments/results/race-eps.jsonl --out experiments/results/regret-eps.csv
 	$(BIN)/python -m experiments.choosing experiments/results/race-x0.jsonl --out experiments/results/regret-x0.csv
 	$(BIN)/python -m experiments.tables --page docs/results.md
-	$(BIN)/python -m experiments.tables --plan experiments/studies.json --results experiments/results/studies --page docs/results.md
 	$(BIN)/python -m experiments.plots
-	$(BIN)/python -m experiments.plots --tables experiments/results/studies --name studies
+	for plan in $(MORE_PLANS); do \
+	  $(BIN)/python -m experiments.tables --plan experiments/$$plan.json --results experiments/results/$$plan --page docs/results.md && \
+	  $(BIN)/python -m experiments.plots --tables experiments/results/$$plan --name $$plan || exit; done
 
 clean:
 	rm -rf artifacts .work dvc_plots

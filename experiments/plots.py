@@ -83,7 +83,7 @@ def minutes(frames: Frames) -> Figure:
             axes.fill_between(x, by["val"].min(), by["val"].max(), color=colour, alpha=0.15, lw=0)
             axes.plot(x, by["val"].mean(), color=colour, marker=mark, ms=4, label=label)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(title=name, xlabel="processor minutes of training", ylabel="accuracy on val, %")
@@ -104,14 +104,17 @@ def curve(frames: Frames) -> Figure:
     for axes, name in zip(drawn.axes[table["set"].nunique() :], table["set"].unique(), strict=False):
         for label, colour, mark, rows in _readings(gap[gap["set"] == name], table):
             _band(axes, rows, "gap_nats", colour, mark, label)
+        axes.set_yscale("symlog", linthresh=0.1)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set(ylabel="gap, nats per log-SNR")
         _noisier_to_the_right(axes)
     return _with_legend(drawn)
 
 
 def linearity(frames: Frames) -> Figure:
-    """How linear features are in the pixels against what they are worth: a point a reading and seed."""
+    """How linear features are in the pixels against what they are worth: a point a reading, its mean over the seeds."""
     table = _contested(frames["linearity"].dropna(subset=["r2"]))
+    table = table.groupby(["set", "reading"], sort=False, as_index=False)[["r2", "val"]].mean()
     drawn, panels = _panels(table)
     for axes, (name, lines) in panels:
         for label, colour, mark, rows in _readings(lines, table):
@@ -122,14 +125,19 @@ def linearity(frames: Frames) -> Figure:
 
 
 def occupancy(frames: Frames) -> Figure:
-    """Left the curves of the reading that is on most sets; right, of all, how full images are against the best log-SNR."""
-    table, curves = frames["occupancy"], frames["curve"]
+    """Left the curves of the reading on most sets; right how full images are against the best log-SNR, where there was a choice."""
+    curves = frames["curve"]
+    several = curves.groupby("reading")["t"].nunique() > 1
+    table = frames["occupancy"][frames["occupancy"]["reading"].isin(several[several].index)]
+    many = table.groupby("reading")["set"].transform("nunique") > 1
+    table = table[many] if many.any() else table
     most = str(table.groupby("reading", sort=False)["set"].nunique().idxmax())
     drawn = figure(9.6, 4.2)
     left, axes = drawn.subplots(1, 2)
     for number, (name, rows) in enumerate(curves[curves["reading"] == most].groupby("set", sort=False)):
-        _band(left, rows, "val", COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)], f"{most} on {name}")
-    left.set(ylabel="accuracy on val, %")
+        below = rows.assign(val=rows["val"] - rows.groupby("t")["val"].mean().max())
+        _band(left, below, "val", COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)], f"{most} on {name}")
+    left.set(ylabel="accuracy on val, points from the best t")
     left.yaxis.set_major_formatter(PERCENT)
     _noisier_to_the_right(left)
     for number, (name, rows) in enumerate(table.groupby("reading", sort=False)):
@@ -161,7 +169,7 @@ def regret(frames: Frames) -> Figure:
         axes.set_xscale("symlog", linthresh=0.01)
         axes.set(title=name, xlim=(-0.001, 1.5), xlabel="cost, % of the sweep's")
         axes.xaxis.set_major_formatter(PERCENT)
-    drawn.axes[0].set_ylabel("points lost on test (mark: mean; end of the line: worst)")
+    drawn.axes[0].set_ylabel("points lost on test: mean, worst")
     return _with_legend(drawn)
 
 

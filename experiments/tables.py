@@ -167,19 +167,15 @@ OCCUPANCY = ["set", "reading", "seed", "occupancy", "t", "log_snr", "val", "test
 
 
 def _minutes(key: tuple[str, str], seeds: Mapping[int, Record]) -> list[Record]:
-    """Looks; seconds are the training's, in proportion to the steps."""
+    """Looks, and the end by the same short probe (the best of the reading's variants); seconds in proportion to the steps."""
     reading, where = key
-    return [
-        {
-            "set": where,
-            "reading": reading,
-            "seed": seed,
-            **look,
-            "cpu_seconds": record["cpu_seconds"] * look["step"] / record["steps"],
-        }
-        for seed, record in seeds.items()
-        for look in record["looks"]
-    ]
+    rows = []
+    for seed, record in seeds.items():
+        ended = {"step": record["steps"], "val": max(record["variants"].values()), "variant": record["variant"]}
+        for look in [*record["looks"], ended] if record["looks"] else []:
+            seconds = record["cpu_seconds"] * look["step"] / record["steps"]
+            rows.append({"set": where, "reading": reading, "seed": seed, **look, "cpu_seconds": seconds})
+    return rows
 
 
 def _curve(key: tuple[str, str], seeds: Mapping[int, Record]) -> list[Record]:

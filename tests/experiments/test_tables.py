@@ -38,7 +38,8 @@ def line(job: Any, reading: str, rng: np.random.Generator, share: float, copies:
     return {
         **{"job": job.fingerprint, "row": job.row, "set": job.where, "seed": job.seed, "setting": job.setting, "reading": reading},
         **{"variant": "t=100", "dimension": 8, "r2": 0.4, "occupancy": 0.2, "copies": copies, "test_images": IMAGES, **cost},
-        "looks": [{"step": 4, "val": 0.5, "variant": "t=0"}, {"step": 40, "val": 0.6, "variant": "t=100"}] if job.looks else [],
+        "looks": [{"step": 4, "val": 0.5, "variant": "t=0"}, {"step": 20, "val": 0.6, "variant": "t=100"}] if job.looks else [],
+        "variants": {"t=0": 0.5, "t=100": 0.65},
         "curve": [{"variant": f"t={t}", "val": 0.6 - abs(t - 100) / 1e4, "test": 0.6, "r2": 0.3} for t in (0, 100, 999)],
         "probes": probes,
         "knn": probed(right),
@@ -127,7 +128,8 @@ def test_the_other_tables(tmp_path: Path) -> None:
     plan = plan_of()
     contest(plan, tmp_path)
     made = tables.tables(plan, tmp_path)
-    assert made["minutes"]["cpu_seconds"].unique().tolist() == [6.0, 60.0]
+    assert made["minutes"]["cpu_seconds"].unique().tolist() == [6.0, 30.0, 60.0]
+    assert made["minutes"].groupby("step")["val"].first().tolist() == [0.5, 0.6, 0.65]  # the end is by the probe that chose
     assert made["occupancy"].query("reading == 'DiER'")["t"].tolist() == [100] * 3
     assert made["curve"].query("t == 999")["log_snr"].iloc[0] == pytest.approx(log_snr(999))
     assert set(made["linearity"]["r2"]) == {0.4}
