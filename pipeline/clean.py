@@ -1,14 +1,14 @@
 """`dier clean`: what runs left behind and nobody needs, listed with its size and, when asked, removed.
 
 Checkpoints of trainings that have not ended stay, whatever their age, and so does a folder that a training holds. What a task on
-Kubeflow left on its claim (inputs of TrainJobs, permanent failures) has no owner to ask, so its age decides. Links are not
-followed.
+Kubeflow left on its claim (inputs of TrainJobs, permanent failures) has no owner to ask, so its age decides, and that of maps
+that `dier explore` keeps. Links are not followed.
 """
 
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,12 +28,13 @@ class Leftover:
     """The work folder of the training that it belongs to, which is held while it is removed."""
 
 
-def clean(*, work: Path, artifacts: Path, state: Path | None, keep: int, days: float, yes: bool) -> list[Leftover]:
+def clean(*, work: Path, artifacts: Path, maps: Path, state: Path | None, keep: int, days: float, yes: bool) -> list[Leftover]:
     """List what may go, or with `yes` remove it. Below `work` lie the folders of trainings, `state` is a mounted claim of tasks.
 
-    Of trainings that have ended the newest `keep` keep their checkpoints; what lies on a claim stays for `days`.
+    Of trainings that have ended the newest `keep` keep their checkpoints; `maps`, and what lies on a claim, stay for `days`.
     """
-    found = [*_checkpoints(work, keep), *_temporaries(work), *_temporaries(artifacts)]
+    found = [*_checkpoints(work, keep), *_temporaries(work), *_temporaries(artifacts), *_temporaries(maps)]
+    found += _aged(maps.glob("*.safetensors"), "maps of dier explore, unused", days)
     if state is not None:
         found += [*_checkpoints(state / "train", keep), *_temporaries(state), *_left_by_tasks(state, days)]
     sizes = [_megabytes(one.path) for one in found]
@@ -65,9 +66,13 @@ def _temporaries(folder: Path) -> Iterator[Leftover]:
 
 def _left_by_tasks(state: Path, days: float) -> Iterator[Leftover]:
     for name, why in (("trainjob", "inputs of a TrainJob"), ("permanent-failure", "how a run ended")):
-        for path in sorted((state / name).glob("*")) if (state / name).is_dir() else ():
-            if not path.is_symlink() and time.time() - atomic.changed_at(path) >= days * DAY_S:
-                yield Leftover(path, f"{why}, unchanged for {days:g} days")
+        yield from _aged((state / name).glob("*"), f"{why}, unchanged", days)
+
+
+def _aged(paths: Iterable[Path], why: str, days: float) -> Iterator[Leftover]:
+    for path in sorted(paths):
+        if not path.is_symlink() and time.time() - atomic.changed_at(path) >= days * DAY_S:
+            yield Leftover(path, f"{why} for {days:g} days")
 
 
 def _folders(folder: Path) -> list[Path]:

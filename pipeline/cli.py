@@ -77,9 +77,10 @@ def summary(artifacts: Path) -> None:
 @dier.command()
 @click.option("--work", type=PATH, default=Path(".work/train"), metavar="DIR", help="work folders of trainings")
 @click.option("--artifacts", type=PATH, default=Path("artifacts"), metavar="DIR", help="artifacts of the run")
+@click.option("--maps", type=PATH, default=Path(".work/explore"), metavar="DIR", help="maps that dier explore keeps")
 @click.option("--state", type=PATH, metavar="DIR", help="a mounted claim of tasks on Kubeflow")
 @click.option("--keep", type=click.IntRange(0), default=2, metavar="N", help="ended trainings that keep their checkpoints")
-@click.option("--days", type=click.FloatRange(0), default=7.0, metavar="N", help="for which what lies on a claim stays")
+@click.option("--days", type=click.FloatRange(0), default=7.0, metavar="N", help="for which maps, and what lies on a claim, stay unused")
 @click.option("--yes", is_flag=True, help="remove it")
 def clean(**options: Any) -> None:
     """List what runs left behind and nobody needs, with its size; with --yes remove it."""

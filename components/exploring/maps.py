@@ -4,6 +4,7 @@ Each map is a t-SNE of its own, begun from PCA. To begin each from the one befor
 (docs/using.md has both measured), so they need not wait for each other and none depends on which t were exported beside it.
 """
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,8 @@ def maps_of(explored: Explored, cache: Path) -> Maps:
     file = cache / f"{digest(made_of | {'rows': explored.rows.tolist()})[:32]}.safetensors"
     try:
         found = load_file(file)
+        with suppress(OSError):
+            file.touch()  # dier clean asks how long it was not used
         return {t: found[str(t)] for t in explored.timesteps}
     except (FileNotFoundError, SafetensorError, KeyError):
         pass

@@ -26,7 +26,8 @@ def work(images: np.ndarray, tmp_path: Path) -> Path:  # noqa: F811
 
 
 def clean(work: Path, *more: str) -> None:
-    assert cli.main(["clean", "--work", str(work), "--artifacts", str(work.parent / "artifacts"), *more]) == 0
+    beside = ["--artifacts", str(work.parent / "artifacts"), "--maps", str(work.parent / "explore")]
+    assert cli.main(["clean", "--work", str(work), *beside, *more]) == 0
 
 
 def steps(work: Path) -> dict[str, int]:
@@ -92,3 +93,14 @@ def test_half_written_artifacts_and_what_tasks_left_go_by_age(tmp_path: Path) ->
     (tmp_path / "work").mkdir()
     clean(tmp_path / "work", "--state", str(tmp_path / "state"), "--yes")
     assert [path.exists() for path in (old, new, whole, inputs, living, failure)] == [False, True, True, False, True, False]
+
+
+def test_maps_of_the_explore_page_go_when_they_were_not_used_for_days(tmp_path: Path) -> None:
+    (tmp_path / "explore").mkdir()
+    old, used = (tmp_path / "explore" / f"{name}.safetensors" for name in ("old", "used"))
+    for file, days in ((old, 8), (used, 1)):
+        file.write_bytes(b"x")
+        aged(file, days)
+    (tmp_path / "work").mkdir()
+    clean(tmp_path / "work", "--yes")
+    assert [old.exists(), used.exists()] == [False, True]
