@@ -80,7 +80,7 @@ def summary(artifacts: Path) -> None:
 @click.option("--maps", type=PATH, default=Path(".work/explore"), metavar="DIR", help="maps that dier explore keeps")
 @click.option("--state", type=PATH, metavar="DIR", help="a mounted claim of tasks on Kubeflow")
 @click.option("--keep", type=click.IntRange(0), default=2, metavar="N", help="ended trainings that keep their checkpoints")
-@click.option("--days", type=click.FloatRange(0), default=7.0, metavar="N", help="for which maps, and what lies on a claim, stay unused")
+@click.option("--days", type=click.FloatRange(0), default=7.0, metavar="N", help="that maps and what lies on a claim stay unused")
 @click.option("--yes", is_flag=True, help="remove it")
 def clean(**options: Any) -> None:
     """List what runs left behind and nobody needs, with its size; with --yes remove it."""
