@@ -125,7 +125,7 @@ def linearity(frames: Frames) -> Figure:
 
 
 def occupancy(frames: Frames) -> Figure:
-    """Left the curves of the reading on most sets; right, of those on several sets, how full images are against the best log-SNR."""
+    """Left the curves of the reading on most sets; right how full images are against the best log-SNR, of those on several sets."""
     table, curves = frames["occupancy"], frames["curve"]
     many = table.groupby("reading")["set"].transform("nunique") > 1
     table = table[many] if many.any() else table
