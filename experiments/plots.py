@@ -84,7 +84,7 @@ def minutes(frames: Frames) -> Figure:
             axes.plot(x, by["val"].mean(), color=colour, marker=mark, ms=4, label=label)
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_major_formatter(PLAIN)
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(title=name, xlabel="processor minutes of training", ylabel="accuracy on val, %")
         axes.yaxis.set_major_formatter(PERCENT)
@@ -105,7 +105,7 @@ def curve(frames: Frames) -> Figure:
         for label, colour, mark, rows in _readings(gap[gap["set"] == name], table):
             _band(axes, rows, "gap_nats", colour, mark, label)
         axes.set_yscale("symlog", linthresh=0.1)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_major_formatter(PLAIN)
         axes.set(ylabel="gap, nats per log-SNR")
         _noisier_to_the_right(axes)
     return _with_legend(drawn)
@@ -125,10 +125,8 @@ def linearity(frames: Frames) -> Figure:
 
 
 def occupancy(frames: Frames) -> Figure:
-    """Left the curves of the reading on most sets; right how full images are against the best log-SNR, where there was a choice."""
-    curves = frames["curve"]
-    several = curves.groupby("reading")["t"].nunique() > 1
-    table = frames["occupancy"][frames["occupancy"]["reading"].isin(several[several].index)]
+    """Left the curves of the reading on most sets; right how full images are against the best log-SNR, of those on several sets."""
+    table, curves = frames["occupancy"], frames["curve"]
     many = table.groupby("reading")["set"].transform("nunique") > 1
     table = table[many] if many.any() else table
     most = str(table.groupby("reading", sort=False)["set"].nunique().idxmax())
@@ -183,6 +181,7 @@ FIGURES: dict[str, tuple[str, Callable[[Frames], Figure]]] = {
 }
 """By name: the table without which there is none, and what draws it."""
 PERCENT = FuncFormatter(lambda value, _: f"{100 * value:g}")
+PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def _contested(table: pd.DataFrame) -> pd.DataFrame:

@@ -171,8 +171,10 @@ def _minutes(key: tuple[str, str], seeds: Mapping[int, Record]) -> list[Record]:
     reading, where = key
     rows = []
     for seed, record in seeds.items():
-        ended = {"step": record["steps"], "val": max(record["variants"].values()), "variant": record["variant"]}
-        for look in [*record["looks"], ended] if record["looks"] else []:
+        if not record["looks"]:
+            continue
+        ended = {"step": record["steps"], "val": max(record["variants"].values())}
+        for look in [*record["looks"], ended]:
             seconds = record["cpu_seconds"] * look["step"] / record["steps"]
             rows.append({"set": where, "reading": reading, "seed": seed, **look, "cpu_seconds": seconds})
     return rows
@@ -203,10 +205,10 @@ def _linearity(key: tuple[str, str], seeds: Mapping[int, Record]) -> list[Record
 
 
 def _occupancy(key: tuple[str, str], seeds: Mapping[int, Record]) -> list[Record]:
-    """The t that is best on val, of each curve, beside how full the images are."""
+    """The t that is best on val, of each curve of several t, beside how full the images are."""
     rows = []
     for seed, record in seeds.items():
-        if points := _curve(key, {seed: record}):
+        if len(points := _curve(key, {seed: record})) > 1:
             rows.append(max(points, key=lambda point: point["val"]) | {"occupancy": record["occupancy"]})
     return rows
 
