@@ -1,7 +1,7 @@
 """Images that a person names: picture files, folders of them, npz files; block by block, all in the one shape that is wanted.
 
 Unlike a source (data/sources/) nothing here knows of splits or labels: new images have neither. Memory holds a block of images, and
-of a folder the names in one folder at a time, whatever there is in all.
+of a folder its folders and the names in one at a time, whatever there is in all.
 """
 
 import os
@@ -57,13 +57,15 @@ class NamedImages:
     """What was named, checked to be there and to hold images: `len` of them as `blocks`, in an order that names alone decide.
 
     Of a folder all pictures at any depth, its files before its folders, each by name; hidden ones and other kinds are passed over.
+    Links to folders are followed, to none a second time.
     Of an npz the arrays `images`, `train_images`, `val_images` and `test_images` that it has, in that order, or those of `arrays`.
     """
 
     def __init__(self, paths: Sequence[Path], shape: Shape, *, fit: bool = False, arrays: Sequence[str] = ()) -> None:
         """`fit` cuts an image of another shape to its central part and resamples it, as prepare does for data.image_size.
 
-        Raises DataError for a path that is not there or holds no images, and for an array of another type, shape or name.
+        Raises DataError for a path that is not there, cannot be read or holds no images, and for an array of another type, shape or
+        name.
         """
         self._shape, self._fit = shape, fit
         self._sources: list[tuple[Path, str | None]] = [part for path in paths for part in _parts(path, arrays)]
@@ -130,10 +132,12 @@ class NamedImages:
 def read_picture(file: Path | BinaryIO, shape: Shape, *, fit_shape: bool, name: str | None = None) -> Image:
     """A picture file as (H, W, C) uint8. Raises DataError where it cannot be read or, unless `fit_shape`, has another shape.
 
-    `name` is what its errors call it where it has no path.
+    Where grey is wanted, a picture whose three channels are equal is grey, as gif and webp have no other. `name` is what its errors
+    call it where it has no path.
     """
     picture = open_picture(file, name)
-    found = (picture.height, picture.width, 1 if picture.mode in GREY else 3)
+    grey = picture.mode in GREY or (shape[2] == 1 and _equal_channels(picture))
+    found = (picture.height, picture.width, 1 if grey else 3)
     if found != shape and not fit_shape:
         raise DataError(_other_shape(f"{f'the image {name}' if name else file} is", found, shape))
     return fit(picture, shape)
@@ -170,11 +174,25 @@ def _pictures(path: Path) -> Iterator[Path]:
     if path.is_file():
         yield path
         return
-    for folder, inside, files in os.walk(path):
+    seen = set()
+    for folder, inside, files in os.walk(path, onerror=_unreadable, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # links may go round in circles
+            inside.clear()
+            continue
+        seen.add(real)
         inside[:] = sorted(name for name in inside if not name.startswith("."))
         for name in sorted(files):
             if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
                 yield Path(folder, name)
+
+
+def _unreadable(error: OSError) -> None:
+    raise DataError(f"cannot read the folder {error.filename} ({error.strerror}): mend its permissions, or leave it out") from error
+
+
+def _equal_channels(picture: PIL.Image.Image) -> bool:
+    values = to_array(picture.convert("RGB"))
+    return bool((values == values[..., :1]).all())
 
 
 def _picture(image: Image) -> PIL.Image.Image:

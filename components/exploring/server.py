@@ -64,7 +64,7 @@ def explore(
     """
     with listen.bind(host, port) as taken:
         explored = open_explored(embeddings, dataset, probe, split, points)
-        app = make_app(explored, maps_of(explored, cache), k=neighbours, local=listen.is_loopback(host))
+        app = make_app(explored, maps_of(explored, cache), k=neighbours, host=host)
         taken.listen(CONNECTIONS)
         say(f"{explored.dataset.info.name} ({explored.split.name}) at {listen.url(host, taken)}/ until Ctrl-C")
         if not listen.is_loopback(host):
@@ -72,8 +72,8 @@ def explore(
         listen.run(app, taken, CONNECTIONS)
 
 
-def make_app(explored: Explored, maps: Maps, *, k: int, local: bool = True) -> "FastAPI":
-    """The page and what it asks for. `local` answers only who asks for this machine by a loopback name."""
+def make_app(explored: Explored, maps: Maps, *, k: int, host: str) -> "FastAPI":
+    """The page and what it asks for, at `host`; of a loopback one see `listen.guard`."""
     from fastapi import FastAPI, HTTPException, Request
     from fastapi.responses import Response
 
@@ -117,8 +117,7 @@ def make_app(explored: Explored, maps: Maps, *, k: int, local: bool = True) -> "
         response.headers.update(HEADERS)
         return response
 
-    if local:
-        listen.answer_only_here(app)
+    listen.guard(app, host)
     return app
 
 

@@ -35,14 +35,18 @@ def is_loopback(host: str) -> bool:
 
 def url(host: str, taken: socket.socket) -> str:
     """What to ask for to reach `taken`, without a slash at its end."""
-    return f"http://{f'[{host}]' if ':' in host else host}:{taken.getsockname()[1]}"
+    return f"http://{_in_url(host)}:{taken.getsockname()[1]}"
 
 
-def answer_only_here(app: "FastAPI") -> None:
-    """Answer only who asks for this machine by a loopback name: a page of another site asks by the site's own (DNS rebinding)."""
+def guard(app: "FastAPI", host: str) -> None:
+    """At a loopback `host` answer only who asks by it or a usual name of this machine's: another site's page asks by its own.
+
+    (DNS rebinding.) At another host anyone may ask.
+    """
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]"])
+    if is_loopback(host):
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=["localhost", "127.0.0.1", "[::1]", _in_url(host)])
 
 
 def run(app: "FastAPI", taken: socket.socket, connections: int) -> None:
@@ -53,3 +57,7 @@ def run(app: "FastAPI", taken: socket.socket, connections: int) -> None:
     # uvicorn sends itself the signal again when it is done: by default that would leave temporary files behind
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     uvicorn.Server(config).run(sockets=[taken])
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

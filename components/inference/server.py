@@ -9,7 +9,7 @@ held to a size, may be a picture or an npy as well, and what is wrong with it is
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,11 +33,15 @@ JSON, NPY, PICTURE = "application/json", "application/x-npy", "image/"
 KEYS = ("inputs", "instances")
 """Of MLflow's protocol; for images they mean the same."""
 MOST_PIXELS = 2**26
-"""Of a picture that is to be fitted: 8192 a side. A small file may hold many."""
+"""Of a picture: 8192 a side. A small file may hold many."""
 CONNECTIONS = 128
-"""At a time; above, the answer is 503. So many bodies of the largest size fit into memory beside each other."""
-THREADS = 8
-"""Requests that are worked on at a time; the others wait."""
+"""At a time; above, the answer is 503. So many bodies of 16 MiB are 2 GiB, while they wait."""
+THREADS = 2
+"""Requests that are worked on at a time: one computes, on all cores, while another is read or its answer written. The others wait.
+
+Each may hold the most that a request makes: lists of Python's, 30 bytes for each of a body of JSON, or an answer, 75 bytes for each
+of its numbers. After a 504 the work goes on to its end, in its place: how long that can be, `max_images` says.
+"""
 
 
 class Refused(Exception):
@@ -48,11 +52,11 @@ class Refused(Exception):
         self.status = status
 
 
-def serve(model: str, *, host: str, port: int, max_mb: float, fit: bool) -> None:
+def serve(model: str, *, host: str, port: int, max_mb: float, max_images: int, fit: bool) -> None:
     """Serve until a signal ends it. `port` 0 takes a free one. Raises SettingsError for a model or address that cannot be had."""
     with listen.bind(host, port) as taken:
         loaded = load(model)
-        app = make_app(loaded, max_bytes=int(max_mb * 2**20), fit=fit, local=listen.is_loopback(host))
+        app = make_app(loaded, max_bytes=int(max_mb * 2**20), max_images=max_images, fit=fit, host=host)
         taken.listen(CONNECTIONS)  # whoever reads the next line may ask at once
         say(f"{loaded.shown} at {listen.url(host, taken)}/invocations")
         if not listen.is_loopback(host):
@@ -60,8 +64,8 @@ def serve(model: str, *, host: str, port: int, max_mb: float, fit: bool) -> None
         listen.run(app, taken, CONNECTIONS)
 
 
-def make_app(model: RegisteredModel, *, max_bytes: int, fit: bool, local: bool = True) -> "FastAPI":
-    """MLflow's app with this module's way in. `local` answers only who asks for this machine by a loopback name."""
+def make_app(model: RegisteredModel, *, max_bytes: int, max_images: int, fit: bool, host: str) -> "FastAPI":
+    """MLflow's app with this module's way in, at `host`; of a loopback one see `listen.guard`."""
     from anyio import CapacityLimiter, to_thread
     from fastapi import FastAPI, Request
     from fastapi.responses import Response
@@ -72,7 +76,7 @@ def make_app(model: RegisteredModel, *, max_bytes: int, fit: bool, local: bool =
     shape, at_once = model.shape, CapacityLimiter(THREADS)
 
     def answer(body: bytes, content_type: str) -> str:
-        found = model.predict(read_images(body, content_type, shape, fit))
+        found = model.predict(read_images(body, content_type, shape, max_images, fit))
         # the bytes of MLflow's predictions_to_json, in half its time: dumps is C where dump is Python
         return json.dumps({"predictions": {name: values.tolist() for name, values in found.items()}})
 
@@ -93,13 +97,19 @@ def make_app(model: RegisteredModel, *, max_bytes: int, fit: bool, local: bool =
     async def about() -> dict[str, Any]:
         return model.record()
 
-    if local:
-        listen.answer_only_here(app)
+    @app.middleware("http")
+    async def in_time(request: Request, follow: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await follow(request)
+        if response.status_code == 504:  # MLflow's says that it is JSON, and is not
+            return _error(Response, 504, "it took too long: send fewer images at a time, or see dier serve --max-images")
+        return response
+
+    listen.guard(app, host)
     return app
 
 
-def read_images(body: bytes, content_type: str, shape: Shape, fit: bool) -> Images:
-    """The images (N, H, W, C) of a request, N > 0. Raises Refused, with a status of 400, 413 or 415."""
+def read_images(body: bytes, content_type: str, shape: Shape, most: int, fit: bool) -> Images:
+    """The images (N, H, W, C) of a request, 0 < N <= `most`. Raises Refused, with a status of 400, 413 or 415."""
     kind = content_type.partition(";")[0].strip().lower()
     readers: dict[str, Callable[[bytes], Images]] = {JSON: _of_json, NPY: _of_npy}
     if kind.startswith(PICTURE):
@@ -114,6 +124,10 @@ def read_images(body: bytes, content_type: str, shape: Shape, fit: bool) -> Imag
     if images.ndim != 4 or images.shape[1:] != shape:
         found = "x".join(map(str, images.shape))
         raise Refused(400, f"the images are {found} where the model takes Nx{takes} (number, height, width, channels)")
+    if len(images) > most:
+        raise Refused(
+            413, f"there are {len(images)} images, more than {most}: send fewer at a time, or raise dier serve --max-images"
+        )
     return images
 
 
@@ -153,10 +167,16 @@ def _of_picture(body: bytes, shape: Shape, fit: bool) -> Images:
             width, height = head.size
         if width * height > MOST_PIXELS:
             raise Refused(413, f"the picture is {width}x{height} pixels, more than {MOST_PIXELS}: send a smaller one")
+        if not fit and sorted(head.size) != sorted(shape[:2]):  # before all its pixels are read; upright it may lie the other way
+            raise Refused(
+                400, f"the picture is {width}x{height} pixels where the model takes {shape[1]}x{shape[0]}; dier serve --fit"
+            )
         return read_picture(io.BytesIO(body), shape, fit_shape=fit, name="that was sent")[None]
+    except PIL.Image.DecompressionBombError as error:  # Pillow looks before its size can be asked for
+        raise Refused(413, f"the picture is more than {MOST_PIXELS} pixels: send a smaller one") from error
     except DataError as error:
         raise Refused(400, str(error).replace("; --fit", "; dier serve --fit")) from error
-    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise Refused(400, "the body is no picture (png, jpeg, bmp, gif, tiff, webp)") from error
 
 
@@ -177,5 +197,6 @@ async def _body(request: "Request", most: int) -> bytes:
 
 def _error(response: "type[Response]", status: int, message: str) -> "Response":
     """In the form of MLflow's own errors."""
-    code = {413: "REQUEST_LIMIT_EXCEEDED", 500: "INTERNAL_ERROR"}.get(status, "BAD_REQUEST")
+    codes = {413: "REQUEST_LIMIT_EXCEEDED", 500: "INTERNAL_ERROR", 504: "DEADLINE_EXCEEDED"}
+    code = codes.get(status, "BAD_REQUEST")
     return response(json.dumps({"error_code": code, "message": message}), status, media_type=JSON)

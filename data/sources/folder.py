@@ -5,6 +5,7 @@ one class and `data.limit` gives a usable small set. Classes are train's folders
 `{train,val,test}/*.png`, or all of them straight in the folder.
 """
 
+import re
 from collections.abc import Iterator
 from functools import cached_property, partial
 from pathlib import Path
@@ -27,6 +28,8 @@ GREY = {"1", "L", "LA"}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")
 """Pillow's names of those."""
 DEEP = ("I", "F")  # I;16 and its kin, too
+SIXTEEN_BITS = re.compile(r";16[BLN]")
+"""In Pillow's names of what a file holds: of colours it would read the upper 8 bits alone."""
 UNLABELLED = "unlabelled"
 """The name of the one class of images without labels."""
 
@@ -139,10 +142,11 @@ def open_picture(file: Path | BinaryIO, name: str | None = None) -> PIL.Image.Im
     name = name or str(file)
     try:
         with PIL.Image.open(file, formats=FORMATS) as opened:
+            held = " ".join(str(part.args) for part in opened.tile)
             picture = ImageOps.exif_transpose(opened)
             picture.load()
     except Exception as error:  # Pillow's decoders raise of every kind
         raise DataError(f"cannot read the image {name} ({error or type(error).__name__}); mend or remove it") from error
-    if picture.mode.startswith(DEEP):
+    if picture.mode.startswith(DEEP) or SIXTEEN_BITS.search(held):
         raise DataError(f"{name} has more than 8 bits a pixel ({picture.mode}): choose the range that matters and save it as 8-bit")
     return picture

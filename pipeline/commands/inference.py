@@ -111,6 +111,7 @@ def export_onnx(**options: Any) -> None:
 @click.option("--host", default="127.0.0.1", metavar="H", help="address to listen at; another than this machine's own has no login")
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, metavar="P", help="port; 0 takes a free one")
 @click.option("--max-mb", type=click.FloatRange(0, min_open=True), default=16.0, metavar="N", help="largest request, MiB")
+@click.option("--max-images", type=click.IntRange(1), default=1024, metavar="N", help="most images in a request")
 @FIT
 def serve(model: str, **options: Any) -> None:
     """Serve a registered model (NAME[@ALIAS], models:/..., a folder) over HTTP until it is stopped."""

@@ -1,5 +1,7 @@
 """Images by the names that a person gives: which, in which order, and what is said of those that cannot be used."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,34 @@ def test_folders_are_read_by_name_at_any_depth(tmp_path: Path) -> None:
     assert [o.file.removeprefix(f"{tmp_path}/") for o in origins] == ["a.bmp", "b.png", "c/d/2.png", "z/1.png"]
     assert all(o.array is None and o.row is None for o in origins)
     np.testing.assert_array_equal(found[..., 0], images[[1, 0, 3, 2]])
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    images, _ = digits()
+    picture(tmp_path / "elsewhere" / "1.png", images[0])
+    picture(tmp_path / "named" / "b" / "2.png", images[1])
+    for name, target in (("named/a", "elsewhere"), ("named/c", "elsewhere"), ("elsewhere/up", "named"), ("named/b/up", "named")):
+        (tmp_path / name).symlink_to(tmp_path / target)
+    found, origins = read(tmp_path / "named")
+    assert [o.file.removeprefix(f"{tmp_path}/") for o in origins] == ["named/a/1.png", "named/b/2.png"]
+    np.testing.assert_array_equal(found[..., 0], images[:2])
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture(tmp_path / "1.png", digits()[0][0])
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    scandir = os.scandir
+
+    def refusing(path: str) -> object:  # to root, which tests may run as, no mode of a folder is closed
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match=r"cannot read the folder .*closed \(Permission denied\)") as found:
+        NamedImages([tmp_path], GREY)
+    check_message(found.value)
 
 
 def test_an_npz_gives_its_arrays_of_images_in_the_order_of_splits(tmp_path: Path) -> None:
@@ -85,6 +115,12 @@ def test_grey_and_colour_are_not_mixed_up(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found[0], np.stack([grey] * 3, -1))
     Image.fromarray(np.dstack([found[0], np.full((8, 8), 255, np.uint8)])).save(tmp_path / "see-through.png")
     np.testing.assert_array_equal(read(tmp_path / "see-through.png", shape=(8, 8, 3))[0], found)  # transparency is dropped
+    for name in ("grey.gif", "grey.webp", "coloured.png"):  # of equal channels it is grey, whatever the format calls it
+        Image.fromarray(found[0]).save(tmp_path / name, lossless=True)
+        np.testing.assert_array_equal(read(tmp_path / name)[0][0, ..., 0], grey)
+    found[0, 0, 0, 2] ^= 1
+    with pytest.raises(DataError, match=r"is 8x8x3 .* takes 8x8x1"):
+        read(picture(tmp_path / "colour.png", found[0]))
 
 
 def test_a_picture_that_cannot_be_used_ends_it_or_is_left_out(tmp_path: Path) -> None:

@@ -10,13 +10,16 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 
 from components.inference import server as server_module
@@ -36,7 +39,7 @@ def npy(array: np.ndarray, **how: bool) -> bytes:
 
 def png(image: np.ndarray, form: str = "PNG") -> bytes:
     body = io.BytesIO()
-    Image.fromarray(image).save(body, form)
+    Image.fromarray(image).save(body, form, lossless=True)
     return body.getvalue()
 
 
@@ -53,22 +56,22 @@ def as_json(values: object) -> bytes:
     ],
 )
 def test_batches_come_as_json_or_npy(body: bytes, kind: str) -> None:
-    found = read_images(body, kind, SHAPE, False)
+    found = read_images(body, kind, SHAPE, 5, False)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, IMAGES)
 
 
-@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "GIF", "WEBP"])
 def test_a_picture_is_a_batch_of_one(form: str) -> None:
-    found = read_images(png(IMAGES[0, ..., 0], form), f"image/{form.lower()}", SHAPE, form == "GIF")
+    found = read_images(png(IMAGES[0, ..., 0], form), f"image/{form.lower()}", SHAPE, 1, False)
     np.testing.assert_array_equal(found, IMAGES[:1])
 
 
 def test_a_picture_of_another_size_is_fitted_where_the_server_may() -> None:
     large = png(np.repeat(np.repeat(IMAGES[0, ..., 0], 3, 0), 3, 1))
-    with pytest.raises(Refused, match=r"is 24x24x1 .* takes 8x8x1; dier serve --fit"):
-        read_images(large, "image/png", SHAPE, False)
-    assert read_images(large, "image/png", SHAPE, True).shape == (1, *SHAPE)
+    with pytest.raises(Refused, match=r"is 24x24 pixels .* takes 8x8; dier serve --fit"):
+        read_images(large, "image/png", SHAPE, 1, False)
+    assert read_images(large, "image/png", SHAPE, 1, True).shape == (1, *SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +99,16 @@ def test_a_picture_of_another_size_is_fitted_where_the_server_may() -> None:
         (npy(IMAGES)[:-1], "application/x-npy", 400, "the body is no npy"),
         (b"", "application/x-npy", 400, "the body is no npy"),
         (npy(IMAGES[..., 0]), "application/x-npy", 400, "the images are 5x8x8 where"),
+        (npy(np.repeat(IMAGES, 2, 0)), "application/x-npy", 413, "there are 10 images, more than 5: send fewer at a time"),
+        (as_json(IMAGES.tolist() * 2), "application/json", 413, "there are 10 images, more than 5: send fewer at a time"),
         (b"no picture", "image/png", 400, "the body is no picture"),
         (png(IMAGES[0, ..., 0])[:60], "image/png", 400, "cannot read the image that was sent"),
+        (
+            png(np.stack([IMAGES[0, ..., 0], *IMAGES[1:3, ..., 0]], -1)),
+            "image/png",
+            400,
+            "is 8x8x3 (height, width, channels) where",
+        ),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "image/x-eps", 400, "the body is no picture"),
         (as_json(IMAGES.tolist()), "", 415, "no content type"),
         (b"0,1", "text/csv", 415, "content type 'text/csv'"),
@@ -105,7 +116,7 @@ def test_a_picture_of_another_size_is_fitted_where_the_server_may() -> None:
 )
 def test_what_cannot_be_answered_is_said_in_a_line(body: bytes, kind: str, status: int, says: str) -> None:
     with pytest.raises(Refused, match=re.escape(says)) as found:
-        read_images(body, kind, SHAPE, False)
+        read_images(body, kind, SHAPE, 5, False)
     assert found.value.status == status
     assert len(str(found.value)) < 250
     assert "\n" not in str(found.value)
@@ -113,10 +124,27 @@ def test_what_cannot_be_answered_is_said_in_a_line(body: bytes, kind: str, statu
 
 def test_a_small_file_of_very_many_pixels_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "MOST_PIXELS", 999)
-    assert read_images(png(np.zeros((27, 37), np.uint8)), "image/png", SHAPE, True).shape == (1, *SHAPE)
+    assert read_images(png(np.zeros((27, 37), np.uint8)), "image/png", SHAPE, 1, True).shape == (1, *SHAPE)
     with pytest.raises(Refused, match="100x10 pixels, more than 999") as found:
-        read_images(png(np.zeros((10, 100), np.uint8)), "image/png", SHAPE, True)
+        read_images(png(np.zeros((10, 100), np.uint8)), "image/png", SHAPE, 1, True)
     assert found.value.status == 413
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 499)  # Pillow refuses twice as many by itself
+    with pytest.raises(Refused, match="the picture is more than 999 pixels") as found:
+        read_images(png(np.zeros((10, 100), np.uint8)), "image/png", SHAPE, 1, True)
+    assert found.value.status == 413
+
+
+def test_a_picture_of_another_size_is_refused_unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server_module, "read_picture", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(Refused, match="is 100x10 pixels where the model takes 8x8; dier serve --fit"):
+        read_images(png(np.zeros((10, 100), np.uint8)), "image/png", SHAPE, 1, False)
+
+
+def test_one_that_lies_on_its_side_is_turned_upright_first() -> None:
+    body, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6  # to be shown a quarter turn clockwise
+    Image.fromarray(np.zeros((8, 12), np.uint8)).save(body, "JPEG", exif=exif)
+    assert read_images(body.getvalue(), "image/jpeg", (12, 8, 1), 1, False).shape == (1, 12, 8, 1)
 
 
 def test_an_address_that_cannot_be_had_is_said_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,6 +219,42 @@ def test_a_body_that_is_too_long_is_refused_whether_its_length_is_said_or_not(se
     pieces = iter([b"0" * 50_000] * 4)
     connection.request("POST", "/invocations", pieces, {"Content-Type": "application/json"}, encode_chunked=True)
     assert connection.getresponse().status == 413
+
+
+class Broken:
+    """A model that fails on black images, and takes two seconds for white ones."""
+
+    shape, metadata = SHAPE, SimpleNamespace(get_input_schema=lambda: None)
+
+    @property
+    def pyfunc(self) -> "Broken":
+        return self
+
+    def predict(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        if not images.any():
+            raise ValueError(f"pixels\n{images}")
+        time.sleep(2)
+        return {}
+
+
+@pytest.mark.slow
+def test_a_model_that_fails_or_takes_too_long_is_said_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT", "1")
+    app = server_module.make_app(Broken(), max_bytes=10_000, max_images=5, fit=False, host="127.0.0.2")  # type: ignore[arg-type]
+    running = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.2", 0))
+        taken.listen()
+        thread = threading.Thread(target=running.run, args=([taken],))
+        thread.start()
+        for grey, status, says in ((0, 500, "the server's log has the reason"), (255, 504, "it took too long")):
+            found = ask(taken.getsockname(), "/invocations", npy(np.full_like(IMAGES, grey)), Content_Type="application/x-npy")
+            assert (found[0], says in json.loads(found[1])["message"]) == (status, True)
+        running.should_exit = True
+        thread.join()
+    assert "dier serve: pixels [[[[0]" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +189,17 @@ def deep(file):
     Image.fromarray(np.zeros((8, 8), np.uint16)).save(file)
 
 
+def deep_colour(file):
+    """A PNG by hand, since Pillow writes no 16-bit colour."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    rows = (b"\0" + struct.pack(">24H", *[300] * 24)) * 8
+    head = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+
+
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -196,6 +209,7 @@ def deep(file):
         (larger, r"is 8x9 pixels where .* is 8x8; set data\.image_size"),
         (colour, r"is RGB where others are grey; set data\.channels"),
         (deep, "more than 8 bits"),
+        (deep_colour, "more than 8 bits"),
     ],
 )
 def test_a_bad_image_is_named(root, spoil, says):
