@@ -2,7 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.search EMBEDDINGS.parquet --queries 1000
 
-Queries are rows drawn at random, each without itself. `dier search --index` uses the line ivf with 32 lists probed.
+Queries are rows drawn at random, each without itself. `dier search --index` uses the line ivf with 32 lists probed. Timed is the
+search within a process: not starting it, nor reading an index from its file. For the command there is the shell's `time`.
 """
 
 import argparse
@@ -24,8 +25,8 @@ def recall(found: Ints, exact: Ints, queries: Ints) -> float:
     """The share of the K nearest that was found; both (Q, K + 1), of which the query itself is no neighbour."""
     shares = []
     for a, b, own in zip(found.tolist(), exact.tolist(), queries.tolist(), strict=True):
-        nearest = [row for row in b if row != own][:K]
-        shares.append(len(set(a) & set(nearest)) / K)
+        near, nearest = ([row for row in rows if row != own][:K] for rows in (a, b))
+        shares.append(len(set(near) & set(nearest)) / K)
     return float(np.mean(shares))
 
 

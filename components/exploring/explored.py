@@ -130,7 +130,7 @@ def open_explored(embeddings: Path, dataset: Path | None, probe: Path | None, sp
     first = open_vectors(embeddings, name, timesteps[0])
     if first.count < FEWEST_POINTS:
         raise SettingsError(f"{embeddings} has {first.count} images in {name}, too few for a map: choose another --split")
-    # opening one checks all files of the artifact; the others differ from it in t alone
+    # the others differ from it in t alone
     vectors = {t: replace(first, files=store.files_of(embeddings, name, t), timesteps=[t], source={}) for t in timesteps}
     return Explored(opened, embedded, opened.split(name), vectors, sample(first.count, points), probed)
 

@@ -25,6 +25,7 @@ from data.errors import DataError
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CONNECTIONS = 64
 """At a time; a browser opens six."""
@@ -74,12 +75,15 @@ def explore(
 
 def make_app(explored: Explored, maps: Maps, *, k: int, host: str) -> "FastAPI":
     """The page and what it asks for, at `host`; of a loopback one see `listen.guard`."""
+    from anyio import Lock, to_thread
     from fastapi import FastAPI, HTTPException, Request
     from fastapi.responses import Response
 
     app = FastAPI(openapi_url=None)  # without the pages on its API, which load scripts from elsewhere
     content = json.dumps(page_data(explored, maps, k), separators=(",", ":"), allow_nan=False)
     page = {path: (files("components.exploring").joinpath("page", name).read_bytes(), kind) for path, (name, kind) in PAGE.items()}
+
+    searching = Lock()  # all embeddings are read for an answer: of several questions one at a time
 
     def checked(row: int) -> int:
         if not 0 <= row < len(explored.split):
@@ -95,10 +99,15 @@ def make_app(explored: Explored, maps: Maps, *, k: int, host: str) -> "FastAPI":
         return Response(as_png(explored.split.images[checked(row)]), media_type="image/png")
 
     @app.get("/neighbours/{t}/{row}.json")
-    def neighbours(t: int, row: int) -> Response:
+    async def neighbours(request: Request, t: int, row: int) -> Response:
         if t not in explored.vectors:
             raise HTTPException(404, f"no embeddings at t = {t}")
-        return Response(json.dumps(explored.neighbours(checked(row), t, k)), media_type="application/json")
+        checked(row)
+        async with searching:
+            if await request.is_disconnected():  # called off while it waited
+                return Response(status_code=204)
+            found = await to_thread.run_sync(explored.neighbours, row, t, k)
+        return Response(json.dumps(found), media_type="application/json")
 
     @app.get("/{path:path}")
     def static(path: str) -> Response:
@@ -111,14 +120,26 @@ def make_app(explored: Explored, maps: Maps, *, k: int, host: str) -> "FastAPI":
     async def damaged(_: Request, error: DataError) -> Response:
         return Response(json.dumps({"detail": str(error)}), 500, media_type="application/json")
 
-    @app.middleware("http")
-    async def with_headers(request: Request, answer: Any) -> Response:
-        response: Response = await answer(request)
-        response.headers.update(HEADERS)
-        return response
-
+    app.add_middleware(_WithHeaders)
     listen.guard(app, host)
     return app
+
+
+class _WithHeaders:
+    """Puts HEADERS on every answer. Within `app.middleware`, the shorter way, is_disconnected never sees that someone has gone."""
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self._app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        from starlette.datastructures import MutableHeaders
+
+        async def with_headers(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
 
 
 def page_data(explored: Explored, maps: Maps, k: int) -> dict[str, Any]:

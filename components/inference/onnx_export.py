@@ -34,11 +34,15 @@ METADATA = "dier"
 INPUT, EMBEDDING, PROBABILITIES = "images", "embedding", "probabilities"
 
 
+class OtherNumbers(Exception):
+    """The file does not give what the model gives."""
+
+
 def export_onnx(model: str, out: Path) -> None:
     """Write `model` as ONNX, checked under onnxruntime against PyTorch with 1 and 64 images.
 
-    Raises SettingsError for a model that is not there, packages that are not installed, and numbers that differ by more than
-    TOLERANCE: then no file is written.
+    Raises SettingsError for a model that is not there and packages that are not installed, OtherNumbers where they differ by more
+    than TOLERANCE: then no file is written.
     """
     _check_packages()
     loaded = load(model)
@@ -47,7 +51,7 @@ def export_onnx(model: str, out: Path) -> None:
         write(whole, loaded.shape, loaded.record(), beside)
         furthest = max(difference(whole, loaded.shape, beside, number) for number in CHECKED)
         if not furthest <= TOLERANCE:
-            raise SettingsError(
+            raise OtherNumbers(
                 f"under onnxruntime {loaded.shown} is {furthest:.1e} away from PyTorch's numbers, more than {TOLERANCE:.0e}: "
                 "use it in Python, or tell dier's authors which model.encoder, stem and pool it has"
             )

@@ -1,8 +1,9 @@
 """`dier search`: the rows of embeddings that are nearest to an image, or to one of their rows, by cosine.
 
-A single question is answered from the file as it is, a piece at a time: that is exact, and reading it once is less work than any
-index is to make. With `--index FILE` there is an index of faiss's, made by the first question and used by the later ones: inverted
-lists over the whole vectors (IVF-Flat). HNSW takes many times as long to make (docs/using.md has both measured).
+A single question is answered from the file as it is, a piece at a time: that is exact, and less work than any index is to make (of
+an artifact the files that are searched are checked first). With `--index FILE` there is an index of faiss's, made by the first
+question and used by the later ones: inverted lists over the whole vectors (IVF-Flat). HNSW takes many times as long to make
+(docs/using.md has both measured).
 """
 
 from collections.abc import Sequence
@@ -55,10 +56,12 @@ def search(
     for an image that cannot be read.
     """
     vectors = open_vectors(embeddings, split, t)
+    if index is None:
+        vectors.check()
+    found = Exact(vectors) if index is None else open_index(index, vectors)
     queries = [vectors.rows(np.asarray(rows, np.int64))]
     if images:
         queries.append(_embed(vectors, images, model, fit))
-    found = Exact(vectors) if index is None else open_index(index, vectors)
     cosines, nearest = found.search(np.concatenate(queries), min(k + 1, vectors.count))
     names = [*map(str, rows), *map(str, images)]
     own = [*rows, *(-1 for _ in images)]
@@ -101,10 +104,13 @@ def open_index(file: Path, vectors: Vectors) -> Any:
         if told.get("kind") != KIND:
             raise SettingsError(f"--index {file} is no index of dier search: name another file, or remove it")
         say(f"{file}: an index of other embeddings, made again")
+    except RuntimeError:  # faiss's
+        say(f"{file}: a damaged index, made again")
     except FileNotFoundError:
         pass
     except SafetensorError as error:
         raise SettingsError(f"--index {file} is no index of dier search ({error}): name another file, or remove it") from error
+    vectors.check()
     index = build(vectors)
     with whole_file(file) as beside:
         save_file({"index": faiss.serialize_index(index)}, beside, {"kind": KIND, "made_of": made_of})

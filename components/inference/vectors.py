@@ -5,7 +5,7 @@ Read a piece at a time; both have the columns `index` and `embedding`, and `inde
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,11 @@ from components.common.errors import ArtifactError, SettingsError
 from components.embedding import store
 from components.inference.output import METADATA
 from components.inference.registered_model import RegisteredModel
+from model.atomic import MANIFEST, check_files, read_manifest
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+FACTS = "embeddings.json"
 SHOWN = ("file", "array", "row", "label")
 """Columns that say what a row is, where they are there."""
 
@@ -34,7 +36,7 @@ class Vectors:
     path: Path
     files: list[Path]
     source: dict[str, Any]
-    """What they are, by content: equal for the same embeddings alone."""
+    """What an index of them is kept under, found without reading them: other embeddings have another one."""
     timesteps: list[int]
     weights: str | None
     """sha256 of the weights that made them; None in an artifact, which knows its model's fingerprint."""
@@ -51,6 +53,11 @@ class Vectors:
     def width(self) -> int:
         """D."""
         return int(pq.read_schema(self.files[0]).field("embedding").type.list_size)
+
+    def check(self) -> None:
+        """Raises ArtifactError where files of an artifact are not what its manifest says: these alone, of all splits and t."""
+        if self.model_artifact is not None:
+            _check(self.path, *(file.relative_to(self.path).as_posix() for file in self.files))
 
     def pieces(self) -> Iterator[tuple[Ints, Floats]]:
         """Yield (index (n,), unit vectors (n, D)): cosines are products of these. A vector of zeros stays as it is."""
@@ -109,14 +116,18 @@ def open_vectors(path: Path, split: str | None, t: int | None) -> Vectors:
         schema = pq.read_schema(path)
         told = json.loads(schema.metadata[METADATA])
         known = {"weights": told["weights"], "model_artifact": None, "timesteps": told["t"]}
+        version = f"models:/{told['model']}/{told['version']}" if told["model"] else None
         if not {"index", "embedding"} <= set(schema.names):
             raise KeyError("embedding")
     except FileNotFoundError:
         raise ArtifactError(f"no embeddings at {path}; dier embed-images writes them, or name a folder of the embed step") from None
     except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path} holds no embeddings as dier embed-images writes them ({error}): make it again") from error
-    version = f"models:/{told['model']}/{told['version']}" if told["model"] else None
-    return Vectors(path, [path], {"sha256": artifact.sha256(path)}, version=version, **known)
+    # as make and rsync tell a file that was written again. Statistics of the columns, smallest and largest, would pass over one row
+    # among many; a hash reads all of the file, which is what an index saves
+    status = path.stat()
+    source = {"record": told, "bytes": status.st_size, "modified_ns": status.st_mtime_ns}
+    return Vectors(path, [path], source, version=version, **known)
 
 
 def unit(vectors: Floats) -> Floats:
@@ -127,12 +138,26 @@ def unit(vectors: Floats) -> Floats:
 
 
 def _of_artifact(path: Path, split: str | None, t: int | None) -> Vectors:
-    embedded = artifact.read(path, "embeddings")
-    facts = embedded.json("embeddings.json")
+    embedded = artifact.read(path, "embeddings", check=False)
+    _check(path, FACTS)
+    facts = embedded.json(FACTS)
     split, t = _choose(path, "split", split, facts["splits"]), _choose(path, "t", t, facts["timesteps"])
     source = {"fingerprint": embedded.fingerprint, "split": split, "t": t}
     files = store.files_of(path, split, t)
+    if not files:
+        raise ArtifactError(f"damaged artifact {path}: no embeddings of {split} at t = {t}; embed again")
     return Vectors(path, files, source, [t], None, embedded.made_from["model"], None)
+
+
+def _check(folder: Path, *names: str) -> None:
+    """Hold files of an artifact to its manifest."""
+    manifest = read_manifest(folder)
+    try:
+        check_files(folder, replace(manifest, files={name: manifest.files[name] for name in names}))
+    except KeyError as error:
+        raise ArtifactError(f"damaged artifact {folder}: {error} is not listed in {MANIFEST}; embed again") from error
+    except ValueError as error:
+        raise ArtifactError(f"damaged artifact {folder}: {error}; embed again") from error
 
 
 def _choose(path: Path, what: str, given: Any, there: Sequence[Any]) -> Any:

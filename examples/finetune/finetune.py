@@ -52,10 +52,13 @@ def probe(v: Tensor, y: Tensor, seed: int) -> nn.Linear:
         Cs=np.logspace(-4, 2, 7), cv=5, l1_ratios=(0,), max_iter=2000, random_state=seed, use_legacy_attributes=False
     ).fit(scaler.transform(v.numpy()), y.numpy())
     weight = found.coef_ / scaler.scale_
+    bias = found.intercept_ - weight @ scaler.mean_
+    if len(weight) == 1:  # of two classes scikit-learn has the second's logit alone, over a first one of 0
+        weight, bias = (np.concatenate([np.zeros_like(values), values]) for values in (weight, bias))
     head = nn.Linear(weight.shape[1], weight.shape[0])
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(found.intercept_ - weight @ scaler.mean_))
+        head.bias.copy_(torch.from_numpy(bias))
     return head
 
 

@@ -74,7 +74,12 @@ def search(embeddings: Path, rows: Sequence[int], images: Sequence[Path], **opti
     print("\t".join(columns))
     for hit in hits:
         shown = hit | {"cosine": f"{hit['cosine']:.4f}"}
-        print("\t".join("" if shown[name] is None else str(shown[name]) for name in columns))
+        print("\t".join("" if shown[name] is None else _cell(str(shown[name])) for name in columns))
+
+
+def _cell(text: str) -> str:
+    """Without the tabs, newlines and the like that a file's name may have: they would break the table."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @click.command()

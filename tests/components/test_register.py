@@ -492,9 +492,12 @@ for name in ("components", "pipeline", "dier"):
 import data, model
 assert model.MINE == data.MINE == "decoy"
 import mlflow, numpy as np
-loaded = mlflow.pyfunc.load_model("models:/glyphs@candidate")
+loaded = mlflow.pyfunc.load_model("models:/glyphs@champion")
 images = np.load("images.npy", allow_pickle=False)
-parts = {{}}
+import torch
+encoder = loaded.unwrap_python_model().encoder
+with torch.no_grad():
+    parts = {{"encoded": encoder(encoder.scale(torch.from_numpy(images[:7])).to(encoder.timesteps.device)).numpy(force=True)}}
 for n in (1, 7, len(images)):
     out = loaded.predict(images[:n])
     assert out["embedding"].shape == (n, {dim}) and out["probabilities"].shape == (n, {classes}), n
@@ -512,7 +515,7 @@ assert not ours, ours
 @pytest.mark.slow
 def test_it_loads_in_a_process_with_its_own_model_and_data_and_no_checkout(store: str, tmp_path: Path) -> None:
     inputs = make(tmp_path / "artifacts")
-    do(inputs, tmp_path / "out")
+    do(inputs, tmp_path / "out", policy="auto")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for name in ("model", "data"):
@@ -539,6 +542,7 @@ def test_it_loads_in_a_process_with_its_own_model_and_data_and_no_checkout(store
     assert done.returncode == 0, done.stderr
     out = np.load(elsewhere / "out.npz")
     v, probabilities = expected_outputs(inputs, images)
+    np.testing.assert_allclose(out["encoded"], v[:7], rtol=1e-4, atol=1e-5)
     for n in (1, 7, len(images)):
         np.testing.assert_allclose(out[f"v{n}"], v[:n], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(out[f"p{n}"], probabilities[:n], rtol=1e-4, atol=1e-5)

@@ -7,8 +7,10 @@ import { EmbeddingMap } from "./map.js";
 const find = (id) => document.getElementById(id);
 const counted = (number) => number.toLocaleString("en").replaceAll(",", "\u202f");
 
-async function ask(path) {
-  const answer = await fetch(path);
+const REST_MS = 150; // how long the slider stands still before it is asked what lies there
+
+async function ask(path, signal) {
+  const answer = await fetch(path, { signal });
   const content = await answer.json().catch(() => ({}));
   if (!answer.ok) throw new Error(content.detail ?? `the server answered ${answer.status}`);
   return content;
@@ -18,7 +20,7 @@ class Page {
   constructor(data) {
     this.data = data;
     this.pointOf = new Map(data.rows.map((row, point) => [row, point]));
-    this.questions = 0; // about neighbours: an answer that was overtaken is passed over
+    this.question = null; // the last one about neighbours: those before it are called off, as each is a search of all embeddings
     this.row = null; // the image whose neighbours are shown
     const does = { onPoint: (point) => this.hover(point), onPick: (point) => this.pick(data.rows[point], data.labels[point]) };
     this.map = new EmbeddingMap(find("map"), data.maps, does);
@@ -83,7 +85,8 @@ class Page {
       const test = curve.test ? ` On test, at the chosen t: ${curve.test}.` : "";
       find("reading").textContent = `${this.curve.reading(this.t) || `t = ${this.t} was not probed`}.${test}`;
     }
-    if (this.row !== null) this.pick(this.row, this.label);
+    clearTimeout(this.resting);
+    if (this.row !== null) this.resting = setTimeout(() => this.pick(this.row, this.label), REST_MS);
   }
 
   hover(point) {
@@ -105,15 +108,17 @@ class Page {
   /** Ask for the neighbours of an image at this t, and show them. */
   async pick(row, label) {
     [this.row, this.label] = [row, label];
-    const question = ++this.questions;
+    clearTimeout(this.resting);
+    this.question?.abort();
+    const { signal } = (this.question = new AbortController());
     let near = [];
     let words = "";
     try {
-      near = await ask(`neighbours/${this.t}/${row}.json`);
+      near = await ask(`neighbours/${this.t}/${row}.json`, signal);
     } catch (error) {
       words = `No neighbours: ${error.message}`;
     }
-    if (question !== this.questions) return;
+    if (signal.aborted) return;
     const same = near.filter((one) => one.label === label).length;
     const agree = label ? ` ${same} of ${near.length} carry its label, ${label}.` : "";
     find("found-title").textContent = `Nearest to image ${row} at t = ${this.t}, by cosine`;

@@ -6,15 +6,22 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 
+from components.exploring.explored import Explored, open_explored
+from components.exploring.server import make_app
 from pipeline.cli import main
 from tests.components.exploring.artifacts import make
 from tests.components.exploring.browser import Browser, binary
@@ -101,6 +108,44 @@ def test_an_address_that_is_taken_is_said_before_anything_is_read(server: str, c
     port = server.rpartition(":")[2]
     assert main(["explore", "--embeddings", "nowhere", "--port", port]) == 2
     assert f"cannot serve at 127.0.0.1:{port}: Address already in use" in capsys.readouterr().err
+
+
+def test_one_question_about_neighbours_is_answered_at_a_time_and_none_that_was_called_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explored = open_explored(make(tmp_path), None, None, None, 10)
+    begun, at_once, go_on = [], [], threading.Event()
+
+    def slow(_: Explored, row: int, t: int, k: int) -> list[int]:
+        begun.append(row)
+        at_once.append(row)
+        go_on.wait(60)
+        assert at_once == [row]
+        at_once.remove(row)
+        return [row]
+
+    monkeypatch.setattr(Explored, "neighbours", slow)
+    maps = {t: np.zeros((10, 2), np.float32) for t in explored.timesteps}
+    running = uvicorn.Server(uvicorn.Config(make_app(explored, maps, k=3, host="127.0.0.2"), log_level="warning"))
+    with socket.socket() as taken, ThreadPoolExecutor(4) as pool:
+        taken.bind(("127.0.0.2", 0))
+        taken.listen()
+        pool.submit(running.run, [taken])
+        url = f"http://127.0.0.2:{taken.getsockname()[1]}"
+        first = pool.submit(ask, url, "/neighbours/300/0.json")
+        while not begun:
+            time.sleep(0.01)
+        gone = http.client.HTTPConnection(*taken.getsockname())
+        gone.request("GET", "/neighbours/300/1.json")
+        time.sleep(0.3)
+        gone.close()
+        others = [pool.submit(ask, url, f"/neighbours/300/{row}.json") for row in (2, 3)]
+        time.sleep(0.3)
+        assert begun == [0]
+        go_on.set()
+        assert [json.loads(one.result()[1]) for one in (first, *others)] == [[0], [2], [3]]
+        running.should_exit = True
+    assert sorted(begun) == [0, 2, 3]
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +258,17 @@ def test_neighbours_follow_the_slider(page: Browser, server: str) -> None:
     page.wait("document.getElementById('found-title').textContent.endsWith('t = 999, by cosine')")
     row = rows_of(page)[3]
     assert shown_rows(page) == [row, *nearest(server, row, 999)]
+    # while it moves nothing is asked; and a question that another overtakes is called off
+    page.events.clear()
+    moved = "(n) => { slider.value = n; slider.dispatchEvent(new Event('input')); }"
+    page.js(f"{{ const slider = document.getElementById('t'); [0, 1, 2, 0].forEach({moved}); }}")
+    page.wait("document.getElementById('found-title').textContent.endsWith('t = 0, by cosine')")
+    assert [url for url in page.requested() if "/neighbours/" in url] == [f"{server}/neighbours/0/{row}.json"]
+    page.js("[1, 2, 3].forEach((row) => explored.pick(row, ''))")
+    page.wait("document.getElementById('found-title').textContent.includes('image 3 at')")
+    assert shown_rows(page)[0] == 3
+    called_off = [event for event in page.events if event["method"] == "Network.loadingFailed"]
+    assert [event["params"]["canceled"] for event in called_off] == [True, True]
 
 
 def test_the_keyboard_alone_is_enough(page: Browser) -> None:
@@ -237,5 +293,7 @@ def test_a_class_can_be_hidden(page: Browser) -> None:
     page.hover(*place(page, point))
     assert page.js("explored.map.aimed") != point
     page.js("document.querySelector('#legend button').click()")
-    page.hover(*(at + 1 for at in place(page, point)))
-    assert page.js("explored.map.aimed") is not None
+    assert page.js("explored.map.hidden.size") == 0
+    page.hover(1, 1)
+    page.hover(*place(page, point))
+    assert page.js("explored.map.aimed") == point

@@ -17,6 +17,8 @@ import pytest
 from components import register
 from components.common import artifact
 from components.embedding import store as embeddings
+from components.inference.embed_images import LeftOut, tell_left_out
+from data.errors import DataError
 from pipeline.cli import main
 from tests.components.registry_artifacts import CLASSES, make, settings
 from tests.data.files import digits, save
@@ -134,6 +136,18 @@ def test_bad_pictures_end_it_without_a_file_or_are_left_out(
     assert "none of the 1 images can be used" in capsys.readouterr().err
     assert not (tmp_path / "none.parquet").exists()
     assert run("embed-images", "--model", glyphs, folder / "0.png", "--out", tmp_path) == 2
+
+
+def test_of_many_left_out_the_first_few_are_kept_and_their_number(capsys: pytest.CaptureFixture[str]) -> None:
+    left_out = LeftOut()
+    for number in range(1000):
+        left_out.add(f"cannot read the image {number}.png")
+    assert len(left_out.first) == 5
+    tell_left_out(left_out.first, 2000, left_out.number)
+    said = capsys.readouterr().err.splitlines()
+    assert (len(said), said[4], said[5]) == (6, "left out: cannot read the image 4.png", "left out: 1000 of 2000 in all")
+    with pytest.raises(DataError, match=r"none of the 1000 images can be used; the first: cannot read the image 0\.png"):
+        tell_left_out(left_out.first, 1000, left_out.number)
 
 
 @pytest.mark.slow

@@ -2,8 +2,6 @@
 
 import copy
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import mlflow
@@ -82,7 +80,7 @@ def test_a_file_that_gives_other_numbers_is_not_kept(
     glyphs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(onnx_export, "TOLERANCE", 1e-12)
-    assert main(["export-onnx", "--model", glyphs, "--out", str(tmp_path / "out.onnx")]) == 2
+    assert main(["export-onnx", "--model", glyphs, "--out", str(tmp_path / "out.onnx")]) == 1
     assert "more than 1e-12" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -109,24 +107,3 @@ def test_the_encoder_is_a_plain_module_that_gives_the_embedding_and_can_be_train
     assert all(p.grad is not None for p in trained)
     assert any(not torch.equal(p, q) for p, q in zip(trained, before, strict=True))
     np.testing.assert_array_equal(model.predict(images)["embedding"], expected)  # the copy's weights are its own
-
-
-ELSEWHERE = """
-import sys
-import mlflow, numpy as np
-
-model = mlflow.pyfunc.load_model(sys.argv[1])
-encoder = model.unwrap_python_model().encoder
-assert not {"model", "data", "components", "pipeline"} & set(sys.modules), "this repository was imported"
-images = np.zeros((2, 8, 8, 1), np.uint8)
-import torch
-assert encoder(encoder.scale(torch.from_numpy(images))).shape == model.predict(images)["embedding"].shape
-"""
-
-
-@pytest.mark.slow
-def test_the_encoder_needs_none_of_this_repository(glyphs: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", ELSEWHERE, glyphs], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from components.common import artifact
 from components.common.errors import ArtifactError, SettingsError
@@ -105,6 +107,15 @@ def test_an_index_of_other_embeddings_is_made_again_and_another_file_is_left_alo
     hits = search(written(tmp_path / "2.parquet", other), **ask)
     assert "an index of other embeddings, made again" in capsys.readouterr().err
     assert [hit["index"] for hit in hits] == expected(other, 7, 3)
+    other[7] = other[8]  # the same number of bytes, and the same file
+    hits = search(written(tmp_path / "2.parquet", other), **ask)
+    assert "an index of other embeddings, made again" in capsys.readouterr().err
+    assert (hits[0]["index"], round(hits[0]["cosine"], 5)) == (8, 1)
+    with safe_open(tmp_path / "i", "np") as opened:
+        told, blob = opened.metadata(), opened.get_tensor("index")
+    save_file({"index": blob[:100]}, tmp_path / "i", told)
+    assert search(tmp_path / "2.parquet", **ask) == hits
+    assert "a damaged index, made again" in capsys.readouterr().err
     mine = tmp_path / "thesis.txt"
     mine.write_text("chapter 1")
     with pytest.raises(SettingsError, match=r"thesis.txt is no index of dier search"):
@@ -131,17 +142,28 @@ def test_the_embeddings_artifact_is_searched_at_a_split_and_t(tmp_path: Path) ->
     with pytest.raises(SettingsError, match="does not say which registered model made it: give --model"):
         search(tmp_path / "embeddings", **{**ASK, "images": [tmp_path / "x.png"], "split": "test", "t": 300})
 
+    # what is not searched is not read, and what is has to be as it was written
+    damaged = store.file_of(tmp_path / "embeddings", "val", 100, 1)
+    damaged.write_bytes(damaged.read_bytes().replace(b"PAR1", b"PAR2"))
+    assert search(tmp_path / "embeddings", **{**ASK, "rows": [40], "split": "test", "t": 300}) == hits
+    for index in (None, tmp_path / "i"):
+        with pytest.raises(ArtifactError, match=r"damaged artifact .*00001\.parquet does not match its sha256"):
+            search(tmp_path / "embeddings", **{**ASK, "rows": [1], "split": "val", "t": 100, "index": index})
+
 
 def test_what_cannot_be_searched_is_said(tmp_path: Path) -> None:
     file = written(tmp_path / "e.parquet", random_vectors(10))
     pq.write_table(pa.table({"index": [0]}), tmp_path / "other.parquet")
     (tmp_path / "broken.parquet").write_text("x")
+    table, nameless = pq.read_table(file), tmp_path / "nameless.parquet"
+    pq.write_table(table.replace_schema_metadata({"dier": '{"weights": "w", "t": [300]}'}), nameless)
     for path, ask, kind, says in (
         (file, {"rows": [10]}, SettingsError, "has no row 10: they go from 0 to 9"),
         (file, {"rows": [-1]}, SettingsError, "has no row -1"),
         (file, {"rows": [1], "t": 3}, SettingsError, "leave out --split and --t"),
         (tmp_path / "none.parquet", {"rows": [1]}, ArtifactError, "no embeddings at"),
         (tmp_path / "other.parquet", {"rows": [1]}, ArtifactError, "holds no embeddings as dier embed-images writes them"),
+        (nameless, {"rows": [1]}, ArtifactError, r"holds no embeddings as dier embed-images writes them \('model'\)"),
         (tmp_path / "broken.parquet", {"rows": [1]}, ArtifactError, "holds no embeddings as dier embed-images writes them"),
         (tmp_path, {"rows": [1]}, ArtifactError, "no embeddings artifact at"),
     ):
@@ -174,6 +196,16 @@ def test_an_image_is_searched_by_the_model_that_made_the_embeddings(
     assert main(["search", str(file), "--image", str(tmp_path / "17.png"), "--model", str(folders / "resnet")]) == 2
     assert "give the --model that made them" in capsys.readouterr().err
     assert main(["search", str(file)]) == 2
+
+
+def test_a_name_with_tabs_or_newlines_stays_in_its_cell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = output.Rows(tmp_path / "e.parquet", {"model": None, "version": None, "weights": "w", "t": [300]})
+    rows.add([Origin(f"a\tb\n{n}.png") for n in range(3)], {"embedding": output.vectors(random_vectors(3))})
+    rows.close()
+    assert main(["search", str(tmp_path / "e.parquet"), "--row", "0"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert {len(line) for line in lines} == {7}
+    assert {line[4] for line in lines[1:]} == {r"a\tb\n1.png", r"a\tb\n2.png"}
 
 
 def test_unit_vectors_have_length_one() -> None:
