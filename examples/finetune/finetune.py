@@ -49,7 +49,13 @@ def probe(v: Tensor, y: Tensor, seed: int) -> nn.Linear:
     """Logistic regression on standardised embeddings, its penalty by cross-validation, as one linear layer."""
     scaler = StandardScaler().fit(v.numpy())
     found = LogisticRegressionCV(
-        Cs=np.logspace(-4, 2, 7), cv=5, l1_ratios=(0,), max_iter=2000, random_state=seed, use_legacy_attributes=False
+        Cs=np.logspace(-4, 2, 7),
+        cv=5,
+        l1_ratios=(0,),
+        scoring="accuracy",
+        max_iter=2000,
+        random_state=seed,
+        use_legacy_attributes=False,
     ).fit(scaler.transform(v.numpy()), y.numpy())
     weight = found.coef_ / scaler.scale_
     bias = found.intercept_ - weight @ scaler.mean_
