@@ -6,12 +6,15 @@ Debian's chromium-driver, to say the same to the same browser, and has no log of
 
 import base64
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +39,7 @@ class Browser:
         command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"]
         command += ["--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0"]
         command += ["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", f"--user-data-dir={folder}", "about:blank"]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
         try:
             self._socket = websocket.create_connection(self._window(), timeout=WAIT_S, suppress_origin=True)
             for domain in ("Page", "Network", "Runtime", "Log"):
@@ -48,8 +51,9 @@ class Browser:
             raise
 
     def close(self) -> None:
-        """End it."""
-        self._process.kill()
+        """End it, with all that it started: Debian's program is a script, and the browser its child."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def ask(self, method: str, **params: Any) -> dict[str, Any]:
