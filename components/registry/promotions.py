@@ -15,14 +15,16 @@ import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from pydantic import TypeAdapter
+
 from components.common.errors import SettingsError
 from components.registry import versions
-from components.tracking.client import redact
+from components.tracking.client import TrackingError, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -31,11 +33,15 @@ if TYPE_CHECKING:
 SUFFIX = ".promotions"
 MARK = "dier.record_of_promotions"
 """Tag of the registered model that holds a record: it is no model, and `dier models` leaves it out."""
+KEPT = "dier.promotions"
+"""Tag of a model that has a record: who may not read that one is refused, and does not take it for empty."""
 ENTRY, MOVED, WITHDRAWN = "dier.promotion", "dier.moved", "dier.withdrawn"
 """Tags of an entry: what it says, as JSON; that its alias was moved; why it was not, and will not be."""
 BEFORE = "dier.promotion."
 """Until 0.1 a promotion was a tag of the model itself, named after its time. Those are read, and none is written."""
 PROMOTE, ROLLBACK, AUTO = "promote", "rollback", "auto"
+UNREADABLE = "unreadable"
+"""Kind of an entry that was damaged, or written by a later dier in another form: it is shown, and moves nothing."""
 ATTEMPTS = 10
 LAG_S = 10.0
 """Seconds to wait for one's own entry to be there, where reads come from a replica of the database."""
@@ -79,16 +85,48 @@ class Entry:
         return not self.moved and self.withdrawn is None
 
 
+READ = ("number", "digest", "moved", "withdrawn")
+"""Fields of an entry that are not part of what it says."""
+SAYS = TypeAdapter(Entry)
+_DAMAGED = Entry(alias="", before=None, to=0, who="", when="", why="", gate="", kind=UNREADABLE, withdrawn=UNREADABLE)
+
+
 def record(client: "MlflowClient", model: "RegisteredModel") -> list[Entry]:
-    """The promotions of every alias of a model, in order, without those that were overtaken."""
+    """The promotions of every alias of a model, in order, without those that were overtaken.
+
+    Raises TrackingError where there is a record that may not be read.
+    """
     made = [_from_tag(value) for key, value in sorted(model.tags.items()) if key.startswith(BEFORE)]
     followed = set[tuple[str, int]]()
-    for version in versions.versions(client, model.name + SUFFIX):
+    for version in versions.versions(client, model.name + SUFFIX) if _kept(client, model) else ():
         entry = _of(version, model)
-        if entry is not None and (entry.alias, entry.follows) not in followed:
+        if entry is None or (entry.alias, entry.follows) in followed:
+            continue
+        if entry.kind != UNREADABLE:
             followed.add((entry.alias, entry.follows))
-            made.append(entry)
+        made.append(entry)
     return made
+
+
+def _kept(client: "MlflowClient", model: "RegisteredModel") -> bool:
+    """Whether there is a record. MLflow's search is silent of what may not be read; asked for it, MLflow refuses.
+
+    Where nobody may read what was not granted it refuses what does not exist as well: then the model's tag tells.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(model.name + SUFFIX)
+    except MlflowException as error:
+        if error.error_code == "PERMISSION_DENIED" and KEPT in model.tags:
+            raise TrackingError(
+                f"MLflow refuses (403) to show {model.name + SUFFIX}, the record of promotions of {model.name}: "
+                "ask whoever manages the server for READ on it (EDIT to promote)"
+            ) from error
+        if error.error_code not in ("PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST"):
+            raise
+        return False
+    return True
 
 
 def last(entries: Sequence[Entry], alias: str) -> Entry | None:
@@ -100,6 +138,14 @@ def ever_champion(client: "MlflowClient", name: str) -> set[int]:
     """Every version that the record names as a champion, now or once."""
     entries = record(client, client.get_registered_model(name))
     return {entry.to for entry in entries if entry.alias == versions.CHAMPION and entry.withdrawn is None}
+
+
+def made_since(entry: Entry, since: datetime | None) -> bool:
+    """Whether an entry was written after `since`, so that whoever asked then could not know of it.
+
+    One in the future says that clocks differ: then only the order of the record tells, which needs none.
+    """
+    return since is not None and since <= datetime.fromisoformat(entry.when) <= datetime.now(UTC)
 
 
 def move(
@@ -116,8 +162,9 @@ def move(
 ) -> Entry:
     """Point `alias` at `version`, provided that `follows` is still its last promotion; give the new one.
 
-    `follows` is of the record that `settle` gave, `model` as it was read after that. Raises Overtaken where another came first;
-    then this one moves nothing and is in no record.
+    `follows` is of the record that `settle` gave, `model` as it was read after that, before anything was decided on: an alias that
+    was moved since is left where it is. Raises Overtaken where that is so, or another came first; then this one moves nothing, and
+    in the second case is in no record.
     """
     at = model.aliases.get(alias)
     wanted = Entry(
@@ -145,9 +192,14 @@ def move(
 
 def overtaken(name: str, first: Entry, version: int) -> Overtaken:
     """What is said to whom came second, and wanted `version`."""
+    by = f"by {first.who} at the same time (promotion {first.number}"
+    if first.withdrawn is None:
+        what = f"{first.alias} was moved to version {first.to} {by})"
+    else:
+        what = f"{first.alias} was to be moved to version {first.to} {by}), and was not: {first.withdrawn}"
     return Overtaken(
-        f"{name}: {first.alias} was moved to version {first.to} by {first.who} at the same time (promotion {first.number}), so "
-        f"version {version} was not promoted; look at dier history {name}, and promote again if that is still wanted",
+        f"{name}: {what}, so version {version} was not promoted; "
+        f"look at dier history {name}, and promote again if that is still wanted",
         first,
     )
 
@@ -156,13 +208,17 @@ def settle(client: "MlflowClient", model: "RegisteredModel", alias: str) -> list
     """Make `alias` follow the last promotion of it, whoever wrote that; give the record as it is then.
 
     Whoever writes the alias looks at the record again afterwards, and writes once more if it has grown: so the last to write it
-    wrote what the record said then, however long a process stood still in between.
+    wrote what the record said then, however long a process stood still in between. What was withdrawn meanwhile is not written.
     """
     name, written = model.name, None
     while True:
         entries = record(client, model)
-        entry = last(entries, alias)
-        if entry is None or entry.number == written or (written is None and not entry.pending):
+        entry = last([one for one in entries if written is None or one.withdrawn is None], alias)
+        if entry is None:
+            return entries
+        nothing_is_pending = written is None and not entry.pending
+        record_has_not_grown = entry.number == written
+        if nothing_is_pending or record_has_not_grown:
             return entries
         at = versions.aliases(client, name).get(alias)
         if written is None and at not in (entry.before, entry.to):
@@ -178,13 +234,20 @@ def set_alias(client: "MlflowClient", name: str, alias: str, version: int) -> No
 
 
 def _point(client: "MlflowClient", name: str, entry: Entry) -> None:
-    """Move the alias and mark the entry. If the alias cannot be moved it is withdrawn or, if the store is gone, stays pending."""
+    """Move the alias and mark the entry.
+
+    Where its version is gone the entry is withdrawn. With any other error it stays pending: it may be somebody else's, and be
+    possible for them, or later.
+    """
+    from mlflow.exceptions import MlflowException
+
     try:
         set_alias(client, name, entry.alias, entry.to)
-    except Exception as error:
-        if versions.aliases(client, name).get(entry.alias) != entry.to:
-            _mark(client, name, entry, WITHDRAWN, redact(" ".join(str(error).split()))[:500])
-            return
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        _mark(client, name, entry, WITHDRAWN, redact(" ".join(str(error).split()))[:500])
+        return
     _mark(client, name, entry, MOVED, "true")
 
 
@@ -195,15 +258,15 @@ def _mark(client: "MlflowClient", name: str, entry: Entry, tag: str, value: str)
 
 def _append(client: "MlflowClient", model: "RegisteredModel", entry: Entry) -> None:
     """Write an entry; the store decides where it comes."""
-    if not entry.follows:
+    if not entry.follows or KEPT not in model.tags:
         _open(client, model.name)
-    fields = {key: value for key, value in vars(entry).items() if key not in ("number", "digest", "moved", "withdrawn")}
+    says = {key: value for key, value in vars(entry).items() if key not in READ}
     before = "" if entry.before is None else f"from version {entry.before} "
     _again(
         lambda: client.create_model_version(
             model.name + SUFFIX,
             f"models:/{model.name}/{entry.to}",
-            tags={ENTRY: json.dumps({**fields, "of": model.creation_timestamp}, ensure_ascii=False)},
+            tags={ENTRY: json.dumps({**says, "of": model.creation_timestamp}, ensure_ascii=False)},
             description=f"{entry.alias} {before}to version {entry.to}, by {entry.who}: {entry.why}",
         )
     )
@@ -223,6 +286,7 @@ def _open(client: "MlflowClient", name: str) -> None:
             raise SettingsError(
                 f"the registered model {name + SUFFIX} is none of dier's, which keeps its record of promotions there: rename it"
             ) from error
+    _again(client.set_registered_model_tag, name, KEPT, name + SUFFIX)
 
 
 def _first(client: "MlflowClient", model: "RegisteredModel", mine: Entry) -> Entry:
@@ -255,21 +319,37 @@ def _again(call: Callable[..., Any], *arguments: Any) -> Any:
 def _of(version: "ModelVersion", model: "RegisteredModel") -> Entry | None:
     """An entry as the store has it; None for one of an earlier model of the same name, which was deleted, and for what is none."""
     text, tags = version.tags.get(ENTRY, "{}"), version.tags
-    fields = json.loads(text)
-    if fields.pop("of", None) != model.creation_timestamp:
-        return None
+    try:
+        said = json.loads(text)
+        if said.get("of") != model.creation_timestamp:
+            return None
+        entry = _entry(said)
+    except (ValueError, AttributeError):
+        return replace(_DAMAGED, number=int(version.version))
     moved, digest = MOVED in tags, hashlib.sha256(text.encode()).hexdigest()[:16]
-    withdrawn = None if moved else tags.get(WITHDRAWN)
-    return Entry(**fields, number=int(version.version), digest=digest, moved=moved, withdrawn=withdrawn)
+    return replace(entry, number=int(version.version), digest=digest, moved=moved, withdrawn=None if moved else tags.get(WITHDRAWN))
 
 
 def _from_tag(value: str) -> Entry:
-    fields = json.loads(value)
-    return Entry(before=fields.pop("from"), moved=True, **fields)
+    try:
+        said = json.loads(value)
+        return replace(_entry({**said, "before": said["from"]}), moved=True)
+    except (ValueError, TypeError, KeyError):
+        return _DAMAGED
+
+
+def _entry(said: dict[str, Any]) -> Entry:
+    """What an entry says, of what this dier knows. Raises ValueError where anything is missing, or of another type."""
+    entry = SAYS.validate_python({key: value for key, value in said.items() if key not in READ})
+    if datetime.fromisoformat(entry.when).tzinfo is None:
+        raise ValueError(f"when {entry.when} without a time zone")
+    return entry
 
 
 def _who() -> str:
+    from mlflow.utils.credentials import read_mlflow_creds
+
     try:
-        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+        return read_mlflow_creds().username or getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name
         return f"uid {os.getuid()}"
