@@ -11,6 +11,7 @@ from components.common.settings import RegisterSettings
 from components.registry import card, kubeflow_registry, package, promotions, provenance, versions
 from components.registry.champions import champions, predictions
 from components.registry.documents import Documents
+from components.registry.entry import AUTO, Entry
 from components.registry.gate import Evidence, Gate, decide
 from components.registry.inputs import Inputs
 from components.tracking.client import Run, connect, one_line_errors, redact, training_run
@@ -199,7 +200,7 @@ def _set_alias(
     settings: RegisterSettings,
     version: int,
     gate: Gate,
-    last: promotions.Entry | None,
+    last: Entry | None,
     seen: "RegisteredModel",
 ) -> bool:
     """Give the version the alias that it is due; `last` is the promotion of champion that the gate judged beside, `seen` the model.
@@ -215,7 +216,7 @@ def _set_alias(
     if there.get(versions.CHAMPION) == version:
         return True
     if settings.policy == "auto" and gate.verdict == versions.PASSED:
-        why, kind = "register.policy auto: the gate passed", promotions.AUTO
+        why, kind = "register.policy auto: the gate passed", AUTO
         try:
             promotions.move(client, seen, versions.CHAMPION, version, follows=last, why=why, gate=gate.verdict, kind=kind)
         except promotions.Overtaken as error:

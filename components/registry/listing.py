@@ -6,7 +6,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from components.registry import promotions, versions
-from components.registry.promotions import Entry
+from components.registry.entry import UNREADABLE, Entry
 from components.tracking.client import connect, every, one_line_errors, redact, tracking_uri
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _history(client: "MlflowClient", model: "RegisteredModel", alias: str | None
     at = versions.aliases(client, model.name)  # read after the record
     rows, stood = list[dict[str, Any]](), dict[str, int | None]()
     for entry in entries:
-        if entry.kind == promotions.UNREADABLE:
+        if entry.kind == UNREADABLE:
             rows.append(_unreadable(entry))
             continue
         if entry.alias in stood and stood[entry.alias] != entry.before:

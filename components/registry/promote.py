@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from components.common.errors import GateRefused, SettingsError
 from components.registry import promotions, versions
 from components.registry.champions import beside
+from components.registry.entry import ROLLBACK, Entry, made_since
 from components.registry.gate import Gate
-from components.registry.promotions import Entry, Overtaken, made_since
+from components.registry.promotions import Overtaken
 from components.tracking.client import connect, one_line_errors
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def rollback(name: str, *, version: int | None, alias: str, reason: str | None, 
         gate = known[target].tags.get(versions.GATE_TAG, "unknown")
         why = why or "rolled back"
         try:
-            made = promotions.move(client, model, alias, target, follows=last, why=why, gate=gate, kind=promotions.ROLLBACK)
+            made = promotions.move(client, model, alias, target, follows=last, why=why, gate=gate, kind=ROLLBACK)
         except Overtaken as error:
             return _same(name, target, alias, error)
     return _moved(name, made)
@@ -121,7 +122,7 @@ def way_back(entries: Iterable[Entry], alias: str, at: int | None) -> list[int]:
             continue
         if entry.before is not None and held[-1:] != [entry.before]:  # moved by other means, or unrecorded
             held.append(entry.before)
-        if entry.kind == promotions.ROLLBACK and entry.to in held:
+        if entry.kind == ROLLBACK and entry.to in held:
             del held[len(held) - held[::-1].index(entry.to) :]
         else:
             held.append(entry.to)
@@ -180,7 +181,7 @@ def _already(name: str, number: int, alias: str, last: Entry | None) -> str:
 
 def _moved(name: str, made: Entry) -> str:
     moved = f"from version {made.before} to version {made.to}" if made.before else f"to version {made.to}"
-    what = f"{name}: {made.alias} moved {'back ' if made.kind == promotions.ROLLBACK else ''}{moved}"
+    what = f"{name}: {made.alias} moved {'back ' if made.kind == ROLLBACK else ''}{moved}"
     return f"{what} (gate {made.gate}{', forced' if made.forced else ''}); recorded as promotion {made.number}"
 
 

@@ -9,39 +9,28 @@ part and nobody waits: what a process that died left written is finished by whoe
 """
 
 import getpass
-import hashlib
-import json
 import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from pydantic import TypeAdapter
-
 from components.common.errors import SettingsError
 from components.registry import versions
+from components.registry.entry import BEFORE, ENTRY, MOVED, PROMOTE, UNREADABLE, WITHDRAWN, Entry, entry_of_tag, read_entry, text_of
 from components.tracking.client import TrackingError, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.entities.model_registry import RegisteredModel
 
 SUFFIX = ".promotions"
 MARK = "dier.record_of_promotions"
 """Tag of the registered model that holds a record: it is no model, and `dier models` leaves it out."""
 KEPT = "dier.promotions"
 """Tag of a model that has a record: who may not read that one is refused, and does not take it for empty."""
-ENTRY, MOVED, WITHDRAWN = "dier.promotion", "dier.moved", "dier.withdrawn"
-"""Tags of an entry: what it says, as JSON; that its alias was moved; why it was not, and will not be."""
-BEFORE = "dier.promotion."
-"""Until 0.1 a promotion was a tag of the model itself, named after its time. Those are read, and none is written."""
-PROMOTE, ROLLBACK, AUTO = "promote", "rollback", "auto"
-UNREADABLE = "unreadable"
-"""Kind of an entry that was damaged, or written by a later dier in another form: it is shown, and moves nothing."""
 ATTEMPTS = 10
 LAG_S = 10.0
 """Seconds to wait for one's own entry to be there, where reads come from a replica of the database."""
@@ -55,51 +44,15 @@ class Overtaken(Exception):
         self.first = first
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One promotion; `number` is its place in the record (0: from before there was one), `before` and `to` are versions."""
-
-    alias: str
-    before: int | None
-    to: int
-    who: str
-    when: str
-    """ISO 8601, UTC, by the clock of who promoted. For people: the order is that of the numbers."""
-    why: str
-    gate: str
-    forced: bool = False
-    kind: str = PROMOTE
-    follows: int = 0
-    """Number of the promotion of this alias that was the last when this one was decided on; 0: there was none."""
-    seal: str = ""
-    """Digest of the promotion that this one follows, so that one changed or removed afterwards is seen."""
-    token: str = ""
-    number: int = 0
-    digest: str = ""
-    moved: bool = False
-    withdrawn: str | None = None
-
-    @property
-    def pending(self) -> bool:
-        """Whether the alias is still to be moved: somebody is at it, or died over it."""
-        return not self.moved and self.withdrawn is None
-
-
-READ = ("number", "digest", "moved", "withdrawn")
-"""Fields of an entry that are not part of what it says."""
-SAYS = TypeAdapter(Entry)
-_DAMAGED = Entry(alias="", before=None, to=0, who="", when="", why="", gate="", kind=UNREADABLE, withdrawn=UNREADABLE)
-
-
 def record(client: "MlflowClient", model: "RegisteredModel") -> list[Entry]:
     """The promotions of every alias of a model, in order, without those that were overtaken.
 
     Raises TrackingError where there is a record that may not be read.
     """
-    made = [_from_tag(value) for key, value in sorted(model.tags.items()) if key.startswith(BEFORE)]
+    made = [entry_of_tag(value) for key, value in sorted(model.tags.items()) if key.startswith(BEFORE)]
     followed = set[tuple[str, int]]()
     for version in versions.versions(client, model.name + SUFFIX) if _kept(client, model) else ():
-        entry = _of(version, model)
+        entry = read_entry(version, model)
         if entry is None or (entry.alias, entry.follows) in followed:
             continue
         if entry.kind != UNREADABLE:
@@ -138,14 +91,6 @@ def ever_champion(client: "MlflowClient", name: str) -> set[int]:
     """Every version that the record names as a champion, now or once."""
     entries = record(client, client.get_registered_model(name))
     return {entry.to for entry in entries if entry.alias == versions.CHAMPION and entry.withdrawn is None}
-
-
-def made_since(entry: Entry, since: datetime | None) -> bool:
-    """Whether an entry was written after `since`, so that whoever asked then could not know of it.
-
-    One in the future says that clocks differ: then only the order of the record tells, which needs none.
-    """
-    return since is not None and since <= datetime.fromisoformat(entry.when) <= datetime.now(UTC)
 
 
 def move(
@@ -260,13 +205,12 @@ def _append(client: "MlflowClient", model: "RegisteredModel", entry: Entry) -> N
     """Write an entry; the store decides where it comes."""
     if not entry.follows or KEPT not in model.tags:
         _open(client, model.name)
-    says = {key: value for key, value in vars(entry).items() if key not in READ}
     before = "" if entry.before is None else f"from version {entry.before} "
     _again(
         lambda: client.create_model_version(
             model.name + SUFFIX,
             f"models:/{model.name}/{entry.to}",
-            tags={ENTRY: json.dumps({**says, "of": model.creation_timestamp}, ensure_ascii=False)},
+            tags={ENTRY: text_of(entry, model)},
             description=f"{entry.alias} {before}to version {entry.to}, by {entry.who}: {entry.why}",
         )
     )
@@ -314,36 +258,6 @@ def _again(call: Callable[..., Any], *arguments: Any) -> Any:
                 raise
             time.sleep(random.uniform(0.02, 0.1) * (attempt + 1))
     raise AssertionError
-
-
-def _of(version: "ModelVersion", model: "RegisteredModel") -> Entry | None:
-    """An entry as the store has it; None for one of an earlier model of the same name, which was deleted, and for what is none."""
-    text, tags = version.tags.get(ENTRY, "{}"), version.tags
-    try:
-        said = json.loads(text)
-        if said.get("of") != model.creation_timestamp:
-            return None
-        entry = _entry(said)
-    except (ValueError, AttributeError):
-        return replace(_DAMAGED, number=int(version.version))
-    moved, digest = MOVED in tags, hashlib.sha256(text.encode()).hexdigest()[:16]
-    return replace(entry, number=int(version.version), digest=digest, moved=moved, withdrawn=None if moved else tags.get(WITHDRAWN))
-
-
-def _from_tag(value: str) -> Entry:
-    try:
-        said = json.loads(value)
-        return replace(_entry({**said, "before": said["from"]}), moved=True)
-    except (ValueError, TypeError, KeyError):
-        return _DAMAGED
-
-
-def _entry(said: dict[str, Any]) -> Entry:
-    """What an entry says, of what this dier knows. Raises ValueError where anything is missing, or of another type."""
-    entry = SAYS.validate_python({key: value for key, value in said.items() if key not in READ})
-    if datetime.fromisoformat(entry.when).tzinfo is None:
-        raise ValueError(f"when {entry.when} without a time zone")
-    return entry
 
 
 def _who() -> str:

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from components.common.errors import GateRefused, SettingsError
 from components.registry import promotions, versions
+from components.registry.entry import ENTRY, Entry
 from components.registry.listing import history, models
 from components.registry.promote import promote, rollback
 from components.registry.promotions import Overtaken
@@ -48,7 +49,7 @@ def back(version: int | None = None, alias: str = "champion", reason: str | None
     return rollback(NAME, version=version, alias=alias, reason=reason)
 
 
-def record(client: MlflowClient) -> list[promotions.Entry]:
+def record(client: MlflowClient) -> list[Entry]:
     return promotions.record(client, client.get_registered_model(NAME))
 
 
@@ -307,12 +308,12 @@ def test_an_entry_that_was_changed_or_removed_is_seen_in_the_next(client: Mlflow
     for version in (1, 3, 1):
         move(version, force=True, reason="try")
     log = NAME + promotions.SUFFIX
-    text = client.get_model_version(log, "1").tags[promotions.ENTRY]
-    client.set_model_version_tag(log, "1", promotions.ENTRY, text.replace("try", "lie"))
+    text = client.get_model_version(log, "1").tags[ENTRY]
+    client.set_model_version_tag(log, "1", ENTRY, text.replace("try", "lie"))
     client.delete_model_version(log, "2")
     assert [(r["from"], r["to"]) for r in told() if r["number"]] == [(None, 1), (3, 1)]
     assert "promotion 2, which it follows, was changed or removed" in str(told()[-1]["outcome"])
-    client.set_model_version_tag(log, "1", promotions.ENTRY, text)
+    client.set_model_version_tag(log, "1", ENTRY, text)
     move(3, force=True, reason="try")  # goes on all the same
     assert told()[-1]["outcome"] == "moved"
 
@@ -321,11 +322,11 @@ def test_damaged_entries_are_shown_and_stop_nothing(client: MlflowClient) -> Non
     for version in (1, 3, 2, 3):
         move(version, force=True, reason="try")
     log = NAME + promotions.SUFFIX
-    said = json.loads(client.get_model_version(log, "4").tags[promotions.ENTRY])
-    client.set_model_version_tag(log, "1", promotions.ENTRY, '{"alias": "champ')
-    client.set_model_version_tag(log, "2", promotions.ENTRY, json.dumps({**said, "to": "three"}))
-    client.set_model_version_tag(log, "3", promotions.ENTRY, json.dumps({**said, "when": "yesterday"}))
-    client.set_model_version_tag(log, "4", promotions.ENTRY, json.dumps({**said, "of a later dier": 1, "moved": False}))
+    said = json.loads(client.get_model_version(log, "4").tags[ENTRY])
+    client.set_model_version_tag(log, "1", ENTRY, '{"alias": "champ')
+    client.set_model_version_tag(log, "2", ENTRY, json.dumps({**said, "to": "three"}))
+    client.set_model_version_tag(log, "3", ENTRY, json.dumps({**said, "when": "yesterday"}))
+    client.set_model_version_tag(log, "4", ENTRY, json.dumps({**said, "of a later dier": 1, "moved": False}))
     client.set_registered_model_tag(NAME, "dier.promotion.20260101T000000.0-v3", "[]")
     rows = told(alias="champion")
     assert [(r["number"], r["kind"]) for r in rows[:4]] == [(number, "unreadable") for number in (None, 1, 2, 3)]
@@ -375,7 +376,7 @@ def test_a_version_deleted_at_the_last_moment_leaves_the_alias(client: MlflowCli
     move(1)
     whole = promotions._append
 
-    def deleted(client: MlflowClient, model: RegisteredModel, entry: promotions.Entry) -> None:
+    def deleted(client: MlflowClient, model: RegisteredModel, entry: Entry) -> None:
         """Somebody deletes the version between the entry and the move."""
         whole(client, model, entry)
         client.delete_model_version(NAME, str(entry.to))
@@ -394,7 +395,7 @@ def test_an_alias_moved_by_other_means_at_the_last_moment_stays(client: MlflowCl
     move(1)
     whole = promotions._append
 
-    def moved(client: MlflowClient, model: RegisteredModel, entry: promotions.Entry) -> None:
+    def moved(client: MlflowClient, model: RegisteredModel, entry: Entry) -> None:
         """Somebody moves the alias on MLflow's page between the entry and the move."""
         whole(client, model, entry)
         client.set_registered_model_alias(NAME, entry.alias, "2")
@@ -416,7 +417,7 @@ def test_what_came_first_and_was_withdrawn_moved_nothing_and_the_second_says_so(
     move(1)
     whole = promotions._append
 
-    def second(client: MlflowClient, model: RegisteredModel, entry: promotions.Entry) -> None:
+    def second(client: MlflowClient, model: RegisteredModel, entry: Entry) -> None:
         """Ada wants the same version and is first; the alias is moved on MLflow's page, so hers is withdrawn."""
         whole(client, model, replace(entry, who="ada", token="hers"))
         page(client, 2)
@@ -436,7 +437,7 @@ def test_who_stood_still_does_not_move_what_was_withdrawn_meanwhile(client: Mlfl
     move(1)
     append, set_alias = promotions._append, promotions.set_alias
 
-    def moved(client: MlflowClient, model: RegisteredModel, entry: promotions.Entry) -> None:
+    def moved(client: MlflowClient, model: RegisteredModel, entry: Entry) -> None:
         append(client, model, entry)
         page(client, 3)
 

@@ -7,6 +7,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from components.registry import promotions, versions
+from components.registry.entry import Entry
 from components.registry.listing import history
 from components.registry.promote import promote
 from components.tracking.client import TrackingError, connect
@@ -56,7 +57,7 @@ def test_a_record_that_may_not_be_read_is_not_empty_and_who_may_not_write_moves_
     def move(version: int) -> str:
         return promote(NAME, version=version, alias="champion", force=False, reason=None)
 
-    def record() -> list[promotions.Entry]:
+    def record() -> list[Entry]:
         return promotions.record(client, client.get_registered_model(NAME))
 
     def stopped(*arguments: object) -> None:
