@@ -51,7 +51,10 @@ def record(client: "MlflowClient", model: "RegisteredModel") -> list[Entry]:
     """
     made = [entry_of_tag(value) for key, value in sorted(model.tags.items()) if key.startswith(BEFORE)]
     followed = set[tuple[str, int]]()
-    for version in versions.versions(client, model.name + SUFFIX) if _kept(client, model) else ():
+    found = versions.versions(client, model.name + SUFFIX)
+    if not found:
+        _check_readable(client, model)
+    for version in found:
         entry = read_entry(version, model)
         if entry is None or (entry.alias, entry.follows) in followed:
             continue
@@ -61,8 +64,8 @@ def record(client: "MlflowClient", model: "RegisteredModel") -> list[Entry]:
     return made
 
 
-def _kept(client: "MlflowClient", model: "RegisteredModel") -> bool:
-    """Whether there is a record. MLflow's search is silent of what may not be read; asked for it, MLflow refuses.
+def _check_readable(client: "MlflowClient", model: "RegisteredModel") -> None:
+    """MLflow's search is silent of a record that may not be read, as of none; asked for it, MLflow refuses.
 
     Where nobody may read what was not granted it refuses what does not exist as well: then the model's tag tells.
     """
@@ -78,8 +81,6 @@ def _kept(client: "MlflowClient", model: "RegisteredModel") -> bool:
             ) from error
         if error.error_code not in ("PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST"):
             raise
-        return False
-    return True
 
 
 def last(entries: Sequence[Entry], alias: str) -> Entry | None:
