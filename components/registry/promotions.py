@@ -169,8 +169,7 @@ def settle(client: "MlflowClient", model: "RegisteredModel", alias: str) -> list
         at = versions.aliases(client, name).get(alias)
         if written is None and at not in (entry.before, entry.to):
             _mark(client, name, entry, WITHDRAWN, f"it was moved to {at or 'nothing'} by other means than dier meanwhile")
-        else:
-            _point(client, name, entry)
+        elif _point(client, name, entry):
             written = entry.number
 
 
@@ -179,11 +178,10 @@ def set_alias(client: "MlflowClient", name: str, alias: str, version: int) -> No
     _again(client.set_registered_model_alias, name, alias, str(version))
 
 
-def _point(client: "MlflowClient", name: str, entry: Entry) -> None:
-    """Move the alias and mark the entry.
+def _point(client: "MlflowClient", name: str, entry: Entry) -> bool:
+    """Move the alias and mark the entry; False where its version is gone: then the entry is withdrawn.
 
-    Where its version is gone the entry is withdrawn. With any other error it stays pending: it may be somebody else's, and be
-    possible for them, or later.
+    With any other error it stays pending: it may be somebody else's, and be possible for them, or later.
     """
     from mlflow.exceptions import MlflowException
 
@@ -193,8 +191,9 @@ def _point(client: "MlflowClient", name: str, entry: Entry) -> None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         _mark(client, name, entry, WITHDRAWN, redact(" ".join(str(error).split()))[:500])
-        return
+        return False
     _mark(client, name, entry, MOVED, "true")
+    return True
 
 
 def _mark(client: "MlflowClient", name: str, entry: Entry, tag: str, value: str) -> None:
