@@ -110,8 +110,10 @@ def move(
 
     `follows` is of the record that `settle` gave, `model` as it was read after that, before anything was decided on: an alias that
     was moved since is left where it is. Raises Overtaken where that is so, or another came first; then this one moves nothing, and
-    in the second case is in no record.
+    in the second case is in no record. Who may not move the alias is told so, and nobody does it for them later.
     """
+    from mlflow.exceptions import MlflowException
+
     at = model.aliases.get(alias)
     wanted = Entry(
         alias=alias,
@@ -128,7 +130,13 @@ def move(
         token=uuid4().hex,
     )
     _append(client, model, wanted)
-    first = _first(client, model, wanted)
+    try:
+        first = _first(client, model, wanted)
+    except MlflowException as error:
+        if error.error_code == "PERMISSION_DENIED":
+            for mine in (one for one in record(client, model) if one.token == wanted.token and one.pending):
+                _mark(client, model.name, mine, WITHDRAWN, f"{mine.who} may not move it")
+        raise
     if first.token != wanted.token:
         raise overtaken(model.name, first, version)
     if first.withdrawn is not None:

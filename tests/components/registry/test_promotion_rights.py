@@ -81,16 +81,20 @@ def test_a_record_that_may_not_be_read_is_not_empty_and_who_may_not_write_moves_
         assert versions.aliases(client, NAME)["champion"] == 1
         assert len(record()) == 1
         allow("bob", NAME + promotions.SUFFIX)
+        allow("bob", NAME, "READ")
+        with pytest.raises(TrackingError, match=r"refused access \(403\)"):
+            move(2)
+        assert record()[-1].withdrawn == "bob may not move it"  # so nobody does it for him later
 
         log_in("ada")
         with monkeypatch.context() as patch:
             patch.setattr(promotions, "_point", stopped)
             with pytest.raises(KeyboardInterrupt):
                 move(3)
-        allow("bob", NAME, "READ")
+        log_in("bob")
         with pytest.raises(TrackingError, match=r"refused access \(403\)"):
             move(2)
         assert record()[-1].pending  # hers, which he may not finish, is not called off by that
         allow("bob", NAME)
         assert "champion moved from version 3 to version 2" in move(2)
-        assert [(entry.who, entry.to) for entry in record()] == [("ada", 1), ("ada", 3), ("bob", 2)]
+        assert [(entry.who, entry.to) for entry in record()] == [("ada", 1), ("bob", 2), ("ada", 3), ("bob", 2)]
