@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -195,7 +196,7 @@ def test_a_server_that_goes_away_in_the_middle_leaves_a_promotion_to_finish(
 
 
 def test_of_eight_registered_at_once_by_policy_auto_one_is_champion(
-    registry: MlflowClient, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    registry: MlflowClient, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = registry
     folders = [tmp_path / str(number) for number in range(AT_ONCE)]
@@ -211,7 +212,11 @@ def test_of_eight_registered_at_once_by_policy_auto_one_is_champion(
     ]
 
     second = Path(next(one["folder"] for one in said if "champion" not in one["said"]))  # beside the champion it has not seen
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     register.run(settings(policy="auto"), **Inputs(*(second / kind for kind in KINDS)).paths(), out=second / "out")
+    assert list(temporary.iterdir()) == []  # nothing of what the champion got right
     version = versions.aliases(client, NAME)["champion"]
     assert [entry.to for entry in promotions.record(client, client.get_registered_model(NAME))] == [champion, version]
     reasons = json.loads(client.get_model_version(NAME, str(version)).tags[versions.REASONS_TAG])
