@@ -11,6 +11,7 @@ from components.common.settings import RegisterSettings
 from components.registry import card, kubeflow_registry, package, promotions, provenance, versions
 from components.registry.champions import champions, predictions
 from components.registry.documents import Documents
+from components.registry.entry import AUTO, Entry
 from components.registry.gate import Evidence, Gate, decide
 from components.registry.inputs import Inputs
 from components.tracking.client import Run, connect, one_line_errors, redact, training_run
@@ -20,7 +21,7 @@ from model.atomic import canonical_json
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
 NOT_JUDGED_BY = ("model_registry", "sample")
 """Settings of register that the gate does not look at: with others a version stands as it is."""
@@ -61,9 +62,12 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
             client.set_model_version_tag(name, found.version, versions.REPORT_TAG, inputs.report.fingerprint)
     else:
         last = promotions.last(promotions.settle(client, client.get_registered_model(name), versions.CHAMPION), versions.CHAMPION)
-        gate = decide(_evidence(client, settings, inputs, int(found.version) if found else None))
-        version = _store_version(client, settings, run, inputs, gate, found)
-        if _set_alias(client, settings, version, gate, last):
+        seen = client.get_registered_model(name)
+        present = int(seen.aliases[versions.CHAMPION]) if versions.CHAMPION in seen.aliases else None
+        gate = decide(_evidence(client, settings, inputs, int(found.version) if found else None, present))
+        tags = _tags(inputs, gate) | {versions.BESIDE_TAG: json.dumps({"champion": present, "margin": settings.margin})}
+        version = _store_version(client, settings, run, inputs, tags, found)
+        if _set_alias(client, settings, version, gate, last, seen):
             client.set_model_version_tag(name, str(version), versions.SETTINGS_TAG, judged_by)
     return {
         "name": name,
@@ -109,10 +113,10 @@ def _stands(found: "ModelVersion", judged_by: str) -> bool:
 
 
 def _store_version(
-    client: "MlflowClient", settings: RegisterSettings, run: Run, inputs: Inputs, gate: Gate, found: "ModelVersion | None"
+    client: "MlflowClient", settings: RegisterSettings, run: Run, inputs: Inputs, tags: dict[str, str], found: "ModelVersion | None"
 ) -> int:
     """Make the version, or bring the tags of the one that is there up to date; give its number."""
-    name, tags = settings.name, _tags(inputs, gate)
+    name = settings.name
     if found is None:
         documents = Documents.of(client, settings, run, inputs)
         settings_of_all = params(inputs.settings)
@@ -154,7 +158,9 @@ def _ensure_registered(client: "MlflowClient", name: str) -> None:
             raise
 
 
-def _evidence(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs, version: int | None) -> Evidence:
+def _evidence(
+    client: "MlflowClient", settings: RegisterSettings, inputs: Inputs, version: int | None, present: int | None
+) -> Evidence:
     kept = package.got_right(inputs.metrics)
     return Evidence(
         settings=settings,
@@ -163,7 +169,7 @@ def _evidence(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
         metrics=inputs.metrics,
         dataset=inputs.dataset,
         predictions=predictions(inputs.probe.path / kept),
-        champions=champions(client, settings.name, inputs.dataset, version, kept),
+        champions=champions(client, settings.name, inputs.dataset, version, present, kept),
     )
 
 
@@ -189,8 +195,15 @@ def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
     }
 
 
-def _set_alias(client: "MlflowClient", settings: RegisterSettings, version: int, gate: Gate, last: promotions.Entry | None) -> bool:
-    """Give the version the alias that it is due; `last` is the promotion of champion that the gate judged beside.
+def _set_alias(
+    client: "MlflowClient",
+    settings: RegisterSettings,
+    version: int,
+    gate: Gate,
+    last: Entry | None,
+    seen: "RegisteredModel",
+) -> bool:
+    """Give the version the alias that it is due; `last` is the promotion of champion that the gate judged beside, `seen` the model.
 
     False where another version became champion meanwhile, which the gate has not seen: this one is candidate instead, and is judged
     again when it is registered again.
@@ -203,10 +216,9 @@ def _set_alias(client: "MlflowClient", settings: RegisterSettings, version: int,
     if there.get(versions.CHAMPION) == version:
         return True
     if settings.policy == "auto" and gate.verdict == versions.PASSED:
-        why, kind = "register.policy auto: the gate passed", promotions.AUTO
+        why, kind = "register.policy auto: the gate passed", AUTO
         try:
-            model = client.get_registered_model(name)
-            promotions.move(client, model, versions.CHAMPION, version, follows=last, why=why, gate=gate.verdict, kind=kind)
+            promotions.move(client, seen, versions.CHAMPION, version, follows=last, why=why, gate=gate.verdict, kind=kind)
         except promotions.Overtaken as error:
             promotions.set_alias(client, name, versions.CANDIDATE, version)
             say(f"register: {error}. It is candidate instead; register it again to have it judged beside that champion")

@@ -386,6 +386,15 @@ class RegisterSettings(Section):
         description="URL of Kubeflow's Model Registry, where what the gate lets pass is registered as well; null = in MLflow alone",
     )
 
+    @model_validator(mode="after")
+    def _not_a_record(self) -> "RegisterSettings":
+        if self.name.endswith(".promotions"):
+            raise ValueError(
+                f"register.name {self.name} is where the promotions of {self.name.removesuffix('.promotions')} are recorded: "
+                "choose a name that does not end in .promotions"
+            )
+        return self
+
 
 class Settings(Section):
     """The whole of `params.yaml`."""

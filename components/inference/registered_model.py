@@ -5,7 +5,6 @@ gave the folder, is trusted. Nothing is unpickled.
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from components.registry import package, versions
 from components.tracking.client import connect, one_line_errors, redact, set_environment
 
 if TYPE_CHECKING:
-    from mlflow import MlflowClient
     from mlflow.pyfunc import PyFuncModel
     from torch import nn
 
@@ -106,7 +104,7 @@ class RegisteredModel:
 
 
 def load(model: str) -> RegisteredModel:
-    """Load NAME, NAME@ALIAS (NAME alone is its champion), `models:/...`, or a folder that holds an MLmodel.
+    """Load NAME (its champion), NAME@ALIAS, NAME/VERSION, `models:/...`, or a folder that holds an MLmodel.
 
     Raises SettingsError for what does not exist or dier did not register, TrackingError where MLflow cannot be used.
     """
@@ -120,25 +118,12 @@ def load(model: str) -> RegisteredModel:
             f"mlflow artifacts download --artifact-uri {SCHEME}NAME/N --dst-path DIR wrote"
         )
     client = connect(must_exist=True)
+    if model.startswith(SCHEME) and not versions.NAMED.fullmatch(model):
+        return _load(model, holder)  # models:/m-..., a logged model; MLflow says what is wrong with any other
     with one_line_errors():
-        name, version = _version(client, model)
-        if name is None:
-            return _load(model, holder)
-        tags = client.get_model_version(name, str(version)).tags
-        return _load(f"{SCHEME}{name}/{version}", holder, name, version, tags)
-
-
-def _version(client: "MlflowClient", model: str) -> tuple[str | None, int | None]:
-    """The name and number that `model` stands for now, so that what is loaded is what is recorded; None: a URI without one."""
-    if model.startswith(SCHEME):
-        rest = model.removeprefix(SCHEME).strip("/")
-        if found := re.fullmatch(r"([^/@]+)/(\d+)", rest):
-            return found[1], int(found[2])
-        if "@" not in rest:
-            return None, None  # models:/m-..., a logged model; MLflow says what is wrong with any other
-        model = rest
-    name, _, alias = model.partition("@")
-    return name, versions.at_alias(client, name, alias or versions.CHAMPION)
+        found = versions.find(client, model)  # by number from here on, so that what is loaded is what is recorded
+        number = int(found.version)
+        return _load(f"{SCHEME}{found.name}/{number}", holder, found.name, number, found.tags)
 
 
 def _load(

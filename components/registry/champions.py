@@ -1,26 +1,30 @@
-"""Whom a new version is compared with: the champion, the best of the earlier ones, and what each got right."""
+"""Whom a version is compared with: the champion, the best of the earlier ones, and what each got right."""
 
+import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from components.registry import package, promotions, versions
-from components.registry.gate import Champion, Predictions
+from components.registry import gate, package, promotions, versions
+from components.registry.gate import Champion, Gate, Predictions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 
-def champions(client: "MlflowClient", name: str, dataset: str, version: int | None, kept: str) -> list[Champion]:
-    """The champion, and the most accurate that was one before on the same dataset: small losses, one after another, don't add up.
+def champions(
+    client: "MlflowClient", name: str, dataset: str | None, version: int | None, present: int | None, kept: str
+) -> list[Champion]:
+    """`present`, the champion, and the most accurate that was one before on the same dataset: small losses do not add up.
 
     `kept` names the file of a version that says what it got right. Empty where there is no champion, or `version` is it. Earlier
     ones that were deleted, or that the gate had refused, don't count.
     """
-    present = versions.aliases(client, name).get(versions.CHAMPION)
     if present is None or present == version:
         return []
     tags = {int(found.version): found.tags for found in versions.versions(client, name)}
@@ -50,12 +54,45 @@ def predictions(file: Path) -> Predictions:
     return Predictions(table["index"].to_numpy(), np.asarray(column.to_numpy(), np.float64), measure)
 
 
+def beside(client: "MlflowClient", chosen: "ModelVersion", present: int | None) -> Gate:
+    """The verdict on a stored version beside the champion `present`; compared anew where the gate had another one beside it.
+
+    From what is stored with both, by the margin of that time. A version that was refused, or never judged, stays so.
+    """
+    tags = chosen.tags
+    verdict, reasons = tags.get(versions.GATE_TAG, "unknown"), json.loads(tags.get(versions.REASONS_TAG, "[]"))
+    judged = json.loads(tags.get(versions.BESIDE_TAG) or tags.get(versions.SETTINGS_TAG) or "null")  # the latter by an earlier dier
+    may_change = present is not None and verdict in (versions.PASSED, versions.UNCOMPARED)
+    if not may_change or judged is None or judged.get("champion") == present:
+        return Gate(verdict, reasons)
+    name, number, dataset = chosen.name, int(chosen.version), tags.get(versions.DATASET_TAG)
+    kept = package.PREDICTIONS if versions.ACCURACY_TAG in tags else package.NEIGHBOURS
+    found = champions(client, name, dataset, number, present, kept)
+    comparable = any(champion.predictions is not None for champion in found)
+    new = _stored(name, number, kept) if comparable else None
+    return gate.compare(new, dataset, found, judged["margin"], int(tags.get(versions.COPIES_TAG, 1)))
+
+
 def _stored(name: str, version: int, file: str) -> Predictions | None:
-    """The test predictions, or neighbours, kept with a version; None where they are gone or damaged."""
+    """The test predictions, or neighbours, kept with a version; None where they are gone or damaged.
+
+    Any other error rises: a verdict lasts, so it must not rest on a server that did not answer for a moment.
+    """
     import mlflow
     from mlflow.exceptions import MlflowException
 
-    try:
-        return predictions(Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/{package.FILES_FOLDER}/{file}")))
-    except (MlflowException, OSError, ValueError, KeyError):
-        return None
+    folder = f"models:/{name}/{version}/{package.FILES_FOLDER}"
+    with TemporaryDirectory(prefix="dier-champion-") as holder:
+        try:
+            there = [PurePosixPath(each.path).name for each in mlflow.artifacts.list_artifacts(artifact_uri=folder)]
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+        if file not in there:
+            return None
+        copy = Path(mlflow.artifacts.download_artifacts(f"{folder}/{file}", dst_path=holder))
+        try:
+            return predictions(copy)
+        except (OSError, ValueError, KeyError):
+            return None

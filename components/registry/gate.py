@@ -82,7 +82,10 @@ Finding = tuple[str, str]
 def decide(evidence: Evidence) -> Gate:
     """Judge a model by every rule."""
     told = labelled(evidence.metrics["task"], evidence.metrics["class_names"])
-    findings = [finding for rule in (RULES if told else UNLABELLED_RULES) for finding in rule(evidence)]
+    return _worst([finding for rule in (RULES if told else UNLABELLED_RULES) for finding in rule(evidence)])
+
+
+def _worst(findings: Sequence[Finding]) -> Gate:
     worst = max((verdict for verdict, _ in findings), key=VERDICTS.index)
     return Gate(worst, [reason for verdict, reason in findings if worst != REFUSED or verdict == REFUSED])
 
@@ -135,27 +138,41 @@ def _steady(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _no_worse(evidence: Evidence) -> Iterator[Finding]:
-    """Non-inferiority: of the paired difference in test accuracy, or in neighbours kept, the 95 % interval lies above -margin.
+    """Non-inferiority to every champion given; `copies` are in metrics.json."""
+    copies = evidence.metrics.get("copies", 1)
+    return _compare(evidence.predictions, evidence.dataset, evidence.champions, evidence.settings.margin, copies)
 
-    What is resampled are originals, where the test images are copies of some (`copies` in metrics.json).
+
+def compare(new: Predictions | None, dataset: str | None, champions: Sequence[Champion], margin: float, copies: int) -> Gate:
+    """The last rule alone, for a version that was judged before beside another champion. `new` is None where it is missing."""
+    return _worst(list(_compare(new, dataset, champions, margin, copies)))
+
+
+def _compare(
+    new: Predictions | None, dataset: str | None, champions: Sequence[Champion], margin: float, copies: int
+) -> Iterator[Finding]:
+    """Of the paired difference in test accuracy, or in neighbours kept, the 95 % interval has to lie above -margin.
+
+    What is resampled are originals, where the test images are so many copies of some.
     """
-    if not evidence.champions:
+    if not champions:
         yield PASSED, "no champion to compare with"
         return
     from components.probing.metrics import Bootstrap  # brings scikit-learn, which a version that stands need not wait for
 
-    new, margin, copies = evidence.predictions, evidence.settings.margin, evidence.metrics.get("copies", 1)
-    of = f", copies of {len(new.index) // copies}" if copies > 1 else ""
-    for champion in evidence.champions:
+    for champion in champions:
         old, named = champion.predictions, f"champion version {champion.version}"
-        if champion.dataset != evidence.dataset:
+        if champion.dataset != dataset:
             yield UNCOMPARED, f"not comparable with {named}: it was tested on another dataset"
+        elif new is None:
+            yield UNCOMPARED, f"not comparable with {named}: its own predictions are missing or damaged"
         elif old is not None and old.measure != new.measure:
             yield UNCOMPARED, f"not comparable with {named}: its neighbours were counted in another way ({old.measure})"
         elif old is None or not np.array_equal(old.index, new.index):
             yield UNCOMPARED, f"not comparable with {named}: its predictions of the same dataset are missing or damaged"
         else:
             found = Bootstrap(len(new.index), RESAMPLES, SEED, copies).mean(new.correct - old.correct)
+            of = f", copies of {len(new.index) // copies}" if copies > 1 else ""
             figures = (
                 f"difference {found.value:+.4f}, 95 % interval {found.low:+.4f} to {found.high:+.4f}, "
                 f"{len(new.index)} test images{of}, paired; register.margin {margin:g}"

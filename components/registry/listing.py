@@ -6,7 +6,7 @@ from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from components.registry import promotions, versions
-from components.registry.promotions import Entry
+from components.registry.entry import UNREADABLE, Entry
 from components.tracking.client import connect, every, one_line_errors, redact, tracking_uri
 
 if TYPE_CHECKING:
@@ -47,13 +47,16 @@ def _history(client: "MlflowClient", model: "RegisteredModel", alias: str | None
     at = versions.aliases(client, model.name)  # read after the record
     rows, stood = list[dict[str, Any]](), dict[str, int | None]()
     for entry in entries:
+        if entry.kind == UNREADABLE:
+            rows.append(_unreadable(entry))
+            continue
         if entry.alias in stood and stood[entry.alias] != entry.before:
             rows.append(_elsewhere(entry.alias, stood[entry.alias], entry.before))
         rows.append(_row(entry, digests))
         stood[entry.alias] = entry.to if entry.moved else entry.before
     pending = {entry.alias for entry in entries if entry.pending}
     rows += [_elsewhere(one, was, at.get(one)) for one, was in stood.items() if one not in pending and was != at.get(one)]
-    return [row for row in rows if alias in (None, row["alias"])]
+    return [row for row in rows if alias is None or row["alias"] in (alias, None)]  # what cannot be read may be of any alias
 
 
 def _row(entry: Entry, digests: dict[int, str]) -> dict[str, Any]:
@@ -63,6 +66,11 @@ def _row(entry: Entry, digests: dict[int, str]) -> dict[str, Any]:
     said = (entry.number or None, entry.when, entry.who, entry.alias, entry.before, entry.to)
     verdict = entry.gate + (", forced" if entry.forced else "")
     return dict(zip(COLUMNS, (*said, entry.kind, verdict, entry.why, outcome), strict=True))
+
+
+def _unreadable(entry: Entry) -> dict[str, Any]:
+    said = (entry.number or None, *[None] * 5, entry.kind, None, None, "damaged, or of a later dier: it moves nothing")
+    return dict(zip(COLUMNS, said, strict=True))
 
 
 def _elsewhere(alias: str, was: int | None, found: int | None) -> dict[str, Any]:

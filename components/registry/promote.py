@@ -1,14 +1,16 @@
 """`dier promote` and `dier rollback`: what may move an alias, and what is said about it. How it moves is in promotions.py."""
 
-import json
 import re
 from collections.abc import Container, Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from components.common.errors import GateRefused, SettingsError
 from components.registry import promotions, versions
-from components.registry.promotions import Entry, Overtaken
+from components.registry.champions import beside
+from components.registry.entry import ROLLBACK, Entry, made_since
+from components.registry.gate import Gate
+from components.registry.promotions import Overtaken
 from components.tracking.client import connect, one_line_errors
 
 if TYPE_CHECKING:
@@ -32,8 +34,9 @@ def promote(
     """Point `alias` at `version` (default: the candidate), record it, and say what happened.
 
     Nothing moves where the alias does not point at `expect`, or was moved since `since`, when whoever asks last looked, or while
-    this runs: then Overtaken is raised. Raises SettingsError for what does not exist or `force` without a reason, GateRefused for
-    what the gate refused unless forced.
+    this runs: then Overtaken is raised. Where the gate had another champion beside the version than the one of now, the two are
+    compared anew. Raises SettingsError for what does not exist or `force` without a reason, GateRefused for what the gate refused
+    unless forced.
     """
     why = _sentence(reason)
     if force and not why:
@@ -41,9 +44,8 @@ def promote(
     _check_alias(alias)
     client = connect(must_exist=True)
     with one_line_errors():
-        model = versions.registered(client, name)
+        model = _registered(client, name)
         chosen = _choose(client, model, version)
-        gate = chosen.tags.get(versions.GATE_TAG, "unknown")
         number = int(chosen.version)
         last = promotions.last(promotions.settle(client, model, alias), alias)
         model = client.get_registered_model(name)
@@ -51,16 +53,14 @@ def promote(
         if at == number:
             return _already(name, number, alias, promotions.last(promotions.record(client, model), alias))
         _check_not_moved(name, last, at, number, alias, expect, since)
-        if gate not in (versions.PASSED, versions.UNCOMPARED) and not force:
-            raise GateRefused(_refusal(name, number, chosen))
+        gate = beside(client, chosen, at if alias == versions.CHAMPION else None)
+        if gate.verdict not in (versions.PASSED, versions.UNCOMPARED) and not force:
+            raise GateRefused(_refusal(name, number, gate))
+        why = why or f"the gate: {gate.verdict}"
         try:
-            made = promotions.move(
-                client, model, alias, number, follows=last, why=why or f"the gate: {gate}", gate=gate, forced=force
-            )
+            made = promotions.move(client, model, alias, number, follows=last, why=why, gate=gate.verdict, forced=force)
         except Overtaken as error:
-            if error.first is not None and error.first.to == number:
-                return _already(name, number, alias, error.first)
-            raise
+            return _same(name, number, alias, error)
     return _moved(name, made)
 
 
@@ -73,12 +73,15 @@ def rollback(name: str, *, version: int | None, alias: str, reason: str | None, 
     _check_alias(alias)
     client = connect(must_exist=True)
     with one_line_errors():
-        model = versions.registered(client, name)
+        model = _registered(client, name)
         known = {int(found.version): found for found in versions.versions(client, name)}
         entries = promotions.settle(client, model, alias)
         model = client.get_registered_model(name)
         last, at = promotions.last(entries, alias), _at(model, alias)
-        target = version if version is not None else _earlier(entries, name, alias, at, known)
+        news = [entry for entry in entries if entry.alias == alias and made_since(entry, since)]
+        target = version
+        if target is None:  # the one before that which whoever asked could know of
+            target = _earlier([one for one in entries if one not in news], name, alias, news[0].before if news else at, known)
         if target == at:
             return _already(name, target, alias, promotions.last(promotions.record(client, model), alias))
         ever = _ever(entries, alias, known)
@@ -87,9 +90,11 @@ def rollback(name: str, *, version: int | None, alias: str, reason: str | None, 
             raise SettingsError(f"{name} version {target} was never {alias} (there were: {there}); dier promote {name} makes it so")
         _check_not_moved(name, last, at, target, alias, None, since)
         gate = known[target].tags.get(versions.GATE_TAG, "unknown")
-        made = promotions.move(
-            client, model, alias, target, follows=last, why=why or "rolled back", gate=gate, kind=promotions.ROLLBACK
-        )
+        why = why or "rolled back"
+        try:
+            made = promotions.move(client, model, alias, target, follows=last, why=why, gate=gate, kind=ROLLBACK)
+        except Overtaken as error:
+            return _same(name, target, alias, error)
     return _moved(name, made)
 
 
@@ -100,25 +105,30 @@ def _ever(entries: list[Entry], alias: str, known: Container[int]) -> list[int]:
 
 
 def _earlier(entries: list[Entry], name: str, alias: str, at: int | None, known: Container[int]) -> int:
-    for number in line(entries, alias, at):
+    for number in way_back(entries, alias, at):
         if number in known and number != at:
             return number
     raise SettingsError(f"{name} has no earlier {alias} to go back to; promote a version with dier promote {name} --version N")
 
 
-def line(entries: Iterable[Entry], alias: str, at: int | None) -> list[int]:
-    """The versions to go back to, newest first, where `alias` is `at` now: those that a rollback left behind are not among them."""
+def way_back(entries: Iterable[Entry], alias: str, at: int | None) -> list[int]:
+    """The versions to go back to, newest first, where `alias` is `at` now: those that a rollback left behind are not among them.
+
+    Where the alias was deleted (None) the first is the one that it was at.
+    """
     held: list[int] = []
     for entry in entries:
         if entry.alias != alias or not entry.moved:
             continue
         if entry.before is not None and held[-1:] != [entry.before]:  # moved by other means, or unrecorded
             held.append(entry.before)
-        if entry.kind == promotions.ROLLBACK and entry.to in held:
+        if entry.kind == ROLLBACK and entry.to in held:
             del held[len(held) - held[::-1].index(entry.to) :]
         else:
             held.append(entry.to)
-    if at is not None and held[-1:] != [at]:
+    if at is None:
+        return held[::-1]
+    if held[-1:] != [at]:
         held.append(at)
     return held[-2::-1]
 
@@ -126,15 +136,19 @@ def line(entries: Iterable[Entry], alias: str, at: int | None) -> list[int]:
 def _check_not_moved(
     name: str, last: Entry | None, at: int | None, number: int, alias: str, expect: int | None, since: datetime | None
 ) -> None:
-    """A promotion that was recorded after `since` is one that whoever asked could not know of.
-
-    One in the future says that clocks differ: then only the order of the record tells, which needs none.
-    """
     if expect is not None and at != expect:
         where = "no version" if at is None else f"version {at}"
         raise Overtaken(f"{name}: {alias} is at {where}, not at version {expect} as expected, so version {number} was not promoted")
-    if since is not None and last is not None and since <= datetime.fromisoformat(last.when) <= datetime.now(UTC):
+    if last is not None and made_since(last, since):
         raise promotions.overtaken(name, last, number)
+
+
+def _registered(client: "MlflowClient", name: str) -> "RegisteredModel":
+    """The model, whose aliases may be moved. Raises SettingsError for one that is none, but the record of another."""
+    model = versions.registered(client, name)
+    if promotions.MARK in model.tags:
+        raise SettingsError(f"{name} is the record of promotions of {model.tags[promotions.MARK]} and no model: name the model")
+    return model
 
 
 def _at(model: "RegisteredModel", alias: str) -> int | None:
@@ -153,6 +167,13 @@ def _sentence(reason: str | None) -> str:
     return why
 
 
+def _same(name: str, number: int, alias: str, error: Overtaken) -> str:
+    """What is said where whoever came first moved the alias to this version too; otherwise the error stands."""
+    if error.first is None or error.first.withdrawn is not None or error.first.to != number:
+        raise error
+    return _already(name, number, alias, error.first)
+
+
 def _already(name: str, number: int, alias: str, last: Entry | None) -> str:
     by = f" (moved by {last.who}, {last.when})" if last is not None and last.withdrawn is None and last.to == number else ""
     return f"{name} version {number} is {alias} already{by}; nothing to do"
@@ -160,7 +181,7 @@ def _already(name: str, number: int, alias: str, last: Entry | None) -> str:
 
 def _moved(name: str, made: Entry) -> str:
     moved = f"from version {made.before} to version {made.to}" if made.before else f"to version {made.to}"
-    what = f"{name}: {made.alias} moved {'back ' if made.kind == promotions.ROLLBACK else ''}{moved}"
+    what = f"{name}: {made.alias} moved {'back ' if made.kind == ROLLBACK else ''}{moved}"
     return f"{what} (gate {made.gate}{', forced' if made.forced else ''}); recorded as promotion {made.number}"
 
 
@@ -177,10 +198,9 @@ def _choose(client: "MlflowClient", model: "RegisteredModel", version: int | Non
     return known[version]
 
 
-def _refusal(name: str, number: int, chosen: "ModelVersion") -> str:
-    reasons = chosen.tags.get(versions.REASONS_TAG)
-    if reasons is None:
-        what = f"{name} version {number} never went through the gate (it was not registered by dier)"
+def _refusal(name: str, number: int, gate: Gate) -> str:
+    if gate.verdict == versions.REFUSED:
+        what = f"the gate refused {name} version {number}: {'; '.join(gate.reasons)}"
     else:
-        what = f"the gate refused {name} version {number}: {'; '.join(json.loads(reasons))}"
+        what = f"{name} version {number} never went through the gate (it was not registered by dier)"
     return f"{what}; to promote it all the same add --force --reason TEXT"

@@ -9,33 +9,28 @@ part and nobody waits: what a process that died left written is finished by whoe
 """
 
 import getpass
-import hashlib
-import json
 import os
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from components.common.errors import SettingsError
 from components.registry import versions
-from components.tracking.client import redact
+from components.registry.entry import BEFORE, ENTRY, MOVED, PROMOTE, UNREADABLE, WITHDRAWN, Entry, entry_of_tag, read_entry, text_of
+from components.tracking.client import TrackingError, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
+    from mlflow.entities.model_registry import RegisteredModel
 
 SUFFIX = ".promotions"
 MARK = "dier.record_of_promotions"
 """Tag of the registered model that holds a record: it is no model, and `dier models` leaves it out."""
-ENTRY, MOVED, WITHDRAWN = "dier.promotion", "dier.moved", "dier.withdrawn"
-"""Tags of an entry: what it says, as JSON; that its alias was moved; why it was not, and will not be."""
-BEFORE = "dier.promotion."
-"""Until 0.1 a promotion was a tag of the model itself, named after its time. Those are read, and none is written."""
-PROMOTE, ROLLBACK, AUTO = "promote", "rollback", "auto"
+KEPT = "dier.promotions"
+"""Tag of a model that has a record: who may not read that one is refused, and does not take it for empty."""
 ATTEMPTS = 10
 LAG_S = 10.0
 """Seconds to wait for one's own entry to be there, where reads come from a replica of the database."""
@@ -49,46 +44,43 @@ class Overtaken(Exception):
         self.first = first
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One promotion; `number` is its place in the record (0: from before there was one), `before` and `to` are versions."""
-
-    alias: str
-    before: int | None
-    to: int
-    who: str
-    when: str
-    """ISO 8601, UTC, by the clock of who promoted. For people: the order is that of the numbers."""
-    why: str
-    gate: str
-    forced: bool = False
-    kind: str = PROMOTE
-    follows: int = 0
-    """Number of the promotion of this alias that was the last when this one was decided on; 0: there was none."""
-    seal: str = ""
-    """Digest of the promotion that this one follows, so that one changed or removed afterwards is seen."""
-    token: str = ""
-    number: int = 0
-    digest: str = ""
-    moved: bool = False
-    withdrawn: str | None = None
-
-    @property
-    def pending(self) -> bool:
-        """Whether the alias is still to be moved: somebody is at it, or died over it."""
-        return not self.moved and self.withdrawn is None
-
-
 def record(client: "MlflowClient", model: "RegisteredModel") -> list[Entry]:
-    """The promotions of every alias of a model, in order, without those that were overtaken."""
-    made = [_from_tag(value) for key, value in sorted(model.tags.items()) if key.startswith(BEFORE)]
+    """The promotions of every alias of a model, in order, without those that were overtaken.
+
+    Raises TrackingError where there is a record that may not be read.
+    """
+    made = [entry_of_tag(value) for key, value in sorted(model.tags.items()) if key.startswith(BEFORE)]
     followed = set[tuple[str, int]]()
-    for version in versions.versions(client, model.name + SUFFIX):
-        entry = _of(version, model)
-        if entry is not None and (entry.alias, entry.follows) not in followed:
+    found = versions.versions(client, model.name + SUFFIX)
+    if not found:
+        _check_readable(client, model)
+    for version in found:
+        entry = read_entry(version, model)
+        if entry is None or (entry.alias, entry.follows) in followed:
+            continue
+        if entry.kind != UNREADABLE:
             followed.add((entry.alias, entry.follows))
-            made.append(entry)
+        made.append(entry)
     return made
+
+
+def _check_readable(client: "MlflowClient", model: "RegisteredModel") -> None:
+    """MLflow's search is silent of a record that may not be read, as of none; asked for it, MLflow refuses.
+
+    Where nobody may read what was not granted it refuses what does not exist as well: then the model's tag tells.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.get_registered_model(model.name + SUFFIX)
+    except MlflowException as error:
+        if error.error_code == "PERMISSION_DENIED" and KEPT in model.tags:
+            raise TrackingError(
+                f"MLflow refuses (403) to show {model.name + SUFFIX}, the record of promotions of {model.name}: "
+                "ask whoever manages the server for READ on it (EDIT to promote)"
+            ) from error
+        if error.error_code not in ("PERMISSION_DENIED", "RESOURCE_DOES_NOT_EXIST"):
+            raise
 
 
 def last(entries: Sequence[Entry], alias: str) -> Entry | None:
@@ -116,9 +108,12 @@ def move(
 ) -> Entry:
     """Point `alias` at `version`, provided that `follows` is still its last promotion; give the new one.
 
-    `follows` is of the record that `settle` gave, `model` as it was read after that. Raises Overtaken where another came first;
-    then this one moves nothing and is in no record.
+    `follows` is of the record that `settle` gave, `model` as it was read after that, before anything was decided on: an alias that
+    was moved since is left where it is. Raises Overtaken where that is so, or another came first; then this one moves nothing, and
+    in the second case is in no record. Who may not move the alias is told so, and nobody does it for them later.
     """
+    from mlflow.exceptions import MlflowException
+
     at = model.aliases.get(alias)
     wanted = Entry(
         alias=alias,
@@ -135,7 +130,13 @@ def move(
         token=uuid4().hex,
     )
     _append(client, model, wanted)
-    first = _first(client, model, wanted)
+    try:
+        first = _first(client, model, wanted)
+    except MlflowException as error:
+        if error.error_code == "PERMISSION_DENIED":
+            for mine in (one for one in record(client, model) if one.token == wanted.token and one.pending):
+                _mark(client, model.name, mine, WITHDRAWN, f"{mine.who} may not move it")
+        raise
     if first.token != wanted.token:
         raise overtaken(model.name, first, version)
     if first.withdrawn is not None:
@@ -145,9 +146,14 @@ def move(
 
 def overtaken(name: str, first: Entry, version: int) -> Overtaken:
     """What is said to whom came second, and wanted `version`."""
+    by = f"by {first.who} at the same time (promotion {first.number}"
+    if first.withdrawn is None:
+        what = f"{first.alias} was moved to version {first.to} {by})"
+    else:
+        what = f"{first.alias} was to be moved to version {first.to} {by}), and was not: {first.withdrawn}"
     return Overtaken(
-        f"{name}: {first.alias} was moved to version {first.to} by {first.who} at the same time (promotion {first.number}), so "
-        f"version {version} was not promoted; look at dier history {name}, and promote again if that is still wanted",
+        f"{name}: {what}, so version {version} was not promoted; "
+        f"look at dier history {name}, and promote again if that is still wanted",
         first,
     )
 
@@ -156,19 +162,22 @@ def settle(client: "MlflowClient", model: "RegisteredModel", alias: str) -> list
     """Make `alias` follow the last promotion of it, whoever wrote that; give the record as it is then.
 
     Whoever writes the alias looks at the record again afterwards, and writes once more if it has grown: so the last to write it
-    wrote what the record said then, however long a process stood still in between.
+    wrote what the record said then, however long a process stood still in between. What was withdrawn meanwhile is not written.
     """
     name, written = model.name, None
     while True:
         entries = record(client, model)
-        entry = last(entries, alias)
-        if entry is None or entry.number == written or (written is None and not entry.pending):
+        entry = last([one for one in entries if written is None or one.withdrawn is None], alias)
+        if entry is None:
+            return entries
+        nothing_is_pending = written is None and not entry.pending
+        record_has_not_grown = entry.number == written
+        if nothing_is_pending or record_has_not_grown:
             return entries
         at = versions.aliases(client, name).get(alias)
         if written is None and at not in (entry.before, entry.to):
             _mark(client, name, entry, WITHDRAWN, f"it was moved to {at or 'nothing'} by other means than dier meanwhile")
-        else:
-            _point(client, name, entry)
+        elif _point(client, name, entry):
             written = entry.number
 
 
@@ -177,15 +186,22 @@ def set_alias(client: "MlflowClient", name: str, alias: str, version: int) -> No
     _again(client.set_registered_model_alias, name, alias, str(version))
 
 
-def _point(client: "MlflowClient", name: str, entry: Entry) -> None:
-    """Move the alias and mark the entry. If the alias cannot be moved it is withdrawn or, if the store is gone, stays pending."""
+def _point(client: "MlflowClient", name: str, entry: Entry) -> bool:
+    """Move the alias and mark the entry; False where its version is gone: then the entry is withdrawn.
+
+    With any other error it stays pending: it may be somebody else's, and be possible for them, or later.
+    """
+    from mlflow.exceptions import MlflowException
+
     try:
         set_alias(client, name, entry.alias, entry.to)
-    except Exception as error:
-        if versions.aliases(client, name).get(entry.alias) != entry.to:
-            _mark(client, name, entry, WITHDRAWN, redact(" ".join(str(error).split()))[:500])
-            return
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        _mark(client, name, entry, WITHDRAWN, redact(" ".join(str(error).split()))[:500])
+        return False
     _mark(client, name, entry, MOVED, "true")
+    return True
 
 
 def _mark(client: "MlflowClient", name: str, entry: Entry, tag: str, value: str) -> None:
@@ -195,15 +211,14 @@ def _mark(client: "MlflowClient", name: str, entry: Entry, tag: str, value: str)
 
 def _append(client: "MlflowClient", model: "RegisteredModel", entry: Entry) -> None:
     """Write an entry; the store decides where it comes."""
-    if not entry.follows:
+    if not entry.follows or KEPT not in model.tags:
         _open(client, model.name)
-    fields = {key: value for key, value in vars(entry).items() if key not in ("number", "digest", "moved", "withdrawn")}
     before = "" if entry.before is None else f"from version {entry.before} "
     _again(
         lambda: client.create_model_version(
             model.name + SUFFIX,
             f"models:/{model.name}/{entry.to}",
-            tags={ENTRY: json.dumps({**fields, "of": model.creation_timestamp}, ensure_ascii=False)},
+            tags={ENTRY: text_of(entry, model)},
             description=f"{entry.alias} {before}to version {entry.to}, by {entry.who}: {entry.why}",
         )
     )
@@ -223,6 +238,7 @@ def _open(client: "MlflowClient", name: str) -> None:
             raise SettingsError(
                 f"the registered model {name + SUFFIX} is none of dier's, which keeps its record of promotions there: rename it"
             ) from error
+    _again(client.set_registered_model_tag, name, KEPT, name + SUFFIX)
 
 
 def _first(client: "MlflowClient", model: "RegisteredModel", mine: Entry) -> Entry:
@@ -252,24 +268,10 @@ def _again(call: Callable[..., Any], *arguments: Any) -> Any:
     raise AssertionError
 
 
-def _of(version: "ModelVersion", model: "RegisteredModel") -> Entry | None:
-    """An entry as the store has it; None for one of an earlier model of the same name, which was deleted, and for what is none."""
-    text, tags = version.tags.get(ENTRY, "{}"), version.tags
-    fields = json.loads(text)
-    if fields.pop("of", None) != model.creation_timestamp:
-        return None
-    moved, digest = MOVED in tags, hashlib.sha256(text.encode()).hexdigest()[:16]
-    withdrawn = None if moved else tags.get(WITHDRAWN)
-    return Entry(**fields, number=int(version.version), digest=digest, moved=moved, withdrawn=withdrawn)
-
-
-def _from_tag(value: str) -> Entry:
-    fields = json.loads(value)
-    return Entry(before=fields.pop("from"), moved=True, **fields)
-
-
 def _who() -> str:
+    from mlflow.utils.credentials import read_mlflow_creds
+
     try:
-        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+        return read_mlflow_creds().username or getpass.getuser()
     except (OSError, KeyError):  # a container's user may have no name
         return f"uid {os.getuid()}"

@@ -28,6 +28,8 @@ GATE_TAG = "dier.gate"
 REASONS_TAG = "dier.gate_reasons"
 PASSED, UNCOMPARED, REFUSED = VERDICTS = ("passed", "uncompared", "refused")
 """The gate's verdicts, from best to worst."""
+BESIDE_TAG = "dier.gate_beside"
+"""Which champion the gate compared with, null where there was none, and the margin: {"champion": 3, "margin": 0.03} as JSON."""
 REPORT_TAG = "dier.report"
 SETTINGS_TAG = "dier.register"
 """The settings that a version was judged by, as JSON. Written last: a version that has it has its alias too."""
@@ -37,6 +39,8 @@ FILES_TAG = "dier.files"
 """sha256 of the manifest in the version's folder, which lists every file of it."""
 COPIES_TAG = "dier.copies"
 """Of each original among the test images, where there are several."""
+NAMED = re.compile(r"(?:models:/(?=.*[@/]))?(?P<name>[^@/:]+)(?:@(?P<alias>[^@/:]+)|/(?P<number>\d+))?")
+"""How a person names a version. Of MLflow's URIs those of a registered model, and not `models:/m-...`, a logged one."""
 BUILT_FROM = "DIER_GIT_COMMIT"
 """Environment variable of the container image: the commit that it was built from."""
 
@@ -62,16 +66,16 @@ def versions(client: "MlflowClient", name: str, tags: Iterable[tuple[str, str]] 
 
 
 def find(client: "MlflowClient", asked: str) -> "ModelVersion":
-    """The version that `asked` names: NAME@ALIAS or NAME/VERSION. Raises SettingsError where there is none."""
-    parts = re.fullmatch(r"(?:models:/)?([^@/:]+)(?:@([^@/:]+)|/(\d+))", asked)
+    """The version that `asked` names: NAME@ALIAS, NAME/VERSION, or NAME, its champion. Raises SettingsError where there is none."""
+    parts = NAMED.fullmatch(asked)
     if not parts:
-        raise SettingsError(f"{asked!r} names no version: give NAME@ALIAS, such as dier@champion, or NAME/VERSION, such as dier/3")
-    name, alias, number = parts.groups()
-    model = registered(client, name)
-    if alias and alias not in model.aliases:
-        there = ", ".join(sorted(model.aliases)) or "none"
-        raise SettingsError(f"{name} has no alias {alias} (there are: {there}); see dier models {name}")
-    wanted = int(model.aliases[alias] if alias else number)
+        raise SettingsError(f"{asked!r} names no version: give NAME (its champion), NAME@ALIAS or NAME/VERSION, such as dier/3")
+    name = parts["name"]
+    if parts["number"]:
+        registered(client, name)  # says which there are
+        wanted = int(parts["number"])
+    else:
+        wanted = at_alias(client, name, parts["alias"] or CHAMPION)
     known = {int(version.version): version for version in versions(client, name)}
     if wanted not in known:
         raise SettingsError(f"{name} has no version {wanted} (there are: {', '.join(map(str, known)) or 'none'})")

@@ -26,7 +26,7 @@ def add_to(dier: click.Group) -> None:
 @click.command()
 @NAME
 @click.option("--version", type=int, metavar="N", help="version; without it the one that carries the alias candidate")
-@click.option("--to", "alias", default="champion", metavar="ALIAS", help="alias to move")
+@click.option("--alias", "--to", "alias", default="champion", metavar="ALIAS", help="alias to move")
 @click.option("--expect", type=int, metavar="N", help="move it only from this version: one that somebody moved meanwhile stays")
 @click.option("--force", is_flag=True, help="promote what the gate refused; needs --reason")
 @REASON

@@ -19,7 +19,7 @@ from components.common.settings import Settings
 from components.registry import promotions, versions
 from components.registry.listing import models
 from components.registry.promote import promote
-from components.tracking.client import connect
+from components.tracking.client import TrackingError, connect
 from components.tracking.live import LiveLog
 from model.features import embed
 from model.weights import load_model
@@ -225,6 +225,71 @@ def test_a_champion_whose_predictions_are_gone_is_not_replaced_by_itself(store: 
     done = do(make(tmp_path / "2", right=correct(0.95), training="t2"), tmp_path / "out", policy="auto")
     assert done["aliases"] == ["candidate"]
     assert "its predictions of the same dataset are missing or damaged" in done["gate"]["reasons"][-1]
+
+
+@pytest.mark.slow
+def test_a_champion_that_cannot_be_fetched_for_a_moment_leaves_no_verdict(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    from requests import ConnectionError as Reset  # type: ignore[import-untyped, unused-ignore]
+
+    def reset(*arguments: object, **named: object) -> None:
+        raise Reset("Connection reset by peer")
+
+    do(make(tmp_path / "1"), tmp_path / "out", policy="auto")
+    second = make(tmp_path / "2", right=correct(0.95), training="t2")
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.artifacts, "download_artifacts", reset)
+        with pytest.raises(TrackingError, match="does not answer"):
+            do(second, tmp_path / "out", policy="auto")
+    assert len(versions.versions(connect(), NAME)) == 1
+    assert do(second, tmp_path / "out", policy="auto")["aliases"] == ["champion"]
+
+
+@pytest.mark.slow
+def test_a_champion_set_by_other_means_while_files_go_up_stays(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    do(make(tmp_path / "1"), tmp_path / "out", policy="auto")
+    do(make(tmp_path / "2", training="t2"), tmp_path / "out", margin=0.5)
+    whole = register._store_version
+
+    def slow(*arguments: Any) -> int:
+        connect().set_registered_model_alias(NAME, "champion", "2")
+        return whole(*arguments)
+
+    monkeypatch.setattr(register, "_store_version", slow)
+    third = make(tmp_path / "3", right=correct(0.95), training="t3")
+    assert do(third, tmp_path / "out", policy="auto")["aliases"] == ["candidate"]
+    assert versions.aliases(connect(), NAME) == {"champion": 2, "candidate": 3}
+    assert "it was moved to 2 by other means" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_verdict_given_beside_another_champion_is_given_anew_at_promotion(store: str, tmp_path: Path) -> None:
+    """All three were registered while there was no champion, and passed."""
+    for version, accuracy in enumerate((0.7, 0.95, 0.9), start=1):
+        inputs = make(tmp_path / str(version), right=correct(accuracy), training=f"t{version}")
+        assert do(inputs, tmp_path / "out", margin=0.01)["gate"]["verdict"] == "passed"
+
+    def move(version: int, alias: str = "champion", *, force: bool = False) -> str:
+        return promote(NAME, version=version, alias=alias, force=force, reason="because" if force else None)
+
+    assert "champion moved to version 1 (gate passed)" in move(1)
+    assert "from version 1 to version 2 (gate passed)" in move(2)
+    with pytest.raises(GateRefused, match=r"the gate refused glyphs version 3: may be worse than champion version 2 .*--force"):
+        move(3)
+    assert "shadow moved to version 3 (gate passed)" in move(3, "shadow")  # nothing is said of other aliases
+    assert "(gate refused, forced)" in move(3, force=True)
+    client = connect()
+    client.delete_model_version_tag(NAME, "1", versions.BESIDE_TAG)  # as an earlier dier registered it
+    for file in Path(versions.location(client, NAME, 3).removeprefix("file://")).rglob("predictions.parquet"):
+        file.unlink()
+    with pytest.raises(GateRefused, match="may be worse than champion version 2"):
+        move(1)
+    client.delete_model_version(NAME, "2")
+    assert "from version 3 to version 1 (gate uncompared)" in move(1)
 
 
 @pytest.mark.slow

@@ -74,6 +74,7 @@ def test_every_preset_says_what_differs_and_no_more(preset: Path) -> None:
         ({"data": {"source": "npz"}}, ["data.source npz", "data.path"]),
         ({"data": {"source": "medmnist", "image_size": 32}}, ["32", "28, 64, 128 or 224"]),
         ({"probe": {"c_grid": [0]}}, ["probe.c_grid", "0"]),
+        ({"register": {"name": "dier.promotions"}}, ["register.name dier.promotions", "the promotions of dier are recorded"]),
         ({"register": {"policy": "maybe"}}, ["register.policy", "'maybe'", "manual"]),
     ],
 )

@@ -6,7 +6,7 @@ One list after another, a process for each dict in it; they are forks of this on
 to no store. Lines of JSON say what each process is (pid), what came of it (said), and how it ended (exit code or -signal).
 
     do        move: promotions.move, all having looked at the record before the first one moves
-              promote: dier's promote, as if every one had been asked for at the same time
+              promote, rollback: dier's own, as if every one had been asked for at the same time
               register: components.register.run with the artifacts in `folder`, policy auto, all compared with the same champion
     kill      [call, when]: kill this process (SIGKILL) before or after that call of MLflow's client
     stop      the same, but it stands still (SIGSTOP) until somebody lets it go on
@@ -31,7 +31,7 @@ import mlflow.store.tracking.sqlalchemy_store  # noqa: E402, F401
 from mlflow import MlflowClient  # noqa: E402
 
 from components.registry import promotions  # noqa: E402
-from components.registry.promote import promote  # noqa: E402
+from components.registry.promote import promote, rollback  # noqa: E402
 
 NAME = "glyphs"
 
@@ -64,6 +64,9 @@ def child(asked: dict[str, Any], since: datetime, wait: Callable[[], object]) ->
     if asked["do"] == "promote":
         wait()
         return promote(NAME, version=version, alias="champion", force=False, reason=asked.get("reason"), since=since)
+    if asked["do"] == "rollback":
+        wait()
+        return rollback(NAME, version=version, alias="champion", reason=None, since=since)
     last = promotions.last(promotions.settle(client, client.get_registered_model(NAME), "champion"), "champion")
     model = client.get_registered_model(NAME)
     wait()

@@ -1,19 +1,22 @@
 """`dier promote` and `dier models` against a real store; the versions are bare (no weights): only their tags matter here."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import RegisteredModel
+from mlflow.exceptions import MlflowException
 
 from components.common.errors import GateRefused, SettingsError
 from components.registry import promotions, versions
+from components.registry.entry import ENTRY, Entry
 from components.registry.listing import history, models
 from components.registry.promote import promote, rollback
 from components.registry.promotions import Overtaken
-from components.tracking.client import connect
+from components.tracking.client import TrackingError, connect
 from pipeline.cli import main
 
 NAME = "glyphs"
@@ -46,7 +49,7 @@ def back(version: int | None = None, alias: str = "champion", reason: str | None
     return rollback(NAME, version=version, alias=alias, reason=reason)
 
 
-def record(client: MlflowClient) -> list[promotions.Entry]:
+def record(client: MlflowClient) -> list[Entry]:
     return promotions.record(client, client.get_registered_model(NAME))
 
 
@@ -58,6 +61,15 @@ def test_the_candidate_becomes_champion_with_a_record(client: MlflowClient, monk
     assert (entry.who, entry.alias, entry.before, entry.to) == ("ada", "champion", None, 1)
     assert (entry.why, entry.gate, entry.forced, entry.kind, entry.moved) == ("looks right", "passed", False, "promote", True)
     assert datetime.fromisoformat(entry.when).tzinfo is not None
+
+
+def test_who_is_whom_mlflow_logs_in(client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".mlflow").mkdir()
+    (tmp_path / ".mlflow" / "credentials").write_text("[mlflow]\nmlflow_tracking_username = grace\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_USERNAME", raising=False)
+    move()
+    assert record(client)[0].who == "grace"
 
 
 def test_what_holds_the_alias_already_is_said_and_not_recorded_again(client: MlflowClient) -> None:
@@ -145,7 +157,8 @@ def test_exit_codes(client: MlflowClient, capsys: pytest.CaptureFixture[str], mo
     assert main(["promote", NAME, "--version", "2", "--force"]) == 2
     assert main(["promote", "nobody"]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 3
-    assert main(["promote", NAME]) == 0
+    assert main(["promote", NAME, "--alias", "shadow"]) == 0
+    assert main(["promote", NAME, "--to", "champion"]) == 0
     assert main(["models"]) == 0
     assert "glyphs" in capsys.readouterr().out
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@127.0.0.1:9")
@@ -154,6 +167,11 @@ def test_exit_codes(client: MlflowClient, capsys: pytest.CaptureFixture[str], mo
     err = capsys.readouterr().err
     assert "does not answer" in err
     assert "hunter2" not in err
+
+
+def page(client: MlflowClient, version: int) -> None:
+    """Somebody moves champion on MLflow's page."""
+    client.set_registered_model_alias(NAME, "champion", str(version))
 
 
 def kinds(client: MlflowClient) -> list[tuple[str, int | None, int]]:
@@ -196,6 +214,26 @@ def test_rollback_passes_over_deleted_versions(client: MlflowClient) -> None:
         move(version, force=True, reason="try")
     client.delete_model_version(NAME, "2")
     assert "from version 3 to version 1" in back()
+
+
+def test_rollback_of_an_alias_that_was_deleted_brings_it_back(client: MlflowClient) -> None:
+    for version in (1, 3):
+        move(version, force=True, reason="try")
+    client.delete_registered_model_alias(NAME, "champion")
+    assert "champion moved back to version 3" in back()
+    assert "from version 3 to version 1" in back()
+
+
+@pytest.mark.parametrize("version", [None, 1])
+def test_of_two_rollbacks_asked_for_at_once_the_second_has_what_it_wanted(client: MlflowClient, version: int | None) -> None:
+    for number in (1, 2, 3):
+        move(number, force=True, reason="try")
+    looked = datetime.now(UTC)
+    rollback(NAME, version=version, alias="champion", reason=None, since=looked)
+    said = rollback(NAME, version=version, alias="champion", reason=None, since=looked)
+    assert f"version {version or 2} is champion already (moved by" in said
+    with pytest.raises(Overtaken, match=r"moved to version . by .* at the same time .*version 3 was not promoted"):
+        rollback(NAME, version=3, alias="champion", reason=None, since=looked)
 
 
 def test_rollback_leaves_what_was_set_by_other_means(client: MlflowClient) -> None:
@@ -275,14 +313,33 @@ def test_an_entry_that_was_changed_or_removed_is_seen_in_the_next(client: Mlflow
     for version in (1, 3, 1):
         move(version, force=True, reason="try")
     log = NAME + promotions.SUFFIX
-    text = client.get_model_version(log, "1").tags[promotions.ENTRY]
-    client.set_model_version_tag(log, "1", promotions.ENTRY, text.replace("try", "lie"))
+    text = client.get_model_version(log, "1").tags[ENTRY]
+    client.set_model_version_tag(log, "1", ENTRY, text.replace("try", "lie"))
     client.delete_model_version(log, "2")
     assert [(r["from"], r["to"]) for r in told() if r["number"]] == [(None, 1), (3, 1)]
     assert "promotion 2, which it follows, was changed or removed" in str(told()[-1]["outcome"])
-    client.set_model_version_tag(log, "1", promotions.ENTRY, text)
+    client.set_model_version_tag(log, "1", ENTRY, text)
     move(3, force=True, reason="try")  # goes on all the same
     assert told()[-1]["outcome"] == "moved"
+
+
+def test_damaged_entries_are_shown_and_stop_nothing(client: MlflowClient) -> None:
+    for version in (1, 3, 2, 3):
+        move(version, force=True, reason="try")
+    log = NAME + promotions.SUFFIX
+    said = json.loads(client.get_model_version(log, "4").tags[ENTRY])
+    client.set_model_version_tag(log, "1", ENTRY, '{"alias": "champ')
+    client.set_model_version_tag(log, "2", ENTRY, json.dumps({**said, "to": "three"}))
+    client.set_model_version_tag(log, "3", ENTRY, json.dumps({**said, "when": "yesterday"}))
+    client.set_model_version_tag(log, "4", ENTRY, json.dumps({**said, "of a later dier": 1, "moved": False}))
+    client.set_registered_model_tag(NAME, "dier.promotion.20260101T000000.0-v3", "[]")
+    rows = told(alias="champion")
+    assert [(r["number"], r["kind"]) for r in rows[:4]] == [(number, "unreadable") for number in (None, 1, 2, 3)]
+    assert (rows[4]["number"], rows[4]["to"]) == (4, 3)
+    assert "promotion 3, which it follows, was changed" in str(rows[4]["outcome"])
+    assert "moves nothing" in models(NAME)
+    assert "from version 3 to version 1" in move(1)
+    assert "from version 1 to version 3" in back()
 
 
 def test_what_was_recorded_as_tags_before_is_read(client: MlflowClient) -> None:
@@ -307,6 +364,12 @@ def test_the_record_is_no_model_and_none_of_a_model_deleted_before(client: Mlflo
     assert record(client) == []
 
 
+def test_the_record_is_not_promoted_itself(client: MlflowClient) -> None:
+    move(1)
+    with pytest.raises(SettingsError, match=r"glyphs\.promotions is the record of promotions of glyphs and no model"):
+        promote(NAME + promotions.SUFFIX, version=1, alias="champion", force=True, reason="try")
+
+
 def test_a_registered_model_of_others_is_not_taken_for_the_record(client: MlflowClient) -> None:
     client.create_registered_model(NAME + promotions.SUFFIX)
     with pytest.raises(SettingsError, match=r"glyphs\.promotions is none of dier's"):
@@ -316,9 +379,10 @@ def test_a_registered_model_of_others_is_not_taken_for_the_record(client: Mlflow
 
 def test_a_version_deleted_at_the_last_moment_leaves_the_alias(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     move(1)
+    page(client, 2)
     whole = promotions._append
 
-    def deleted(client: MlflowClient, model: RegisteredModel, entry: promotions.Entry) -> None:
+    def deleted(client: MlflowClient, model: RegisteredModel, entry: Entry) -> None:
         """Somebody deletes the version between the entry and the move."""
         whole(client, model, entry)
         client.delete_model_version(NAME, str(entry.to))
@@ -327,17 +391,17 @@ def test_a_version_deleted_at_the_last_moment_leaves_the_alias(client: MlflowCli
         patch.setattr(promotions, "_append", deleted)
         with pytest.raises(Overtaken, match=r"champion was not moved to version 3: .*not found"):
             move(3, force=True, reason="try")
-    assert versions.aliases(client, NAME)["champion"] == 1
+    assert versions.aliases(client, NAME)["champion"] == 2
     assert str(told()[-1]["outcome"]).startswith("not moved: ")
-    move(2, force=True, reason="try")
-    assert [(r["from"], r["to"]) for r in told() if r["outcome"] == "moved"] == [(None, 1), (1, 2)]
+    move(1)
+    assert [(r["from"], r["to"]) for r in told() if r["outcome"] == "moved"] == [(None, 1), (2, 1)]
 
 
 def test_an_alias_moved_by_other_means_at_the_last_moment_stays(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
     move(1)
     whole = promotions._append
 
-    def moved(client: MlflowClient, model: RegisteredModel, entry: promotions.Entry) -> None:
+    def moved(client: MlflowClient, model: RegisteredModel, entry: Entry) -> None:
         """Somebody moves the alias on MLflow's page between the entry and the move."""
         whole(client, model, entry)
         client.set_registered_model_alias(NAME, entry.alias, "2")
@@ -347,6 +411,66 @@ def test_an_alias_moved_by_other_means_at_the_last_moment_stays(client: MlflowCl
         with pytest.raises(Overtaken, match="not moved to version 3: it was moved to 2 by other means than dier meanwhile"):
             move(3, force=True, reason="try")
     assert versions.aliases(client, NAME)["champion"] == 2
+
+
+def test_what_came_first_and_was_withdrawn_moved_nothing_and_the_second_says_so(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move(1)
+    whole = promotions._append
+
+    def second(client: MlflowClient, model: RegisteredModel, entry: Entry) -> None:
+        """Ada wants the same version and is first; the alias is moved on MLflow's page, so hers is withdrawn."""
+        whole(client, model, replace(entry, who="ada", token="hers"))
+        page(client, 2)
+        promotions.settle(client, model, "champion")
+        whole(client, model, entry)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(promotions, "_append", second)
+        with pytest.raises(Overtaken, match=r"was to be moved to version 3 by ada .*was not: it was moved to 2 .*was not promoted"):
+            move(3, force=True, reason="try")
+    assert versions.aliases(client, NAME)["champion"] == 2
+    with pytest.raises(Overtaken, match="was to be moved to version 3 by ada"):
+        promote(NAME, version=1, alias="champion", force=False, reason=None, since=datetime.now(UTC) - timedelta(minutes=1))
+
+
+def test_who_stood_still_does_not_move_what_was_withdrawn_meanwhile(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    move(1)
+    append, set_alias = promotions._append, promotions.set_alias
+
+    def moved(client: MlflowClient, model: RegisteredModel, entry: Entry) -> None:
+        append(client, model, entry)
+        page(client, 3)
+
+    def late(client: MlflowClient, name: str, alias: str, version: int) -> None:
+        """Before version 2 gets the alias others finish that, promote version 1 again, and move the alias on MLflow's page."""
+        monkeypatch.setattr(promotions, "set_alias", set_alias)
+        with monkeypatch.context() as patch:
+            patch.setattr(promotions, "_append", moved)
+            with pytest.raises(Overtaken, match="was not moved to version 1: it was moved to 3 by other means"):
+                move(1)
+        set_alias(client, name, alias, version)
+
+    monkeypatch.setattr(promotions, "set_alias", late)
+    move(2, force=True, reason="slow")
+    assert versions.aliases(client, NAME)["champion"] == 2
+    assert [(r["to"], str(r["outcome"])[:9]) for r in told()] == [(1, "moved"), (2, "moved"), (1, "not moved")]
+
+
+def test_an_error_of_the_store_withdraws_nothing(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*arguments: object) -> None:
+        raise MlflowException("the database is being moved")
+
+    move(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_registered_model_alias", fails)
+        with pytest.raises(TrackingError, match="the database is being moved"):
+            move(3, force=True, reason="try")
+        with pytest.raises(TrackingError, match="the database is being moved"):
+            move(2, force=True, reason="try")  # has to finish the other's first
+    assert [r["outcome"] for r in told()] == ["moved", "not moved yet"]
+    assert "from version 3 to version 2" in move(2, force=True, reason="try")
 
 
 def test_a_request_that_is_repeated_counts_once(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

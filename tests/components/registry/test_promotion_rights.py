@@ -1,10 +1,13 @@
 """Who may promote, on a real tracking server with MLflow's basic authentication."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from components.registry import promotions, versions
+from components.registry.entry import Entry
 from components.registry.listing import history
 from components.registry.promote import promote
 from components.tracking.client import TrackingError, connect
@@ -14,7 +17,7 @@ from tests.components.registry.test_registry_servers import free_port, serving
 pytestmark = pytest.mark.slow
 ADMIN = "admin"
 CONFIG = """[mlflow]
-default_permission = READ
+default_permission = NO_PERMISSIONS
 database_uri = sqlite:///{folder}/auth.db
 admin_username = admin
 admin_password = {password}
@@ -26,7 +29,9 @@ def password(user: str) -> str:
     return f"secret-of-{user}"
 
 
-def test_who_may_not_write_the_record_moves_nothing(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_may_not_be_read_is_not_empty_and_who_may_not_write_moves_nothing(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("flask_wtf", reason="MLflow's authentication needs Flask-WTF: pip install -e '.[dev]'")
     from mlflow.server.auth.client import AuthServiceClient
 
@@ -42,13 +47,21 @@ def test_who_may_not_write_the_record_moves_nothing(store: str, tmp_path: Path, 
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password(user))
 
-    def allow(user: str, model: str) -> None:
+    def allow(user: str, model: str, what: str = "EDIT") -> None:
         log_in(ADMIN)
-        AuthServiceClient(uri).grant_user_permission(user, "registered_model", model, "EDIT")
+        with suppress(MlflowException):  # there may be none yet, and MLflow changes none
+            AuthServiceClient(uri).revoke_user_permission(user, "registered_model", model)
+        AuthServiceClient(uri).grant_user_permission(user, "registered_model", model, what)
         log_in(user)
 
     def move(version: int) -> str:
         return promote(NAME, version=version, alias="champion", force=False, reason=None)
+
+    def record() -> list[Entry]:
+        return promotions.record(client, client.get_registered_model(NAME))
+
+    def stopped(*arguments: object) -> None:
+        raise KeyboardInterrupt
 
     with serving(command, f"{uri}/health", tmp_path / "log"):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -59,14 +72,29 @@ def test_who_may_not_write_the_record_moves_nothing(store: str, tmp_path: Path, 
         client = filled(connect(), 3)
         move(1)
         allow("bob", NAME)  # the model, and not its record
+        with pytest.raises(TrackingError, match=r"refuses \(403\) to show glyphs\.promotions, the record of promotions of glyphs"):
+            history(NAME, alias=None, as_json=False)
+        allow("bob", NAME + promotions.SUFFIX, "READ")
+        assert "ada" in history(NAME, alias=None, as_json=False)
         with pytest.raises(TrackingError, match=r"refused access \(403\)"):
             move(2)
         assert versions.aliases(client, NAME)["champion"] == 1
-        assert len(promotions.record(client, client.get_registered_model(NAME))) == 1
-        assert "ada" in history(NAME, alias=None, as_json=False)
+        assert len(record()) == 1
         allow("bob", NAME + promotions.SUFFIX)
-        assert "champion moved from version 1 to version 2" in move(2)
-        assert [(entry.who, entry.to) for entry in promotions.record(client, client.get_registered_model(NAME))] == [
-            ("ada", 1),
-            ("bob", 2),
-        ]
+        allow("bob", NAME, "READ")
+        with pytest.raises(TrackingError, match=r"refused access \(403\)"):
+            move(2)
+        assert record()[-1].withdrawn == "bob may not move it"  # so nobody does it for him later
+
+        log_in("ada")
+        with monkeypatch.context() as patch:
+            patch.setattr(promotions, "_point", stopped)
+            with pytest.raises(KeyboardInterrupt):
+                move(3)
+        log_in("bob")
+        with pytest.raises(TrackingError, match=r"refused access \(403\)"):
+            move(2)
+        assert record()[-1].pending  # hers, which he may not finish, is not called off by that
+        allow("bob", NAME)
+        assert "champion moved from version 3 to version 2" in move(2)
+        assert [(entry.who, entry.to) for entry in record()] == [("ada", 1), ("bob", 2), ("ada", 3), ("bob", 2)]

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -31,7 +32,7 @@ NAME = "glyphs"
 KINDS = ("verdict", "model", "probe", "report")
 ROOT = Path(__file__).parents[3]
 AT_ONCE = 8
-HOW = ("move", "move", "promote", "promote")
+HOW = ("move", "move", "promote", "promote", "rollback")
 
 
 def harness(*turns: list[dict[str, Any]]) -> subprocess.Popen[str]:
@@ -89,15 +90,15 @@ def database() -> Iterator[str]:
 @pytest.fixture(params=["sqlite", "postgresql", "http"])
 def registry(request: pytest.FixtureRequest, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
     if request.param == "sqlite":
-        yield filled(connect(), 3 * AT_ONCE + 1)
+        yield connect()
     elif request.param == "postgresql":
         monkeypatch.setenv("MLFLOW_TRACKING_URI", request.getfixturevalue("database"))
-        yield filled(connect(), 3 * AT_ONCE + 1)
+        yield connect()
     else:
         port = free_port()
         with tracking_server(store, port, tmp_path):
             monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-            yield filled(connect(), 3 * AT_ONCE + 1)
+            yield connect()
 
 
 def told() -> list[dict[str, Any]]:
@@ -106,19 +107,23 @@ def told() -> list[dict[str, Any]]:
 
 
 def test_of_eight_at_once_exactly_one_wins_and_the_others_say_so(registry: MlflowClient) -> None:
-    """Twice all look, then all move: nothing but the store's order decides. Then by dier's promote, at last all to one version."""
-    turns = [[{"do": do, "version": AT_ONCE * turn + 1 + i} for i in range(AT_ONCE)] for turn, do in enumerate(HOW[:-1])]
+    """Twice all look, then all move: nothing but the store's order decides. Then by dier's promote, to one version, and back."""
     same = 3 * AT_ONCE + 1
-    said = at_once(*turns, [{"do": HOW[-1], "version": same}] * AT_ONCE)
+    filled(registry, same)
+    turns = [[{"do": do, "version": AT_ONCE * turn + 1 + i} for i in range(AT_ONCE)] for turn, do in enumerate(HOW[:3])]
+    said = at_once(*turns, [{"do": HOW[3], "version": same}] * AT_ONCE, [{"do": HOW[4]}] * AT_ONCE)
     rows = told()
-    assert len(versions.versions(registry, NAME + promotions.SUFFIX)) >= 2 * AT_ONCE + 2  # they did meet: in two turns each wrote
+    assert len(versions.versions(registry, NAME + promotions.SUFFIX)) >= 2 * AT_ONCE + 3  # they did meet: in two turns each wrote
     assert [row["outcome"] for row in rows] == ["moved"] * len(HOW)
     assert [row["from"] for row in rows] == [None, *(row["to"] for row in rows[:-1])]  # one line, and nothing lost
-    assert versions.aliases(registry, NAME)["champion"] == same
+    assert [row["to"] for row in rows[3:]] == [same, rows[2]["to"]]
+    assert versions.aliases(registry, NAME)["champion"] == rows[2]["to"]
+    moved = ("moved: ", f"{NAME}: champion moved from version", f"{NAME}: champion moved back from version {same}")
     for turn, row in zip(said, rows, strict=True):
-        won = [one for one in turn if one["said"].startswith(("moved: ", f"{NAME}: champion moved from version"))]
-        assert [one["version"] for one in won] == [row["to"]]
-        second = f"champion was moved to version {row['to']} by" if row["to"] != same else f"{same} is champion already (moved by"
+        won = [one for one in turn if one["said"].startswith(moved)]
+        assert [one.get("version", row["to"]) for one in won] == [row["to"]]
+        agreed = row in rows[3:]
+        second = f"{row['to']} is champion already (moved by" if agreed else f"champion was moved to version {row['to']} by"
         assert [one["said"] for one in turn if one not in won and second not in one["said"]] == []
 
 
@@ -191,14 +196,14 @@ def test_a_server_that_goes_away_in_the_middle_leaves_a_promotion_to_finish(
 
 
 def test_of_eight_registered_at_once_by_policy_auto_one_is_champion(
-    store: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    registry: MlflowClient, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    client = registry
     folders = [tmp_path / str(number) for number in range(AT_ONCE)]
     for number, folder in enumerate(folders):
         make(folder, training=f"t{number}")
     (said,) = at_once([{"do": "register", "folder": str(folder)} for folder in folders])
     assert capfd.readouterr().err.count("It is candidate instead; register it again") == AT_ONCE - 1
-    client = connect()
     champion = versions.aliases(client, NAME)["champion"]
     assert len(versions.versions(client, NAME)) == AT_ONCE, said
     assert sum("champion" in one["said"] for one in said) == 1
@@ -207,7 +212,11 @@ def test_of_eight_registered_at_once_by_policy_auto_one_is_champion(
     ]
 
     second = Path(next(one["folder"] for one in said if "champion" not in one["said"]))  # beside the champion it has not seen
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     register.run(settings(policy="auto"), **Inputs(*(second / kind for kind in KINDS)).paths(), out=second / "out")
+    assert list(temporary.iterdir()) == []  # nothing of what the champion got right
     version = versions.aliases(client, NAME)["champion"]
     assert [entry.to for entry in promotions.record(client, client.get_registered_model(NAME))] == [champion, version]
     reasons = json.loads(client.get_model_version(NAME, str(version)).tags[versions.REASONS_TAG])
