@@ -254,7 +254,7 @@ def _cost(facts: Facts, rows: int | None) -> list[str]:
     told = {
         "weights": ", ".join(f"{name} {number:,}" for name, number in parameters.items()) or UNKNOWN,
         "steps": f"{summary['steps']:,}" + (f" of {batch} images" if batch else ""),
-        "time": facts.cost.get("time", f"{UNKNOWN} (no rates of this training in MLflow)"),
+        "time": facts.cost.get("time", f"{UNKNOWN} (no rates in MLflow for all of this training)"),
         "hardware": facts.cost.get("hardware", UNKNOWN),
         "energy": f"{UNKNOWN} (not measured)",
     }

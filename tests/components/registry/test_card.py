@@ -77,7 +77,7 @@ def test_the_card_of_a_real_run_says_what_its_artifacts_say(to_register: Inputs)
     assert "- val cut from train, seed 0" in text
     assert known.dataset in text
     assert "energy | unknown (not measured)" in text
-    assert "time | unknown (no rates of this training in MLflow)" in text
+    assert "time | unknown (no rates in MLflow for all of this training)" in text
     assert "on-commercial" not in text
     assert card(known) == text
 
