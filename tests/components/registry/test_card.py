@@ -236,6 +236,10 @@ def test_time_and_hardware_are_those_that_were_logged(store: str) -> None:
     found = training_cost(client, run, trained, 200)
     assert found["time"].startswith("1.6 min by")  # 50 * 64 / 3200 + 150 * 64 / 100 = 97 s
     assert found["hardware"] == "1 x G100, CUDA 13 (x86_64)"
+    points.add([Point(step, {"train/joules": 1200.0}) for step in (50, 100, 150)])
+    assert "energy" not in training_cost(client, run, trained, 200)
+    points.add([Point(200, {"train/joules": 900.0})])
+    assert training_cost(client, run, trained, 200)["energy"].startswith("4.5 kJ by the processors' counters")
     assert training_cost(client, run, {}, 200).keys() == {"hardware"}
     assert training_cost(client, run, trained, 201).keys() == {"hardware"}  # the last step has none
 
