@@ -54,12 +54,13 @@ def _register(client: "MlflowClient", settings: RegisterSettings, inputs: Inputs
     new_report = found is None or found.tags.get(versions.REPORT_TAG) != inputs.report.fingerprint
     if found is None or found.run_id != run.id or new_report:
         complete_run(client, run, inputs.model, inputs.probe, inputs.report, inputs.settings_of(OF_THE_RUN))
+    if found is not None and new_report:
+        for key, value in provenance.report_tags(found.tags, inputs.report).items():
+            client.set_model_version_tag(name, found.version, key, value)
     judged_by = canonical_json({key: value for key, value in settings.record().items() if key not in NOT_JUDGED_BY})
     if found is not None and _stands(found, judged_by):
         version = int(found.version)
         gate = Gate(found.tags[versions.GATE_TAG], json.loads(found.tags[versions.REASONS_TAG]))
-        if new_report:
-            client.set_model_version_tag(name, found.version, versions.REPORT_TAG, inputs.report.fingerprint)
     else:
         last = promotions.last(promotions.settle(client, client.get_registered_model(name), versions.CHAMPION), versions.CHAMPION)
         seen = client.get_registered_model(name)
@@ -118,10 +119,11 @@ def _store_version(
     """Make the version, or bring the tags of the one that is there up to date; give its number."""
     name = settings.name
     if found is None:
+        tags |= provenance.tags(inputs.report.path, client.get_run(run.id).data.tags)
         documents = Documents.of(client, settings, run, inputs)
         settings_of_all = params(inputs.settings)
         model_id = package.log_model(client, run, name, inputs.model, inputs.probe, settings_of_all, add=documents.write)
-        tags[versions.FILES_TAG] = package.seal_model(client, model_id, inputs.model, inputs.probe)
+        tags[versions.FILES_TAG] = package.seal_model(client, model_id, inputs.model, inputs.probe, inputs.report)
         about = card.description(documents.facts)
         client.create_model_version(name, f"models:/{model_id}", run.id, tags=tags, model_id=model_id, description=about)
         return _first_version(client, name, inputs.digest, model_id)
@@ -191,7 +193,7 @@ def _tags(inputs: Inputs, gate: Gate) -> dict[str, str]:
         versions.ACCURACY_TAG if inputs.labelled else versions.KEPT_TAG: f"{inputs.figure:.4f}",
         "dier.t": str(inputs.metrics["t"]),
         **({versions.COPIES_TAG: str(inputs.metrics["copies"])} if "copies" in inputs.metrics else {}),
-        **provenance.tags(inputs.report.path, inputs.licence),
+        **provenance.licence_tags(inputs.licence),
     }
 
 

@@ -21,6 +21,7 @@ of one step, or a new source of images, would retrain."""
 NOT_IN_THE_MODEL = {
     "components/common/peak_memory.py",
     "components/tracking/client.py",
+    "components/tracking/energy.py",
     "components/tracking/environment.py",
     "components/tracking/live.py",
     "components/tracking/metrics.py",

@@ -46,7 +46,7 @@ class Facts:
     sampled: str = "none"
     """What of the test images goes along: none, their embeddings, images and embeddings."""
     cost: Mapping[str, str] = field(default_factory=dict)
-    """What is known of hardware and time of the training: `hardware`, `time`."""
+    """What is known of hardware, time and energy of the training: `hardware`, `time`, `energy`."""
 
     @property
     def labelled(self) -> bool:
@@ -254,9 +254,9 @@ def _cost(facts: Facts, rows: int | None) -> list[str]:
     told = {
         "weights": ", ".join(f"{name} {number:,}" for name, number in parameters.items()) or UNKNOWN,
         "steps": f"{summary['steps']:,}" + (f" of {batch} images" if batch else ""),
-        "time": facts.cost.get("time", f"{UNKNOWN} (no rates of this training in MLflow)"),
+        "time": facts.cost.get("time", f"{UNKNOWN} (no rates in MLflow for all of this training)"),
         "hardware": facts.cost.get("hardware", UNKNOWN),
-        "energy": f"{UNKNOWN} (not measured)",
+        "energy": facts.cost.get("energy", f"{UNKNOWN} (not measured)"),
     }
     return _table(["", ""], [[key, value] for key, value in told.items()])
 

@@ -1,6 +1,7 @@
 """How well each class, or label, is recognised on test, with intervals: the rows of a model card."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +13,22 @@ from components.registry.gate import RESAMPLES, SEED
 Bools = npt.NDArray[np.bool_]
 
 
+def labels_and_guesses(predictions: Path) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """The probe's predictions.parquet: each test image's label, and what DiER's probe said, (N,) or of several labels (N, L).
+
+    Raises OSError, ValueError or KeyError where it is none.
+    """
+    table = pq.read_table(predictions, columns=["label", "dier"])
+    return np.array(table["label"].to_pylist()), np.array(table["dier"].to_pylist())
+
+
 def class_figures(predictions: Path, names: list[str], copies: int) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the probe's predictions.parquet, shares with 95 % bootstrap intervals (the gate's).
 
     Of single labels the recall of each class. Of several an image, where naming none is mostly right, the sensitivity and
     specificity of each label.
     """
-    table = pq.read_table(predictions)
-    label, guess = (np.array(table[column].to_pylist()) for column in ("label", "dier"))
+    label, guess = labels_and_guesses(predictions)
     if label.ndim == 2:
         header = ["label", "images with it", "sensitivity", "specificity"]
         rows = []

@@ -3,16 +3,17 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from components.common.errors import ArtifactError, SettingsError
 from components.common.formatting import percent, points_with_interval
 from components.registry import package, versions
 from components.registry.champions import predictions
+from components.registry.class_figures import labels_and_guesses
 from components.registry.gate import RESAMPLES, SEED, Predictions
 from components.registry.listing import table, text
 from components.tracking.client import connect, one_line_errors
@@ -83,23 +84,20 @@ def _check_same_data(old: "ModelVersion", new: "ModelVersion", first: str, secon
 
 def _side(asked: str, version: "ModelVersion") -> Side:
     """What a version got right, from the files that are kept with it."""
-    import mlflow
-    from mlflow.exceptions import MlflowException
-
     file = package.PREDICTIONS if versions.ACCURACY_TAG in version.tags else package.NEIGHBOURS
-    try:
-        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/{package.FILES_FOLDER}"))
-        right = predictions(folder / file)
-        names = json.loads((folder / "serving.json").read_text("utf-8"))["class_names"]
-        return Side(asked, version, right, _by_class(folder / file, names) if names else {})
-    except (MlflowException, OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{asked}: its {file} is missing or damaged ({error}); register that version anew") from error
+    with TemporaryDirectory(prefix="dier-compare-") as temporary:
+        folder = package.fetch(version, (file, package.SERVING), Path(temporary))
+        try:
+            right = predictions(folder / file)
+            names = json.loads((folder / package.SERVING).read_text("utf-8"))["class_names"]
+            return Side(asked, version, right, _by_class(folder / file, names) if names else {})
+        except (OSError, ValueError, KeyError) as error:
+            raise ArtifactError(f"{asked}: its {file} is missing or damaged; register that version anew") from error
 
 
 def _by_class(file: Path, names: list[str]) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]]:
     """Of single labels the images of each class; of several labels an image, for each label, all of them."""
-    table = pq.read_table(file)
-    label, guess = (np.array(table[column].to_pylist()) for column in ("label", "dier"))
+    label, guess = labels_and_guesses(file)
     right = (label == guess).astype(np.float64)
     if label.ndim == 2:
         return {name: (np.ones(len(label), np.bool_), right[:, c]) for c, name in enumerate(names)}

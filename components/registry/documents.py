@@ -40,7 +40,7 @@ class Documents:
             curve=inputs.probe.path / "curve.csv",
             right=inputs.probe.path / package.PREDICTIONS,
             sampled=_in_words(taken),
-            cost=training_cost(client, run, training.get("batch_size"), int(inputs.summary["steps"])),
+            cost=training_cost(client, run, training, int(inputs.summary["steps"])),
         )
         return cls(facts, taken)
 

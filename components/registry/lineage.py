@@ -12,9 +12,9 @@ from components.common.lineage import MADE_FROM
 from components.common.settings import Settings
 from components.registry import provenance, versions
 from components.registry.listing import held, registered_at, text, versions_table
-from components.registry.provenance import UNKNOWN
+from components.registry.provenance import TRAINED, UNKNOWN, read_json
 from components.tracking.client import KEY_TAG, connect, every, one_line_errors, redact, tracking_uri
-from components.tracking.environment import ENVIRONMENT_TAG
+from components.tracking.environment import COMMIT_TAG, DIRTY_TAG, ENVIRONMENT_TAG
 from components.tracking.metrics import params
 
 if TYPE_CHECKING:
@@ -88,15 +88,17 @@ def _row(model: "RegisteredModel", version: "ModelVersion") -> dict[str, Any]:
 
 
 def _behind(client: "MlflowClient", model: "RegisteredModel", version: "ModelVersion", artifacts: Path) -> dict[str, Any]:
-    tags, dvc = version.tags, _json(version.tags.get(provenance.DVC_TAG))
+    tags, dvc = version.tags, read_json(version.tags.get(provenance.DVC_TAG))
     run = _known(client.get_run, version.run_id)
-    trained = _json(run.data.tags.get(ENVIRONMENT_TAG)) if run else {}
-    registered = _json(tags.get(ENVIRONMENT_TAG))
+    of_run = run.data.tags if run else {}
+    trained, registered = read_json(of_run.get(ENVIRONMENT_TAG)), read_json(tags.get(ENVIRONMENT_TAG))
     logged = _known(client.get_logged_model, str(version.source).removeprefix("models:/"))
     settings = logged.params if logged else {}
     return _row(model, version) | {
-        "git_commit": tags.get("dier.git_commit", UNKNOWN),
-        "git_dirty": tags.get("dier.git_dirty", UNKNOWN),
+        "git_commit": tags.get(COMMIT_TAG, UNKNOWN),
+        "git_dirty": tags.get(DIRTY_TAG, UNKNOWN),
+        "trained_git_commit": tags.get(TRAINED[COMMIT_TAG], of_run.get(COMMIT_TAG, UNKNOWN)),
+        "trained_git_dirty": tags.get(TRAINED[DIRTY_TAG], of_run.get(DIRTY_TAG, UNKNOWN)),
         "run": version.run_id,
         "image": trained.get("image", registered.get("image", UNKNOWN)),
         "trained_with": trained,
@@ -125,13 +127,6 @@ def _known(get: Callable[[str], T], key: str | None) -> T | None:
         return None
 
 
-def _json(tag: str | None) -> dict[str, Any]:
-    try:
-        return dict(json.loads(tag or "{}"))
-    except (ValueError, TypeError):  # whoever may write there may write anything
-        return {}
-
-
 def _at_hand(folder: Path, kind: str, fingerprint: str | None) -> str | None:
     """Where the artifact lies, if it is this very one."""
     try:
@@ -142,11 +137,10 @@ def _at_hand(folder: Path, kind: str, fingerprint: str | None) -> str | None:
 
 def _as_text(found: Mapping[str, Any]) -> str:
     aliases = f" ({', '.join(found['aliases'])})" if found["aliases"] else ""
-    changed = {"true": ", with changes", "false": ""}.get(found["git_dirty"], ", whether changed is unknown")
     use = f": {found['use']} use only" if found["use"] else ""
     lines = [
         f"{found['model']} version {found['version']}{aliases}, registered {found['registered']}, gate {found['gate']}",
-        f"git commit       {found['git_commit']}{changed if found['git_commit'] != UNKNOWN else ''}",
+        f"git commit       {_commits(found)}",
         f"container image  {found['image']}",
         f"training         key {found['training_key']}, MLflow run {found['run']}",
         f"trained with     {_environment(found['trained_with'])}",
@@ -160,6 +154,16 @@ def _as_text(found: Mapping[str, Any]) -> str:
         here = f"   at hand: {one['at']}" if one["at"] else ""
         lines.append(f"{kind:<11} {one['fingerprint'] or UNKNOWN:<65} {one['dvc'] or UNKNOWN}{here}".rstrip())
     return "\n".join(lines)
+
+
+def _commits(found: Mapping[str, str]) -> str:
+    """That of the training and that of the registration, or the one where they are the same."""
+    shown = []
+    for of in ("trained_", ""):
+        commit = found[f"{of}git_commit"]
+        changed = {"true": ", with changes", "false": ""}.get(found[f"{of}git_dirty"], ", whether changed is unknown")
+        shown.append(f"{commit}{changed}" if commit != UNKNOWN else UNKNOWN)
+    return shown[0] if shown[0] == shown[1] else f"{shown[0]} (trained); {shown[1]} (registered)"
 
 
 def _environment(told: Mapping[str, str]) -> str:

@@ -3,9 +3,9 @@
 import hashlib
 import importlib.util
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +18,13 @@ from model.atomic import seal
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
 
 FILES = "files"
 FILES_FOLDER = f"artifacts/{FILES}"
 """Where a logged model keeps its files, and beside them what it got right on test, for the gate of later versions."""
 CLASSIFIER = "classifier.safetensors"
+SERVING = "serving.json"
 PREDICTIONS, NEIGHBOURS = "predictions.parquet", "neighbours.parquet"
 """That file: the probe's predictions or, where the labels tell nothing apart, the neighbours that each image keeps."""
 REFERENCE = "reference.safetensors"
@@ -73,10 +75,11 @@ def log_model(
     return str(logged.model_id)
 
 
-def seal_model(client: "MlflowClient", model_id: str, model: Artifact, probe: Artifact) -> str:
+def seal_model(client: "MlflowClient", model_id: str, model: Artifact, probe: Artifact, report: Artifact) -> str:
     """Read back what MLflow stored of a logged model, and put a manifest of every file beside it; give the manifest's sha256.
 
-    Raises TrackingError where MLflow gave back another file than it was sent.
+    The manifest names all that the version was made from, back to the dataset, as the report does. Raises TrackingError where
+    MLflow gave back another file than it was sent.
     """
     import mlflow
 
@@ -86,9 +89,23 @@ def seal_model(client: "MlflowClient", model_id: str, model: Artifact, probe: Ar
         for made, name in _copied(model, probe, (folder / FILES_FOLDER / CLASSIFIER).is_file()):
             if sha256(folder / FILES_FOLDER / name) != sha256(made.path / name):
                 raise TrackingError(f"MLflow stored another {name} than it was sent: see to its artifact store, and register again")
-        seal(folder, kind=KIND, made_from={"model": model.fingerprint, "probe": probe.fingerprint})
+        seal(folder, kind=KIND, made_from=report.made_from | {report.kind: report.fingerprint})
         client.log_model_artifact(model_id, str(folder / MANIFEST))
         return sha256(folder / MANIFEST)
+
+
+def fetch(version: "ModelVersion", names: Iterable[str], into: Path) -> Path:
+    """Download those of a version's files, the weights not among them unless named; give their folder. What it lacks is not there.
+
+    Raises whatever MLflow and the network do.
+    """
+    import mlflow
+
+    folder = f"models:/{version.name}/{version.version}/{FILES_FOLDER}"
+    there = {PurePosixPath(file.path).name for file in mlflow.artifacts.list_artifacts(folder)}
+    for name in there.intersection(names):
+        mlflow.artifacts.download_artifacts(f"{folder}/{name}", dst_path=str(into))
+    return into / FILES_FOLDER
 
 
 def _package_source() -> Path:
@@ -131,7 +148,7 @@ def _stage(model: Artifact, probe: Artifact, serving: dict[str, Any], folder: Pa
     folder.mkdir()
     for artifact, name in _copied(model, probe, bool(serving["class_names"])):
         shutil.copyfile(artifact.path / name, folder / name)
-    write_json(folder / "serving.json", serving)
+    write_json(folder / SERVING, serving)
     return folder
 
 

@@ -1,42 +1,84 @@
-"""Where a version comes from, beyond the fingerprints of its artifacts: commit, environment, DVC's outputs, the data's licence."""
+"""Where a version comes from, beyond the fingerprints of its artifacts: commits, environment, DVC's outputs, the data's licence."""
 
 import hashlib
 import json
 import re
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from components.common.artifact import Artifact
 from components.registry import versions
-from components.tracking.environment import ENVIRONMENT_TAG, environment
+from components.tracking.environment import COMMIT_TAG, DIRTY_TAG, ENVIRONMENT_TAG, environment, git_tags
 from model.atomic import canonical_json
 
 LOCK = "dvc.lock"
 DVC_TAG = "dier.dvc"
 """Of each artifact what DVC's cache and remotes have it under, as JSON: `{"dataset": "1a2b....dir", ...}`."""
+TRAINED = {COMMIT_TAG: "dier.trained_git_commit", DIRTY_TAG: "dier.trained_git_dirty"}
+"""By tag of the training's run the version's: a training may be older than the process that registers what came of it."""
 LICENCE_TAG, USE_TAG = "dier.licence", "dier.use"
 NON_COMMERCIAL = "non-commercial"
 """The value of USE_TAG where the data's licence allows nothing else; without the tag the licence says what is allowed."""
 UNKNOWN = "unknown"
 
 
-def tags(report: Path, licence: str) -> dict[str, str]:
-    """What a version says of where it comes from; `report` is the artifact that is registered, `licence` its data's."""
-    found = {
-        LICENCE_TAG: licence,
-        ENVIRONMENT_TAG: canonical_json(environment()),
-        **versions.git_tags(Path.cwd()),
-    }
-    if non_commercial(licence):
-        found[USE_TAG] = NON_COMMERCIAL
+_AT_MOST_FOUR = r"(?: \w+){0,4} "
+_NC = re.compile(
+    r"\bnon ?commercial"
+    r"|(?:\b|by)nc(?:sa|nd)?\d*\b"  # CC BY-NC, BYNC, BY-NC4.0; not "INC.", not "by NCBI"
+    rf"|\b(?:no|not|never|without|except|excluding|prohibits?|forbids?|cannot){_AT_MOST_FOUR}commercial"
+    rf"|\bcommercial\w*{_AT_MOST_FOUR}(?:not|never|cannot|isnt|arent|prohibited|forbidden|excluded|disallowed|restricted)\b"
+    r"|\b(?:research|academic|educational|personal)(?: \w+){0,3} only\b"
+    r"|\bonly(?: \w+){0,3} (?:research|academic|educational|personal)\b"
+)
+
+
+def tags(report: Path, trained: Mapping[str, str]) -> dict[str, str]:
+    """What a version says, when it is made and never again, of where it comes from.
+
+    `report` is the artifact that is registered, `trained` the tags of the training's run.
+    """
+    found = {ENVIRONMENT_TAG: canonical_json(environment()), **git_tags(Path.cwd())}
+    found |= {tag: trained[told] for told, tag in TRAINED.items() if told in trained}
     outputs = dvc_outputs(Path.cwd(), report)
     return found | ({DVC_TAG: canonical_json(outputs)} if outputs else {})
 
 
+def report_tags(told: Mapping[str, str], report: Artifact) -> dict[str, str]:
+    """What changes in a version that says `told` when it is registered with another report, whose digest in DVC may be unknown.
+
+    REPORT_TAG comes last: whoever was killed before it does this again.
+    """
+    outputs = dvc_outputs(Path.cwd(), report.path)
+    if not outputs:
+        outputs = {name: digest for name, digest in read_json(told.get(DVC_TAG)).items() if name != report.kind}
+    return ({DVC_TAG: canonical_json(outputs)} if outputs or DVC_TAG in told else {}) | {versions.REPORT_TAG: report.fingerprint}
+
+
+def licence_tags(licence: str) -> dict[str, str]:
+    """What a version says of its data's licence."""
+    return {LICENCE_TAG: licence} | ({USE_TAG: NON_COMMERCIAL} if non_commercial(licence) else {})
+
+
 def non_commercial(licence: str) -> bool:
-    """Whether a licence, in whatever words it is written, rules out commercial use: CC BY-NC 4.0, non-commercial use only."""
-    return re.search(r"\bNC\b|non-?\s?commercial|(not for|no) commercial", licence, re.IGNORECASE) is not None
+    """Whether a licence, in whatever words it is written, rules out commercial use: CC BY-NC 4.0, research only.
+
+    Where words are read wrongly it is rather on this side: "no restrictions on commercial use" counts too.
+    """
+    plain = unicodedata.normalize("NFKC", licence).casefold().replace("'", "").replace("\u2019", "")
+    return _NC.search(re.sub(r"(?:[^\w.,;:()]|_)+", " ", plain)) is not None
+
+
+def read_json(tag: str | None) -> dict[str, Any]:
+    """What a tag holds; {} where it is not there, or no JSON object: whoever may write there may write anything."""
+    try:
+        return dict(json.loads(tag or "{}"))
+    except (ValueError, TypeError):
+        return {}
 
 
 def dvc_outputs(folder: Path, report: Path) -> dict[str, str]:

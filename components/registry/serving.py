@@ -5,6 +5,8 @@ limits: serving.kserve.io/v1beta1 as of KServe 0.20 (tests/components/registry/i
 """
 
 import re
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -90,9 +92,9 @@ def _requirements(name: str, version: str) -> str:
     """What the model was logged with, as pip reads it."""
     import mlflow
 
-    file = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/requirements.txt")
-    with open(file, encoding="utf-8") as opened:
-        return " ".join(line.strip() for line in opened if line.strip())
+    with TemporaryDirectory(prefix="dier-serving-") as temporary:
+        file = mlflow.artifacts.download_artifacts(f"models:/{name}/{version}/requirements.txt", dst_path=temporary)
+        return " ".join(Path(file).read_text("utf-8").split())
 
 
 def _annotations(version: "ModelVersion", alias: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ images, and what comes out compared with the embeddings and predictions that wer
 the version, or from the dataset where that is at hand. Whoever may write both the files and the tags of a registry can deceive it.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
 from components.common import artifact
 from components.common.artifact import MANIFEST
@@ -22,6 +22,9 @@ from components.embedding import sample
 from components.embedding.sample import Sample
 from components.inference.registered_model import RegisteredModel, load
 from components.registry import package, versions
+from components.registry.champions import predictions
+from components.registry.class_figures import labels_and_guesses
+from components.registry.lineage import TAGS
 from components.tracking.client import connect, one_line_errors
 from data.format import open_dataset
 from model.atomic import read_manifest
@@ -33,6 +36,7 @@ EXACT, ROUNDED, COARSE = 1e-3, 5e-3, 3e-2
 """How far an embedding may be from the exported one, as a share of its length: in float32 on CPUs (7e-7 between batch sizes); with
 float16 on disk (4e-4), or a GPU on either side, whose convolutions may use TF32; with bfloat16 (6e-3 to 1.4e-2). Another t of a
 hardly trained model was 4e-2 away."""
+T_TAG = "dier.t"
 TIE = 0.01
 """Two classes, or yes and no, whose probabilities are as close as this may change places."""
 
@@ -83,11 +87,13 @@ def verify(asked: str, *, artifacts: Path, files_only: bool = False) -> Verified
         version = versions.find(client, asked)
         folder = _download(version, Path(temporary))
         checks = [_files(version, folder), _record(version, folder)]
+        if checks[0].passed:
+            checks.append(_figures(version, folder / package.FILES_FOLDER))
         if not files_only:
             if all(check.passed for check in checks):
                 checks += _recomputed(version, folder, artifacts)
             else:
-                checks.append(Check("embeddings", False, "not recomputed: code that differs is not run"))
+                checks.append(Check("embeddings", False, "not recomputed: of a version that differs nothing is run"))
     return Verified(version.name, int(version.version), checks)
 
 
@@ -127,18 +133,45 @@ def _files(version: "ModelVersion", folder: Path) -> Check:
 
 
 def _record(version: "ModelVersion", folder: Path) -> Check:
-    """Whether the tags that name the artifacts are those that the version was made with."""
+    """Whether the tags that name the artifacts are those that the version was made with.
+
+    The report's may be another: that of the last that was registered with this model and probe.
+    """
     tags = version.tags
     try:
         made_from = read_manifest(folder).content["made_from"]
         digest = artifact.digest({"model": made_from["model"], "probe": made_from["probe"]})
+        told = {tag: made_from[kind] for kind, tag in TAGS.items() if kind in made_from} | {versions.DIGEST_TAG: digest}
     except (ValueError, KeyError, TypeError):
         return Check("record", False, f"{MANIFEST} names no model and probe")
-    told = {f"dier.{kind}": made_from[kind] for kind in ("model", "probe")} | {versions.DIGEST_TAG: digest}
     wrong = [name for name, value in told.items() if tags.get(name) != value]
-    if wrong:
-        return Check("record", False, f"the tags {', '.join(wrong)} were changed")
-    return Check("record", True, f"model {told['dier.model'][:12]} and probe {told['dier.probe'][:12]} are those of the tags")
+    newer = "; another report was registered since" if versions.REPORT_TAG in wrong else ""
+    if changed := [name for name in wrong if name != versions.REPORT_TAG]:
+        return Check("record", False, f"the tags {', '.join(changed)} were changed")
+    names = f"model {made_from['model'][:12]}, probe {made_from['probe'][:12]} and what they were made from"
+    return Check("record", True, f"{names} are those of the tags{newer}")
+
+
+def _figures(version: "ModelVersion", files: Path) -> Check:
+    """Whether the tags with the test figure, by which champions are ranked, and t are what the files say."""
+    classes = (files / package.PREDICTIONS).is_file()
+    tag, other = (versions.ACCURACY_TAG, versions.KEPT_TAG) if classes else (versions.KEPT_TAG, versions.ACCURACY_TAG)
+    figure = float(predictions(files / (package.PREDICTIONS if classes else package.NEIGHBOURS)).correct.mean())
+    timesteps = json.loads((files / package.SERVING).read_text("utf-8"))["timesteps"]
+    tags = version.tags
+    wrong = [f"{tag} is {tags.get(tag)} where {figure:.4f} was measured"] if not _is_figure(tags.get(tag), figure) else []
+    wrong += [f"{other} is {tags[other]} where there is none"] if other in tags else []
+    if tags.get(T_TAG) not in [str(t) for t in timesteps]:
+        wrong.append(f"{T_TAG} is {tags.get(T_TAG)} where t is {', '.join(map(str, timesteps))}")
+    return Check("figures", not wrong, "; ".join(wrong) or f"{tag} {tags[tag]} and {T_TAG} {tags[T_TAG]} are those of the files")
+
+
+def _is_figure(told: str | None, figure: float) -> bool:
+    """Whether a tag gives this share of 1, which it does to four digits."""
+    try:
+        return abs(float(told or "nan") - figure) <= 1e-4
+    except ValueError:
+        return False
 
 
 def _recomputed(version: "ModelVersion", folder: Path, artifacts: Path) -> Iterator[Check]:
@@ -174,7 +207,10 @@ def _sample(version: "ModelVersion", files: Path, timesteps: list[int], artifact
 
 
 def _wanted(artifacts: Path, kind: str, version: "ModelVersion", why: str) -> artifact.Artifact:
-    """The artifact of this kind that the version was made from. Raises SettingsError where it is not under `artifacts`."""
+    """The artifact of this kind that the version was made from, whole.
+
+    Raises SettingsError where it is not under `artifacts`, ArtifactError where it is and was damaged: here, not in the version.
+    """
     wanted = version.tags.get(f"dier.{kind}", "unknown")
     try:
         found = artifact.read(artifacts / kind, kind, check=False)
@@ -186,7 +222,7 @@ def _wanted(artifacts: Path, kind: str, version: "ModelVersion", why: str) -> ar
             f"{why}, and {artifacts / kind} is not the {kind} {wanted[:12]} ({there}): give --artifacts DIR with it, or "
             "--files-only"
         )
-    return found
+    return artifact.read(artifacts / kind, kind)
 
 
 def _embeddings(taken: Sample, embedding: npt.NDArray[np.float32], whence: str) -> Check:
@@ -209,8 +245,8 @@ def _embeddings(taken: Sample, embedding: npt.NDArray[np.float32], whence: str) 
 
 def _classes(model: RegisteredModel, taken: Sample, probabilities: npt.NDArray[np.float32]) -> Check:
     """Whether the probe says of these images what it said when it was tested."""
-    table = pq.read_table(model.files / package.PREDICTIONS, columns=["dier"])
-    told = np.array(table["dier"].take(taken.index).to_pylist())
+    _, guess = labels_and_guesses(model.files / package.PREDICTIONS)
+    told = guess[taken.index]
     if model.multi_label:
         differs = ((probabilities > 0.5) != (told == 1)) & (np.abs(probabilities - 0.5) > TIE)
         wrong = differs.any(axis=1)

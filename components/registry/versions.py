@@ -1,10 +1,7 @@
 """The model registry: versions and their tags, where they come from, and what each alias points at."""
 
-import os
 import re
-import subprocess
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -41,8 +38,6 @@ COPIES_TAG = "dier.copies"
 """Of each original among the test images, where there are several."""
 NAMED = re.compile(r"(?:models:/(?=.*[@/]))?(?P<name>[^@/:]+)(?:@(?P<alias>[^@/:]+)|/(?P<number>\d+))?")
 """How a person names a version. Of MLflow's URIs those of a registered model, and not `models:/m-...`, a logged one."""
-BUILT_FROM = "DIER_GIT_COMMIT"
-"""Environment variable of the container image: the commit that it was built from."""
 
 
 def registered(client: "MlflowClient", name: str) -> "RegisteredModel":
@@ -105,31 +100,3 @@ def at_alias(client: "MlflowClient", name: str, alias: str) -> int:
         there = ", ".join(f"{key} (version {value})" for key, value in sorted(held.items())) or "none"
         raise SettingsError(f"{name} has no alias {alias} (there are: {there}): dier promote {name} sets champion, or name another")
     return int(held[alias])
-
-
-def git_tags(folder: Path) -> dict[str, str]:
-    """The commit that `folder` stands at, and whether its files differ from it; "unknown" where that cannot be told.
-
-    In a container the commit is the one that the image was built from. dvc.lock does not count: DVC rewrites it after each stage.
-    """
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)dvc.lock")
-    return {
-        "dier.git_commit": _git(folder, "rev-parse", "HEAD") or os.environ.get(BUILT_FROM) or "unknown",
-        "dier.git_dirty": "unknown" if changes is None else str(bool(changes)).lower(),
-    }
-
-
-def _git(folder: Path, *command: str) -> str | None:
-    """Git's answer, or None where there is no git or no repository."""
-    try:
-        done = subprocess.run(  # noqa: S603
-            ["git", *command],  # noqa: S607
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -149,7 +149,7 @@ def one_line_errors() -> Iterator[None]:
 def _explain(error: Exception) -> str:
     where = redact(tracking_uri())
     text = redact(" ".join(str(error).split()))
-    refused = re.search(r"(?:error code |^)(401|403)\b", text)
+    refused = re.search(r"(?:error code |^|\b(?=40[13] Client Error))(401|403)\b", text)  # the API's words, and a download's
     if refused:
         return (
             f"MLflow at {where} refused access ({refused[1]}): check MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD "

@@ -1,6 +1,8 @@
 """What a training took, as far as its run in MLflow tells: artifacts hold no times, since they must not differ from run to run."""
 
 import json
+from collections.abc import Mapping
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from components.tracking.client import Run
@@ -10,26 +12,32 @@ from components.tracking.metrics import CURVE
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-RATE = CURVE + "images_per_second"
+RATE, ENERGY = CURVE + "images_per_second", CURVE + "joules"
 
 
-def training_cost(client: "MlflowClient", run: Run, batch_size: int | None, steps: int) -> dict[str, str]:
-    """`time` and `hardware` of the training in words, each where it is known.
+def training_cost(client: "MlflowClient", run: Run, training: Mapping[str, Any], steps: int) -> dict[str, str]:
+    """`time`, `energy` and `hardware` of the training with these settings, in words, each where it is known.
 
-    Time is that of the steps at the rates that were logged, where nearly all of them have one: pauses do not count, nor does what
-    was done between the steps.
+    Time is that of the steps at the rates that were logged, where all of them have one: no two points further apart than
+    `log_every`. Pauses do not count, nor does what was done between the steps. Energy is that of the processors, in the same way.
     """
     found = {}
     if hardware := _hardware(client.get_run(run.id).data.tags.get(ENVIRONMENT_TAG)):
         found["hardware"] = hardware
-    rates = {metric.step: metric.value for metric in client.get_metric_history(run.id, RATE) if metric.value > 0}
-    if batch_size and rates and max(rates) >= 0.9 * steps:
-        seconds, before = 0.0, 0
-        for step in sorted(rates):
-            seconds += (step - before) * batch_size / rates[step]
-            before = step
+    batch_size, every = training.get("batch_size"), training.get("log_every", 0)
+    if batch_size and (rates := _spans(client, run, RATE, every, steps)):
+        seconds = sum(length * batch_size / rate for length, rate in rates)
         found["time"] = f"{_duration(seconds)} by the images a second that were logged, pauses not counted"
+    if joules := _spans(client, run, ENERGY, every, steps):
+        found["energy"] = f"{sum(value for _, value in joules) / 1000:.1f} kJ by the processors' counters, whatever ran on them"
     return found
+
+
+def _spans(client: "MlflowClient", run: Run, metric: str, every: int, steps: int) -> list[tuple[int, float]]:
+    """The points of a metric, each with how many steps it is of; [] where there is a step that none is of."""
+    points = {one.step: one.value for one in client.get_metric_history(run.id, metric) if one.value > 0}
+    spans = [(after - before, points.get(after, 0.0)) for before, after in pairwise(sorted({0, *points, steps}))]
+    return spans if all(value and length <= every for length, value in spans) else []
 
 
 def _hardware(tag: str | None) -> str | None:

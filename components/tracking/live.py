@@ -10,7 +10,7 @@ from typing import Any
 
 from components.common.progress import say
 from components.tracking.client import DEFAULT_EXPERIMENT, Run, connect, one_line_errors, redact, set_environment, training_run
-from components.tracking.environment import ENVIRONMENT_TAG, environment
+from components.tracking.environment import ENVIRONMENT_TAG, environment, git_tags
 from components.tracking.metrics import CURVE, Point, Points, log_settings
 from components.tracking.spool import Spool
 from model.atomic import canonical_json
@@ -44,7 +44,8 @@ class LiveLog:
     ) -> None:
         self._key, self._settings = training_key, settings or {}
         self._experiment = experiment or os.environ.get("MLFLOW_EXPERIMENT_NAME") or DEFAULT_EXPERIMENT
-        self._status, self._environment = "FINISHED", canonical_json(environment())
+        self._status = "FINISHED"
+        self._started = {ENVIRONMENT_TAG: canonical_json(environment()), **git_tags(Path.cwd())}
         self._run: Run | None = None
         self._outage_since: float | None = None
         self._reported_at: float | None = None
@@ -138,7 +139,7 @@ class LiveLog:
                 if not run.joined:
                     self._client.update_run(run.id, status="RUNNING")
                 log_settings(self._client, run.id, self._settings)
-                self._client.set_tag(run.id, ENVIRONMENT_TAG, self._environment)
+                self._tag(run)
             self._run, self._points = run, Points(self._client, run.id)
         with one_line_errors():
             while not self._given_up.is_set() and (batch := spool.pending(self._run.id, BATCH)):
@@ -147,6 +148,16 @@ class LiveLog:
         if self._outage_since is not None and self._outage_since == self._reported_at:
             say(f"MLflow is back after {time.monotonic() - self._outage_since:.0f} s: the live points that waited are there")
         self._outage_since = None
+
+    def _tag(self, run: Run) -> None:
+        """Say where and from which commit the training started: one that goes on, or is found finished, leaves it as it is.
+
+        A run that somebody else started may have been another training's before.
+        """
+        there = {} if run.joined else self._client.get_run(run.id).data.tags
+        for name, value in self._started.items():
+            if name not in there:
+                self._client.set_tag(run.id, name, value)
 
     def _end(self) -> None:
         if self._run is not None and not self._run.joined:

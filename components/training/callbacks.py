@@ -6,6 +6,7 @@ from torch import Tensor
 
 from components.common.peak_memory import peak_memory
 from components.common.progress import say, track
+from components.tracking.energy import Meter
 from components.tracking.live import LiveLog
 from model.errors import PermanentTrainingError
 from model.features import GAP_IMAGES, shuffled_gap
@@ -50,11 +51,14 @@ class LiveMetrics(Callback):
     """Each point of the curve to MLflow, and figures that are in no artifact, as they differ from run to run."""
 
     def __init__(self, live: LiveLog) -> None:
-        self._live = live
+        self._live, self._meter = live, Meter()
 
     def on_point(self, trainer: Trainer, point: Point, images_per_second: float) -> None:
         """Log it. A new live metric is one more entry here."""
         metrics = {"images_per_second": images_per_second, **peak_memory(trainer.device)}
+        joules = self._meter.joules()
+        if joules is not None and trainer.device.type == "cpu" and trainer.processes.count == 1:  # else it is but a part
+            metrics["joules"] = joules
         self._live.log(int(point["step"]), {**point, **metrics})
 
 

@@ -410,30 +410,6 @@ def test_where_the_artifact_cannot_be_written_nothing_is_registered(store: str, 
     assert connect().search_registered_models() == []
 
 
-def test_provenance_of_a_working_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def git(*command: str) -> str:
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-        return subprocess.run(["git", *identity, *command], cwd=tmp_path, check=True, capture_output=True, text=True).stdout.strip()
-
-    (tmp_path / "params.yaml").write_text("a: 1\n")
-    (tmp_path / "dvc.lock").write_text("b: 1\n")
-    git("init")
-    git("add", ".")
-    git("commit", "-m", "first")
-    (tmp_path / "dvc.lock").write_text("b: 2\n")  # DVC rewrites it while it reproduces
-    tags = versions.git_tags(tmp_path)
-    assert tags == {
-        "dier.git_commit": git("rev-parse", "HEAD"),
-        "dier.git_dirty": "false",
-    }
-    (tmp_path / "params.yaml").write_text("a: 2\n")
-    assert versions.git_tags(tmp_path)["dier.git_dirty"] == "true"
-    monkeypatch.setenv("PATH", "")
-    assert versions.git_tags(tmp_path)["dier.git_commit"] == versions.git_tags(tmp_path)["dier.git_dirty"] == "unknown"
-    monkeypatch.setenv("DIER_GIT_COMMIT", "1234abc")  # what the image says where there is no repository
-    assert versions.git_tags(tmp_path)["dier.git_commit"] == "1234abc"
-
-
 def expected_outputs(inputs: Inputs, images: np.ndarray, *, multi_label: bool = False) -> tuple[np.ndarray, np.ndarray]:
     v = embed(load_model(inputs.model), images, 300)
     probe = load_file(inputs.probe / "classifier.safetensors")

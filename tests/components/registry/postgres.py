@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 MISSING = "PostgreSQL's server is not installed (initdb, pg_ctl): apt-get install postgresql"
 UNPRIVILEGED = "nobody"
@@ -21,8 +22,8 @@ def binaries() -> Path | None:
 
 
 @contextmanager
-def postgres(port: int) -> Iterator[str]:
-    """Run a server until the block ends; gives the URI of an empty database, open to whoever is on this machine.
+def postgres(port: int, password: str = "secret of a test's") -> Iterator[str]:
+    """Run a server until the block ends; gives the URI of an empty database, which asks for this password, as the real one does.
 
     The URI names the driver: of `postgresql://` alone SQLAlchemy 2.1 makes psycopg 3.
     """
@@ -39,11 +40,16 @@ def postgres(port: int) -> Iterator[str]:
                 [str(programs / command[0]), *command[1:]], user=user, group=None, cwd=folder, check=True, stdout=subprocess.DEVNULL
             )
 
+        secret = folder / "password"
+        secret.write_text(password)
+        if user:
+            shutil.chown(secret, user)
         data, log = str(folder / "data"), str(folder / "log")
-        run("initdb", "--pgdata", data, "--username", "dier", "--auth", "trust", "--no-sync", "--encoding", "UTF8", "--locale", "C")
+        login = ("--username", "dier", "--auth", "scram-sha-256", "--pwfile", str(secret))
+        run("initdb", "--pgdata", data, *login, "--no-sync", "--encoding", "UTF8", "--locale", "C")
         settings = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
         run("pg_ctl", "--pgdata", data, "--log", log, "--options", settings, "--wait", "start")
         try:
-            yield f"postgresql+psycopg2://dier@127.0.0.1:{port}/postgres"
+            yield f"postgresql+psycopg2://dier:{quote(password)}@127.0.0.1:{port}/postgres"
         finally:
             run("pg_ctl", "--pgdata", data, "--mode", "immediate", "--wait", "stop")

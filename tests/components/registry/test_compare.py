@@ -85,10 +85,11 @@ def test_what_is_not_there_or_damaged_is_said(store: str, tmp_path: Path) -> Non
     connect().create_model_version("glyphs", str(tmp_path))
     with pytest.raises(SettingsError, match="glyphs/3 does not say what it was tested on"):
         compare(CHAMPION, "glyphs/3", as_json=False)
-    for file in Path("mlruns").rglob("predictions.parquet"):
-        file.write_bytes(b"half a fi")
-    with pytest.raises(ArtifactError, match=r"glyphs@champion: its predictions\.parquet is missing or damaged"):
-        compare(CHAMPION, CANDIDATE, as_json=False)
+    for spoil in (lambda file: file.write_bytes(b"half a fi"), Path.unlink):
+        for file in Path("mlruns").rglob("predictions.parquet"):
+            spoil(file)
+        with pytest.raises(ArtifactError, match=r"glyphs@champion: its predictions\.parquet is missing or damaged"):
+            compare(CHAMPION, CANDIDATE, as_json=False)
 
 
 def test_without_labels_the_neighbours_kept_are_compared(store: str, tmp_path: Path) -> None:

@@ -38,16 +38,19 @@ def test_a_version_tells_all_that_is_behind_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     image = "registry.example/dier@sha256:" + "a" * 64
-    monkeypatch.setenv("DIER_GIT_COMMIT", "1234abc")
+    monkeypatch.setenv("DIER_GIT_COMMIT", "1234abc-dirty")
     monkeypatch.setenv(IMAGE, image)
     key = artifact.read(to_register.model, "model").json("summary.json")["training_key"]
     with LiveLog(key, tmp_path / "work"):
         pass
     monkeypatch.delenv(IMAGE)  # what counts is where it was trained
+    monkeypatch.setenv("DIER_GIT_COMMIT", "5678def")
+    with LiveLog(key, tmp_path / "work"):  # trained already: it only looks
+        pass
     add(to_register, tmp_path / "out")
     found = json.loads(lineage("glyphs@candidate", artifacts=digits["dataset"].parent, as_json=True))
     assert (found["model"], found["version"], found["aliases"]) == ("glyphs", 1, ["candidate"])
-    assert (found["git_commit"], found["image"]) == ("1234abc", image)
+    assert (found["trained_git_commit"], found["git_commit"], found["image"]) == ("1234abc", "5678def", image)
     assert found["registered_with"]["image"] == "unknown"
     assert found["trained_with"]["torch"] == found["registered_with"]["torch"]
     assert (found["training_key"], found["licence"], found["use"]) == (key, "BSD", None)
@@ -60,8 +63,39 @@ def test_a_version_tells_all_that_is_behind_it(
     assert main(["lineage", "glyphs/1"]) == 0
     shown = capsys.readouterr().out
     assert f"container image  {image}" in shown
-    assert "git commit       1234abc, whether changed is unknown" in shown
+    assert "git commit       1234abc, with changes (trained); 5678def, whether changed is unknown (registered)" in shown
     assert "at hand" not in shown  # not in this folder
+
+
+def test_where_a_version_comes_from_is_written_once(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a judgement by other settings nor another report makes the files younger than they are."""
+
+    def registered(commit: str, dvc: dict[str, str], **changes: object) -> dict[str, str]:
+        monkeypatch.setenv("DIER_GIT_COMMIT", commit)
+        monkeypatch.setattr(provenance, "dvc_outputs", lambda folder, report: dvc)
+        add(inputs, tmp_path / "out", **changes)
+        tags: dict[str, str] = connect().get_model_version("glyphs", "1").tags
+        return tags
+
+    inputs = make(tmp_path)
+    first = registered("1111aaa", {"model": "m", "report": "old"})
+    assert (first["dier.git_commit"], json.loads(first["dier.dvc"])) == ("1111aaa", {"model": "m", "report": "old"})
+    judged = registered("2222bbb", {"model": "m", "report": "other"}, min_accuracy=0.1)
+    assert judged["dier.register"] != first["dier.register"]
+    written_once = ("dier.git_commit", "dier.git_dirty", "dier.environment", "dier.dvc")
+    assert [judged[tag] for tag in written_once] == [first[tag] for tag in written_once]
+
+    made_from = artifact.read(inputs.report, "report").made_from
+    for page, dvc, expected in (
+        ("unknown to DVC", {}, {"model": "m"}),
+        ("by DVC", {"model": "m", "report": "new"}, {"model": "m", "report": "new"}),
+    ):
+        with artifact.create(inputs.report, "report", made_from) as folder:
+            (folder / "report.html").write_text(page)
+        tags = registered("3333ccc", dvc, min_accuracy=0.1)
+        assert tags["dier.report"] == artifact.read(inputs.report, "report").fingerprint
+        assert json.loads(tags["dier.dvc"]) == expected
+        assert [tags[tag] for tag in written_once[:3]] == [first[tag] for tag in written_once[:3]]
 
 
 def test_forward_from_a_dataset(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

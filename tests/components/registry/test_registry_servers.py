@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,8 +19,11 @@ import pytest
 
 from components import register
 from components.common import artifact
+from components.common.errors import SettingsError
+from components.registry.compare import compare
 from components.registry.listing import models
 from components.registry.promote import promote
+from components.registry.serving import serve_manifest
 from components.tracking.client import connect
 from components.tracking.live import LiveLog
 from tests.components.registry_artifacts import CLASSES, CONFIG, make, settings
@@ -83,6 +87,7 @@ def test_register_and_promote_through_a_tracking_server(store: str, tmp_path: Pa
         second = artifact.read(tmp_path / "out2", "registration").json("registration.json")
         assert second["version"] == 2
         assert "no worse than champion version 1" in second["gate"]["reasons"][-1]
+        check_what_is_fetched(tmp_path / "fetched", monkeypatch)
         client = connect()
         run_id = artifact.read(tmp_path / "out", "registration").json("registration.json")["run_id"]
         assert [m.step for m in client.get_metric_history(run_id, "train/loss")] == [100, 200]
@@ -92,6 +97,28 @@ def test_register_and_promote_through_a_tracking_server(store: str, tmp_path: Pa
         assert out["embedding"].shape == (3, CONFIG.embed_dim)
         promoted = mlflow.pyfunc.load_model("models:/glyphs.promotions/1").predict(np.zeros((3, 8, 8, 1), np.uint8))
         assert np.array_equal(promoted["embedding"], out["embedding"])
+
+
+def check_what_is_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To compare two versions takes two small files of each, a manifest one; none is left behind."""
+    from mlflow.store.artifact.http_artifact_repo import HttpArtifactRepository
+
+    names: list[str] = []
+    whole = HttpArtifactRepository._download_file
+
+    def counted(self: HttpArtifactRepository, remote_file_path: str, local_path: str) -> None:
+        names.append(remote_file_path)
+        whole(self, remote_file_path, local_path)
+
+    folder.mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(tempfile, "tempdir", str(folder))
+        patched.setattr(HttpArtifactRepository, "_download_file", counted)
+        compare("glyphs/1", "glyphs/2", as_json=True)
+        with pytest.raises(SettingsError, match="--artifacts-destination"):
+            serve_manifest("glyphs", namespace=None, image=None, service_account=None, artifacts_destination=None)
+    assert sorted(Path(name).name for name in names) == ["predictions.parquet"] * 2 + ["requirements.txt"] + ["serving.json"] * 2
+    assert list(folder.iterdir()) == []
 
 
 def test_a_registered_model_is_served_as_json(store: str, tmp_path: Path) -> None:

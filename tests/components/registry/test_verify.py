@@ -6,16 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from components import register
 from components.common import artifact
 from components.embedding import sample
+from components.inference.registered_model import RegisteredModel
 from components.registry import package, versions
-from components.registry.verify import COARSE, EXACT, ROUNDED, _embeddings, verify
+from components.registry.verify import COARSE, EXACT, ROUNDED, TIE, _classes, _embeddings, verify
 from components.tracking.client import connect
 from data.format import open_dataset
+from model.atomic import read_manifest, seal
 from model.config import ModelConfig
 from model.dier import DiER
 from model.features import embed_batches
@@ -107,14 +112,89 @@ def test_what_was_changed_is_named_and_nothing_of_it_runs(files: Path, change: s
     assert not (Path.cwd() / "ran").exists()
 
 
-def test_a_changed_tag_is_seen(registry: Path) -> None:
-    client = connect()
-    before = client.get_model_version("glyphs", "1").tags["dier.model"]
-    client.set_model_version_tag("glyphs", "1", "dier.model", "0" * 64)
+@pytest.mark.parametrize("tag", ["model", "probe", "dataset", "embeddings", "verdict_artifact", "digest", "accuracy", "t"])
+def test_a_changed_tag_is_seen(registry: Path, tag: str) -> None:
+    client, name = connect(), f"dier.{tag}"
+    before = client.get_model_version("glyphs", "1").tags[name]
+    changed = {"accuracy": f"{float(before) + 0.01:.4f}" if tag == "accuracy" else "", "t": "301"}.get(tag, "0" * 64)
+    client.set_model_version_tag("glyphs", "1", name, changed)
     try:
-        assert "the tags dier.model were changed" in str(verify(VERSION, artifacts=Path("none")).problem)
+        problem = str(verify(VERSION, artifacts=Path("none"), files_only=True).problem)
     finally:
-        client.set_model_version_tag("glyphs", "1", "dier.model", before)
+        client.set_model_version_tag("glyphs", "1", name, before)
+    assert f"{name} is {changed} where" in problem if tag in ("accuracy", "t") else f"the tags {name} were changed" in problem
+
+
+def test_another_report_is_said_and_no_problem(registry: Path) -> None:
+    client = connect()
+    before = client.get_model_version("glyphs", "1").tags[versions.REPORT_TAG]
+    client.set_model_version_tag("glyphs", "1", versions.REPORT_TAG, "0" * 64)
+    try:
+        found = verify(VERSION, artifacts=Path("none"), files_only=True)
+    finally:
+        client.set_model_version_tag("glyphs", "1", versions.REPORT_TAG, before)
+    assert found.problem is None
+    assert "another report was registered since" in str(found)
+
+
+def sealed_anew(files: Path) -> None:
+    """As whoever may write files and tags could do: what was changed is what the manifest says."""
+    made_from = read_manifest(files).content["made_from"]
+    (files / artifact.MANIFEST).unlink()
+    seal(files, kind=package.KIND, made_from=made_from)
+    connect().set_model_version_tag("glyphs", "1", versions.FILES_TAG, artifact.sha256(files / artifact.MANIFEST))
+
+
+def other_embeddings(taken: sample.Sample) -> sample.Sample:
+    embedding = taken.embedding.copy()
+    embedding[7] *= 1.01
+    return replace(taken, embedding=embedding)
+
+
+def other_images(taken: sample.Sample) -> sample.Sample:
+    assert taken.images is not None
+    images = taken.images.copy()
+    images[7, 0, 0] ^= 1
+    return replace(taken, images=images)
+
+
+@pytest.mark.parametrize("change", ["embeddings", "images", "classes"])
+def test_whole_files_that_do_not_compute_what_was_computed_are_seen(
+    files: Path, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = connect().get_model_version("glyphs", "1").tags[versions.FILES_TAG]
+    inside = files / package.FILES_FOLDER
+    taken = sample.read(inside / sample.SAMPLE)
+    if change == "classes":
+        classifier = load_file(inside / package.CLASSIFIER)
+        save_file({**classifier, "bias": classifier["bias"] + 100 * (np.arange(10) == 3)}, inside / package.CLASSIFIER)
+    else:
+        sample.write(inside / sample.SAMPLE, (other_embeddings if change == "embeddings" else other_images)(taken))
+    sealed_anew(files)
+    try:
+        assert main(["verify", VERSION]) == 3
+    finally:
+        connect().set_model_version_tag("glyphs", "1", versions.FILES_TAG, before)
+    shown = capsys.readouterr()
+    told = {
+        "embeddings": f"(allowed {EXACT:g}), test image {taken.index[7]}",
+        "images": f"test images {taken.index[7]} are not those that were embedded",
+        "classes": "of 32 predictions are those of the test",
+    }
+    assert [line.split()[1] for line in shown.out.splitlines() if line.startswith("DIFFERS")] == [change]
+    assert shown.out.count("ok       files") == 1
+    assert told[change] in shown.err
+
+
+def test_of_several_labels_each_must_be_what_the_test_said(tmp_path: Path) -> None:
+    guess = np.array([[1, 0], [0, 0], [1, 1]], np.uint8)
+    pq.write_table(pa.table({"label": guess.tolist(), "dier": guess.tolist()}), tmp_path / package.PREDICTIONS)
+    (tmp_path / package.SERVING).write_text('{"multi_label": true}')
+    model = RegisteredModel(None, tmp_path, None, None, {}, None)  # type: ignore[arg-type]
+    taken = sample.Sample(np.array([0, 2]), np.zeros((2, 4), np.float32), None, {})
+    for second, passed in ((0.9, True), (0.5 - TIE / 2, True), (0.4, False)):
+        found = _classes(model, taken, np.array([[0.8, 0.1], [0.7, second]], np.float32))
+        assert (found.passed, found.found) == (passed, f"{1 + passed} of 2 predictions are those of the test")
 
 
 def test_without_images_the_dataset_is_found_by_its_fingerprint(
@@ -130,6 +210,13 @@ def test_without_images_the_dataset_is_found_by_its_fingerprint(
         pass
     assert main(["verify", "embeddings/1", "--artifacts", str(tmp_path)]) == 2
     assert main(["verify", "embeddings/1", "--files-only"]) == 0
+
+    shutil.copytree(digits["dataset"], tmp_path / "damaged" / "dataset")
+    flip(tmp_path / "damaged" / "dataset" / "test" / "images.npy")
+    capsys.readouterr()
+    assert main(["verify", "embeddings/1", "--artifacts", str(tmp_path / "damaged")]) == 3
+    assert "damaged artifact" in (said := capsys.readouterr().err)  # here, which is no fault of the version
+    assert "is not what was registered" not in said
 
 
 def test_embeddings_of_another_t_are_not_taken_for_those(digits: Paths) -> None:
@@ -197,5 +284,7 @@ def test_a_version_of_before_there_were_digests_is_no_use(registry: Path, capsys
 def test_a_report_without_a_sample_is_registered_all_the_same(store: str, tmp_path: Path) -> None:
     inputs = make(tmp_path)
     register.run(settings(), **inputs.paths(), out=tmp_path / "out")
+    register.run(settings(name="scans"), **make(tmp_path / "2", labelled=False).paths(), out=tmp_path / "out")
+    assert verify("scans/1", artifacts=Path("artifacts"), files_only=True).problem is None  # without labels: neighbours kept
     assert verify(VERSION, artifacts=Path("artifacts"), files_only=True).problem is None
     assert main(["verify", VERSION]) == 2

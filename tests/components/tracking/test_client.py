@@ -165,10 +165,16 @@ def test_settings_are_logged_once_and_those_of_a_run_stay(store: str) -> None:
 
 @pytest.fixture(params=[401, 403])
 def unwilling_server(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
-    """A real HTTP server that refuses everybody; gives (port, code)."""
+    """A real HTTP server that refuses everybody, but says which files a folder has (none); gives (port, code)."""
 
     class Refuse(http.server.BaseHTTPRequestHandler):
         def _refuse(self) -> None:
+            if "?path=" in self.path:
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(b'{"files": []}')
+                return
             self.send_response(request.param)
             self.end_headers()
             self.wfile.write(b"You are not allowed.\nGo away.")
@@ -191,6 +197,18 @@ def test_refused_access_is_one_line_without_the_password(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{port}")
     with pytest.raises(TrackingError, match=rf"refused access \({code}\)") as caught, one_line_errors():
         connect().search_experiments()
+    assert "\n" not in str(caught.value)
+    assert SECRET not in str(caught.value)
+
+
+def test_so_is_a_refused_download(unwilling_server: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    port, code = unwilling_server
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{port}")
+    file = f"http://me:{SECRET}@127.0.0.1:{port}/model/file"
+    with pytest.raises(TrackingError, match=rf"refused access \({code}\)") as caught, one_line_errors():
+        mlflow.artifacts.download_artifacts(file, dst_path=str(tmp_path))
     assert "\n" not in str(caught.value)
     assert SECRET not in str(caught.value)
 
