@@ -80,21 +80,36 @@ def _write(
 ) -> int:
     """Write a row an image; give how many."""
     named = NamedImages(paths, model.shape, fit=fit, arrays=arrays)
-    left_out: list[str] = []
+    left_out = LeftOut()
     record: dict[str, Any] = model.record() | {"fit": fit}
-    blocks = named.blocks(left_out.append if skip_bad else None)
+    blocks = named.blocks(left_out.add if skip_bad else None)
     with output.whole_file(out) as beside, closing(output.Rows(beside, record)) as rows:
         for block in track(blocks, len(named), out.name, "images", lambda block: len(block.origins)):
             rows.add(block.origins, columns(model.predict(block.images)))
-        tell_left_out(left_out, len(named))
+        tell_left_out(left_out.first, len(named), left_out.number)
     return rows.written
 
 
-def tell_left_out(left_out: list[str], of: int) -> None:
-    """Name what was left out. Raises DataError where that is everything."""
+class LeftOut:
+    """What was left out: why the first SHOWN were, and the number of all."""
+
+    def __init__(self) -> None:
+        self.first: list[str] = []
+        self.number = 0
+
+    def add(self, error: str) -> None:
+        """Count one more."""
+        self.number += 1
+        if self.number <= SHOWN:
+            self.first.append(error)
+
+
+def tell_left_out(left_out: Sequence[str], of: int, number: int | None = None) -> None:
+    """Name what was left out, the first few or all of `number`. Raises DataError where that is everything."""
+    number = len(left_out) if number is None else number
     for error in left_out[:SHOWN]:
         say(f"left out: {error}")
-    if len(left_out) > SHOWN:
-        say(f"left out: {len(left_out)} of {of} in all")
-    if len(left_out) == of:
+    if number > SHOWN:
+        say(f"left out: {number} of {of} in all")
+    if number == of:
         raise DataError(f"none of the {of} images can be used; the first: {left_out[0]}")

@@ -22,7 +22,7 @@ from components.common.errors import SettingsError
 from components.common.gates import check_monitoring
 from components.common.progress import say, track
 from components.inference import output
-from components.inference.embed_images import tell_left_out
+from components.inference.embed_images import LeftOut, tell_left_out
 from components.inference.registered_model import RegisteredModel, load
 from components.monitoring import page, two_sample
 from components.monitoring.decision import check_alpha, decide, part
@@ -80,11 +80,11 @@ def monitor(
     check_alpha(alpha)
     loaded = load(model)
     kept, neighbours = _reference(loaded)
-    left_out: list[str] = []
+    left_out = LeftOut()
     with artifact.create(out, "monitoring", {"model": loaded.weights}) as folder:
         named = NamedImages(images, loaded.shape, fit=fit, arrays=arrays)
         seen = _see(loaded, named, neighbours, sample, left_out if skip_bad else None, folder)
-        tell_left_out(left_out, len(named))
+        tell_left_out(left_out.first, len(named), left_out.number)
         test = two_sample.compare(seen.sample, kept["embedding"], SEED)
         p = {"embeddings": test.p, **p_values({name: seen.statistics[name].to_numpy() for name in MEASURES}, kept)}
         outcomes = expectations(seen.statistics, kept, lambda row: page.name(seen.origins[row]), alpha)
@@ -93,7 +93,7 @@ def monitor(
         found = {
             "model": loaded.record(),
             "images": len(seen.origins),
-            "left_out": len(left_out),
+            "left_out": left_out.number,
             "drifted": bool(reasons),
             "reasons": reasons,
             "alpha": alpha,
@@ -139,7 +139,7 @@ def _see(
     named: NamedImages,
     neighbours: two_sample.Neighbours,
     size: int,
-    left_out: list[str] | None,
+    left_out: LeftOut | None,
     folder: Path,
 ) -> Seen:
     """Go through the images once, and write their rows."""
@@ -147,7 +147,7 @@ def _see(
     distances, blocks, origins = [], [], list[Origin]()
     drawn: list[Any] = []  # a heap of (random number, row, embedding): those with the largest numbers
     unlike: list[Any] = []  # one of (distance, row, origin, image)
-    each = named.blocks(left_out.append if left_out is not None else None)
+    each = named.blocks(left_out.add if left_out else None)
     with closing(output.Rows(folder / "images.parquet", model.record())) as rows:
         for block in track(each, len(named), "monitor", "images", lambda block: len(block.origins)):
             vectors = _embedding(model, block)
@@ -160,8 +160,8 @@ def _see(
             distances.append(far)
             blocks.append(block_statistics(block.images))
             origins += block.origins
-    if not origins:
-        tell_left_out(left_out or [], len(named))
+    if left_out and not origins:
+        tell_left_out(left_out.first, len(named), left_out.number)
     joined = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0] if name != "hash"}
     hashes = pa.chunked_array([block["hash"] for block in blocks], pa.string()).combine_chunks()
     whole = {"split": pa.repeat("new", len(origins)), "index": np.arange(len(origins)), "label": pa.nulls(len(origins), pa.int64())}
