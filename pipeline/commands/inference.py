@@ -131,7 +131,11 @@ def serve(model: str, **options: Any) -> None:
 @click.argument("images", type=PATH, nargs=-1, required=True, metavar="IMAGES...")
 @click.option("--out", type=PATH, required=True, metavar="DIR", help="where the page and the numbers go")
 @click.option(
-    "--alpha", type=click.FloatRange(0.002, 1), default=0.01, metavar="P", help="images drift where the test's p is at most this"
+    "--alpha",
+    type=click.FloatRange(0.002, 1),
+    default=0.01,
+    metavar="P",
+    help="share of false alarms, of all that decides together",
 )
 @click.option("--sample", type=click.IntRange(2, 10_000), default=2000, metavar="N", help="images in the test at most")
 @FIT
@@ -139,9 +143,18 @@ def serve(model: str, **options: Any) -> None:
 @SKIP_BAD
 @click.option("--report-only", is_flag=True, help="end with 0 where they drift; dier gate --monitoring DIR says so afterwards")
 @click.option("--page", "page_file", type=PATH, metavar="FILE", help="write the page here as well")
-def monitor(model: str, images: Sequence[Path], **options: Any) -> None:
+@click.option(
+    "--switch",
+    "switches",
+    type=(click.Choice(["fit", "skip-bad"]), bool),
+    multiple=True,
+    metavar="FLAG BOOL",
+    help="--switch fit true is --fit: for a pipeline, whose command line is fixed (repeatable)",
+)
+def monitor(model: str, images: Sequence[Path], switches: Sequence[tuple[str, bool]], **options: Any) -> None:
     """Compare pictures, folders of them and npz files with what a registered model was trained on; exit code 4 where they drift."""
     threads.set_threads()
     from components.monitoring.monitor import monitor
 
+    options |= {name.replace("-", "_"): value for name, value in switches}
     monitor(model, images, **options)

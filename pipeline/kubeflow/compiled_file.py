@@ -9,6 +9,7 @@ import yaml
 
 from components.common.errors import SettingsError
 from components.common.settings import NOT_YAML, Settings, override, parse, why_not_yaml
+from components.monitoring.decision import check_alpha
 from pipeline.kubeflow import parameters
 from pipeline.steps import MONITORING
 
@@ -81,11 +82,21 @@ def _plain(package: Package, overrides: Sequence[str]) -> dict[str, Any]:
         name, sign, value = text.partition("=")
         if not sign or name not in package.defaults:
             raise SettingsError(f"--param {text!r}: {package.name} takes NAME=VALUE of {', '.join(package.defaults)}")
-        try:
-            given[name] = type(package.defaults[name])(value)
-        except ValueError as error:
-            raise SettingsError(f"--param {text!r}: {value!r} is no number") from error
+        given[name] = _value(text, value, type(package.defaults[name]))
+        if name == "alpha":
+            check_alpha(given[name], f"--param {name}")
     return given
+
+
+def _value(text: str, value: str, kind: type[Any]) -> Any:
+    if kind is bool:
+        if value not in ("true", "false"):
+            raise SettingsError(f"--param {text!r}: {value!r} is neither true nor false")
+        return value == "true"
+    try:
+        return kind(value)
+    except ValueError as error:
+        raise SettingsError(f"--param {text!r}: {value!r} is no number") from error
 
 
 def dags(spec: dict[str, Any]) -> list[dict[str, Any]]:

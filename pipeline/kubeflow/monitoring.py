@@ -12,6 +12,7 @@ from kfp import dsl
 from kfp.dsl.base_component import BaseComponent
 
 from components.common.progress import say
+from components.monitoring.decision import check_alpha
 from model.atomic import write_whole
 from pipeline.kubeflow import cluster as cluster_settings
 from pipeline.kubeflow.cluster import Cluster
@@ -24,6 +25,7 @@ HEAD = "# Made by: dier compile-monitor.\n"
 
 def compile_to(out: Path, *, cluster: Path, model: str, images: str, alpha: float, allow_tag: bool) -> None:
     """Compile for `cluster` and write `out`, whole or not at all; the rest are defaults of parameters. Raises SettingsError."""
+    check_alpha(alpha)
     wanted = cluster_settings.load(cluster)
     wanted.check_image(allow_tag)
     wanted.check_tracking()
@@ -32,11 +34,13 @@ def compile_to(out: Path, *, cluster: Path, model: str, images: str, alpha: floa
 
 
 def build(cluster: Cluster, model: str, images: str, alpha: float) -> BaseComponent:
-    """The pipeline."""
+    """The pipeline. Pictures that cannot be used are left out by default: one that is half written fails no day's run."""
     watch, gate = _monitor_component(cluster), _gate_component(cluster)
 
-    def monitoring(model: str = model, images: str = images, alpha: float = alpha) -> None:
-        watched = watch(model=model, images=images, alpha=alpha)
+    def monitoring(
+        model: str = model, images: str = images, alpha: float = alpha, fit: bool = False, skip_bad: bool = True
+    ) -> None:
+        watched = watch(model=model, images=images, alpha=alpha, fit=fit, skip_bad=skip_bad)
         watched.set_caching_options(False)
         place_monitor(watched, cluster)
         held = gate(monitoring=watched.outputs["monitoring"])
@@ -46,7 +50,9 @@ def build(cluster: Cluster, model: str, images: str, alpha: float) -> BaseCompon
     monitoring.__doc__ = (
         "Are new images like those that a registered model was trained on?\n\n"
         "Args:\n    model: a registered model, NAME@ALIAS.\n    images: a folder or npz as the pod sees it.\n"
-        "    alpha: images drift where the test's p is at most this.\n"
+        "    alpha: the share of false alarms, of all that decides together.\n"
+        "    fit: cut and resample images of another size, as data.image_size does.\n"
+        "    skip_bad: leave out pictures that cannot be used, and say how many.\n"
     )
     config = dsl.PipelineConfig(ttl_seconds_after_finished=cluster.run.keep, active_deadline_seconds=cluster.run.deadline)
     return dsl.pipeline(name=MONITORING, pipeline_config=config)(monitoring)
@@ -54,11 +60,18 @@ def build(cluster: Cluster, model: str, images: str, alpha: float) -> BaseCompon
 
 def _monitor_component(cluster: Cluster) -> BaseComponent:
     def monitor(
-        model: str, images: str, alpha: float, monitoring: dsl.Output[dsl.Artifact], page: dsl.Output[dsl.HTML]
+        model: str,
+        images: str,
+        alpha: float,
+        fit: bool,
+        skip_bad: bool,
+        monitoring: dsl.Output[dsl.Artifact],
+        page: dsl.Output[dsl.HTML],
     ) -> dsl.ContainerSpec:
         """Compare new images with those that a registered model was trained on."""
         out = ["--report-only", "--alpha", alpha, "--out", monitoring.path, "--page", page.path]
-        return dsl.ContainerSpec(image=cluster.image, command=["dier", MONITOR], args=[*out, model, images])
+        switches = ["--switch", "fit", fit, "--switch", "skip-bad", skip_bad]  # Kubeflow writes true or false
+        return dsl.ContainerSpec(image=cluster.image, command=["dier", MONITOR], args=[*out, *switches, model, images])
 
     return dsl.container_component(monitor)
 

@@ -28,7 +28,7 @@ def test_what_differs_is_found(kind: str) -> None:
         new *= 1.5
     else:
         new[:, 1:4] = new[:, :1]  # each coordinate by itself is as before
-    assert compare(new.astype(np.float32), old.astype(np.float32)).p == 1 / 500
+    assert compare(new.astype(np.float32), old.astype(np.float32)).p == 1 / 1500
 
 
 def test_the_same_question_has_the_same_answer() -> None:
@@ -54,6 +54,13 @@ def test_an_image_far_from_all_is_beyond_the_limit() -> None:
     assert far == pytest.approx(by_hand, rel=1e-4)
 
 
-def test_a_reference_without_neighbours_is_refused() -> None:
+def test_a_reference_that_tells_nothing_apart_is_refused() -> None:
     with pytest.raises(ValueError, match="too few to have a 5th neighbour"):
         Neighbours(np.zeros((5, 4), np.float32))
+    alike = np.random.default_rng(5).normal(size=(1, 4)).repeat(50, 0).astype(np.float32)
+    for collapsed in (np.zeros((50, 4), np.float32), alike, alike + 1e-6 * draw(np.random.default_rng(6), 50)[:, :4]):
+        with pytest.raises(ValueError, match="the encoder has collapsed"):
+            Neighbours(collapsed)
+    alike[3] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        Neighbours(alike)
