@@ -1,7 +1,8 @@
 """A command line to its exit code: the commands of the steps, one line for whatever goes wrong, how long a step took.
 
 Exit codes: 0 done, 2 bad settings or usage, 3 bad data or a damaged artifact, 4 the gate refused or new images drift, 5 a training
-that failed and that the same data and settings must fail again, 1 anything else; 130 and 143 after SIGINT and SIGTERM.
+that failed and that the same data and settings must fail again, 1 anything else; 130 and 143 after SIGINT and SIGTERM,
+141 where whoever read the output has gone.
 
 `dier task` runs a step inside a Kubeflow task through this module; the commands around the steps are added in pipeline/cli.py.
 Everything heavy is imported by the step that runs, never here.
@@ -10,6 +11,7 @@ Everything heavy is imported by the step that runs, never here.
 import importlib
 import json
 import os
+import select
 import sys
 import time
 import traceback
@@ -28,6 +30,8 @@ TIMINGS = "DIER_TIMINGS"
 """Environment variable with a file for the seconds of each step: inside the artifacts they would make equal runs differ."""
 LONGEST, TAIL = 300, 120
 """Characters of an error message, and how many of them are its end where its middle is left out."""
+READER_GONE = 141
+"""What a shell reports of a program that SIGPIPE ended, as in `dier models dier | head -1`."""
 PATH = click.Path(path_type=Path)
 PARAMS = click.option("--params", required=True, metavar="FILE", help="settings, such as params.yaml, or JSON text of sections")
 SET = click.option("--set", "overrides", multiple=True, metavar="SECTION.KEY=VALUE", help="override a setting (repeatable)")
@@ -73,7 +77,9 @@ def run(argv: Sequence[str]) -> int:
     try:
         file_modes.set_umask()
         with dier.make_context("dier", list(argv)) as context:
-            return int(dier.invoke(context) or 0)
+            code = int(dier.invoke(context) or 0)
+            sys.stdout.flush()  # so that a reader who has gone shows here, and not when Python ends
+            return code
     except click.exceptions.Exit as ended:  # after --help
         return ended.exit_code
     except click.UsageError as error:
@@ -82,12 +88,24 @@ def run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt as error:  # a training that stopped in good order says where it goes on, and by which signal
         return _fail(str(error) or "interrupted", getattr(error, "exit_code", 130), debug)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_gone():
+            return READER_GONE
         code = exit_code(error)
         if os.environ.get(permanent_failure.VARIABLE):  # one of many nodes, whose exit code nobody sees
             permanent_failure.remember(Path(os.environ[permanent_failure.VARIABLE]), code)
         return _fail(_message(error), code, debug)
     finally:
         os.umask(umask)  # that of the process, which other commands may run in
+
+
+def _reader_has_gone() -> bool:
+    """Whether standard output is the pipe that broke; if so, what is left of it goes nowhere."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def flag_value(argv: Sequence[str], flag: str) -> str:

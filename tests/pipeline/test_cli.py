@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,6 +33,16 @@ def test_every_command_has_help_and_a_traceback_on_demand(capsys: pytest.Capture
     for name in dier.commands:
         assert main([name, "--help"]) == 0
         assert "--debug" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["params", "--help"])
+def test_a_reader_who_has_seen_enough_is_no_error(command: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, "-m", "pipeline.cli", command]
+    done = subprocess.run(line, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_help_answers_at_once() -> None:
