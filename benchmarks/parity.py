@@ -65,7 +65,7 @@ def trained(images: np.ndarray, precision: str, seed: int, steps: int, batch: in
         keep_checkpoints=1,
     )
     with tempfile.TemporaryDirectory() as work:
-        trainer = Trainer(config, train, images, Path(work), torch.device("cpu"))
+        trainer = Trainer(config, train, images, Path(work) / "training", torch.device("cpu"))
         trainer.run()
         return trainer.ema_model(), trainer.curve[-1]["loss"]
 

@@ -51,11 +51,12 @@ def differences(then: RunConfiguration, now: RunConfiguration) -> str:
 def most_alike(folder: Path, configuration: RunConfiguration) -> str | None:
     """Of the checkpoints in folders beside `folder`, the one that differs in the fewest entries, and in which, in one line."""
     found = []
-    for file in folder.parent.glob(f"*/step-*/{FILE}"):
-        with suppress(OSError, ValueError):
-            then = json.loads(file.read_bytes())
-            different = differences(then, configuration)
-            found.append((-len(_differing(then, configuration)), file.parent.name, str(file.parent), different))
+    with suppress(OSError):  # a folder that somebody removes meanwhile
+        for file in folder.parent.glob(f"*/step-*/{FILE}"):
+            with suppress(OSError, ValueError):
+                then = json.loads(file.read_bytes())
+                different = differences(then, configuration)
+                found.append((-len(_differing(then, configuration)), file.parent.name, str(file.parent), different))
     found = [entry for entry in found if entry[0]]
     if not found:
         return None

@@ -229,15 +229,15 @@ def test_without_the_right_password_nothing_is_registered(
 
 
 def edges(writes: list[str]) -> list[int]:
-    """Which of the writing requests to cut at: all, but of files that go up one after another the first and the last."""
-    up = [write.startswith("PUT ") for write in writes]
-    return [n for n, this in enumerate(up) if not (this and up[n - 1 : n] == up[n + 1 : n + 2] == [True])]
+    """Which of the writing requests to cut at: of those of one kind in a row, as of files that go up, the last."""
+    kinds = ["PUT" if write.startswith("PUT ") else write for write in writes]
+    return [n for n, kind in enumerate(kinds) if kinds[n + 1 : n + 2] != [kind]]
 
 
 def test_cut_off_at_any_write_there_is_no_version_or_a_whole_one(
     line: Line, stored: Callable[[str], list[Any]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Before the first request of `register` that changes something, and after each, when it was done and nobody knows.
+    """Before the first request of `register` that changes something, and after each of `edges`, when it was done and nobody knows.
 
     Before any other the server has what it has after the one before.
     """

@@ -206,7 +206,7 @@ def test_so_is_a_refused_download(unwilling_server: tuple[int, int], tmp_path: P
 
     port, code = unwilling_server
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:{SECRET}@127.0.0.1:{port}")
-    file = f"http://me:{SECRET}@127.0.0.1:{port}/model/file"
+    file = f"http://me:{SECRET}@127.0.0.1:{port}/api/2.0/mlflow-artifacts/artifacts/model/file"
     with pytest.raises(TrackingError, match=rf"refused access \({code}\)") as caught, one_line_errors():
         mlflow.artifacts.download_artifacts(file, dst_path=str(tmp_path))
     assert "\n" not in str(caught.value)

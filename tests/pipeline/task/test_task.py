@@ -284,7 +284,7 @@ def test_a_section_that_is_no_json_object_is_said(tmp_path: Path, capsys: pytest
 
 def test_a_gate_that_is_given_nothing_lets_nothing_pass(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["gate"]) == 2
-    assert "give --verdict DIR or --registration DIR" in capsys.readouterr().err
+    assert "give --verdict DIR, --registration DIR or --monitoring DIR" in capsys.readouterr().err
 
 
 def test_a_task_leaves_the_umask_of_its_process_as_it_was(tmp_path: Path) -> None:
