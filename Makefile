@@ -35,7 +35,7 @@ check: lint
 	$(PYTEST) -m "not slow and not engine" --durations 5 --durations-min 1.5
 
 test: setup
-	$(PYTEST) --durations 15
+	$(PYTEST) --durations 15 $(ONLY)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -196,11 +196,11 @@ def test_the_end_waits_while_mlflow_takes_points(server: StandIn, tmp_path: Path
     answer = server.answer
 
     def slow(path: str, body: dict) -> dict:
-        time.sleep(0.1 if path.endswith("log-batch") else 0)
+        time.sleep(0.5 if path.endswith("log-batch") else 0)
         return answer(path, body)
 
     monkeypatch.setattr(server, "answer", slow)
-    monkeypatch.setattr(live, "CLOSE_S", 0.3)
+    monkeypatch.setattr(live, "CLOSE_S", 3)
     server.mode = "503"
     with LiveLog("k", tmp_path, "e") as log:
         for step in range(8 * live.BATCH):
