@@ -139,7 +139,8 @@ def _load(
         folder = Path(mlflow.artifacts.download_artifacts(uri, dst_path=holder.name))
     files = folder / package.FILES_FOLDER
     if not (files / "serving.json").is_file():
-        raise SettingsError(f"{redact(uri)} was not registered by dier: it has no {package.FILES_FOLDER}/serving.json")
+        missing = f"there is no {package.FILES_FOLDER}/serving.json"
+        raise SettingsError(f"{redact(uri)} was not registered by dier, or its files are gone: {missing}")
     with one_line_errors():
         pyfunc = mlflow.pyfunc.load_model(str(folder))
     return RegisteredModel(pyfunc, files, name, version, tags, holder)
