@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,8 @@ def champions(
     """
     if present is None or present == version:
         return []
-    tags = {int(found.version): found.tags for found in versions.versions(client, name)}
+    known = {int(found.version): found for found in versions.versions(client, name)}
+    tags = {number: found.tags for number, found in known.items()}
     earlier = [
         number
         for number in sorted((promotions.ever_champion(client, name) & tags.keys()) - {version})
@@ -37,7 +38,7 @@ def champions(
     found = []
     for number in dict.fromkeys((present, best)):
         tested_on = tags[number].get(versions.DATASET_TAG)
-        found.append(Champion(number, tested_on, _stored(name, number, kept) if tested_on == dataset else None))
+        found.append(Champion(number, tested_on, _stored(known[number], kept) if tested_on == dataset else None))
     return found
 
 
@@ -69,30 +70,25 @@ def beside(client: "MlflowClient", chosen: "ModelVersion", present: int | None) 
     kept = package.PREDICTIONS if versions.ACCURACY_TAG in tags else package.NEIGHBOURS
     found = champions(client, name, dataset, number, present, kept)
     comparable = any(champion.predictions is not None for champion in found)
-    new = _stored(name, number, kept) if comparable else None
+    new = _stored(chosen, kept) if comparable else None
     return gate.compare(new, dataset, found, judged["margin"], int(tags.get(versions.COPIES_TAG, 1)))
 
 
-def _stored(name: str, version: int, file: str) -> Predictions | None:
+def _stored(version: "ModelVersion", file: str) -> Predictions | None:
     """The test predictions, or neighbours, kept with a version; None where they are gone or damaged.
 
     Any other error rises: a verdict lasts, so it must not rest on a server that did not answer for a moment.
     """
-    import mlflow
     from mlflow.exceptions import MlflowException
 
-    folder = f"models:/{name}/{version}/{package.FILES_FOLDER}"
     with TemporaryDirectory(prefix="dier-champion-") as holder:
         try:
-            there = [PurePosixPath(each.path).name for each in mlflow.artifacts.list_artifacts(artifact_uri=folder)]
+            folder = package.fetch(version, [file], Path(holder))
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return None
-        if file not in there:
-            return None
-        copy = Path(mlflow.artifacts.download_artifacts(f"{folder}/{file}", dst_path=holder))
         try:
-            return predictions(copy)
+            return predictions(folder / file)
         except (OSError, ValueError, KeyError):
             return None
