@@ -129,7 +129,7 @@ def _place(argv: Sequence[str], flag: str) -> int:
 
 def exit_code(error: Exception) -> int:
     """What a command ends with that raised `error`."""
-    from components.common.errors import GateRefused, SettingsError
+    from components.common.errors import Drifted, GateRefused, SettingsError
     from data.errors import DataError
     from model.errors import ConfigError, PermanentTrainingError
 
@@ -138,6 +138,7 @@ def exit_code(error: Exception) -> int:
         ConfigError: 2,
         DataError: 3,
         GateRefused: 4,
+        Drifted: 4,
         PermanentTrainingError: 5,
     }
     return next((code for kind, code in codes.items() if isinstance(error, kind)), getattr(error, "exit_code", 1))

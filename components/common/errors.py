@@ -12,9 +12,7 @@ class ArtifactError(DataError):
 
 
 class Drifted(Exception):
-    """New images are not like those that a model was trained on; everything is written (exit code 4)."""
-
-    exit_code = 4
+    """New images are not like those that a model was trained on; everything is written: exit code 4."""
 
 
 class GateRefused(Exception):
