@@ -86,7 +86,7 @@ def _write(
     with output.whole_file(out) as beside, closing(output.Rows(beside, record)) as rows:
         for block in track(blocks, len(named), out.name, "images", lambda block: len(block.origins)):
             rows.add(block.origins, columns(model.predict(block.images)))
-        tell_left_out(left_out.first, len(named), left_out.number)
+        left_out.tell(len(named))
     return rows.written
 
 
@@ -103,13 +103,11 @@ class LeftOut:
         if self.number <= SHOWN:
             self.first.append(error)
 
-
-def tell_left_out(left_out: Sequence[str], of: int, number: int | None = None) -> None:
-    """Name what was left out, the first few or all of `number`. Raises DataError where that is everything."""
-    number = len(left_out) if number is None else number
-    for error in left_out[:SHOWN]:
-        say(f"left out: {error}")
-    if number > SHOWN:
-        say(f"left out: {number} of {of} in all")
-    if number == of:
-        raise DataError(f"none of the {of} images can be used; the first: {left_out[0]}")
+    def tell(self, of: int) -> None:
+        """Name the first few, and how many `of` so many images it was. Raises DataError where that is everything."""
+        for error in self.first:
+            say(f"left out: {error}")
+        if self.number > SHOWN:
+            say(f"left out: {self.number} of {of} in all")
+        if self.number == of:
+            raise DataError(f"none of the {of} images can be used; the first: {self.first[0]}")

@@ -22,7 +22,7 @@ from components.common.errors import SettingsError
 from components.common.gates import check_monitoring
 from components.common.progress import say, track
 from components.inference import output
-from components.inference.embed_images import LeftOut, tell_left_out
+from components.inference.embed_images import LeftOut
 from components.inference.registered_model import RegisteredModel, load
 from components.monitoring import page, two_sample
 from components.monitoring.decision import check_alpha, decide, part
@@ -84,7 +84,7 @@ def monitor(
     with artifact.create(out, "monitoring", {"model": loaded.weights}) as folder:
         named = NamedImages(images, loaded.shape, fit=fit, arrays=arrays)
         seen = _see(loaded, named, neighbours, sample, left_out if skip_bad else None, folder)
-        tell_left_out(left_out.first, len(named), left_out.number)
+        left_out.tell(len(named))
         test = two_sample.compare(seen.sample, kept["embedding"], SEED)
         p = {"embeddings": test.p, **p_values({name: seen.statistics[name].to_numpy() for name in MEASURES}, kept)}
         outcomes = expectations(seen.statistics, kept, lambda row: page.name(seen.origins[row]), alpha)
@@ -161,7 +161,7 @@ def _see(
             blocks.append(block_statistics(block.images))
             origins += block.origins
     if left_out and not origins:
-        tell_left_out(left_out.first, len(named), left_out.number)
+        left_out.tell(len(named))
     joined = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0] if name != "hash"}
     hashes = pa.chunked_array([block["hash"] for block in blocks], pa.string()).combine_chunks()
     whole = {"split": pa.repeat("new", len(origins)), "index": np.arange(len(origins)), "label": pa.nulls(len(origins), pa.int64())}

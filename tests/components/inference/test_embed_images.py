@@ -17,7 +17,7 @@ import pytest
 from components import register
 from components.common import artifact
 from components.embedding import store as embeddings
-from components.inference.embed_images import LeftOut, tell_left_out
+from components.inference.embed_images import LeftOut
 from data.errors import DataError
 from pipeline.cli import main
 from tests.components.registry_artifacts import CLASSES, make, settings
@@ -143,11 +143,11 @@ def test_of_many_left_out_the_first_few_are_kept_and_their_number(capsys: pytest
     for number in range(1000):
         left_out.add(f"cannot read the image {number}.png")
     assert len(left_out.first) == 5
-    tell_left_out(left_out.first, 2000, left_out.number)
+    left_out.tell(2000)
     said = capsys.readouterr().err.splitlines()
     assert (len(said), said[4], said[5]) == (6, "left out: cannot read the image 4.png", "left out: 1000 of 2000 in all")
     with pytest.raises(DataError, match=r"none of the 1000 images can be used; the first: cannot read the image 0\.png"):
-        tell_left_out(left_out.first, 1000, left_out.number)
+        left_out.tell(1000)
 
 
 @pytest.mark.slow
