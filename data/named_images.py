@@ -15,7 +15,6 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-from PIL import ImageOps
 
 from data import npy_stream
 from data.decoding import cores
@@ -24,7 +23,7 @@ from data.format import SPLITS
 from data.sources import Image
 from data.sources.folder import GREY, SUFFIXES, open_picture
 from data.sources.npz import check_images
-from data.transform import to_array
+from data.transform import fit_picture, to_array, to_picture
 
 Images = npt.NDArray[np.uint8]
 Shape = tuple[int, int, int]
@@ -115,7 +114,7 @@ class NamedImages:
                 images = rows[start : start + at_once]
                 images = images if images.ndim == 4 else images[..., None]
                 if images.shape[1:] != self._shape:
-                    images = np.stack([fit(_picture(image), self._shape) for image in images])
+                    images = np.stack([fit(to_picture(image), self._shape) for image in images])
                 yield Block(images, [Origin(_text(path), array, row + n) for n in range(len(images))])
                 row += len(images)
 
@@ -146,10 +145,7 @@ def read_picture(file: Path | BinaryIO, shape: Shape, *, fit_shape: bool, name: 
 def fit(picture: PIL.Image.Image, shape: Shape) -> Image:
     """A picture as (H, W, C) uint8: of what is oblong the central part, bicubic with antialiasing, as data/transform.py does it."""
     height, width, channels = shape
-    picture = picture.convert("L" if channels == 1 else "RGB")
-    if picture.size != (width, height):
-        picture = ImageOps.fit(picture, (width, height), PIL.Image.Resampling.BICUBIC)
-    return to_array(picture)
+    return to_array(fit_picture(picture, (width, height), channels))
 
 
 def _parts(path: Path, arrays: Sequence[str]) -> list[tuple[Path, str | None]]:
@@ -193,10 +189,6 @@ def _unreadable(error: OSError) -> None:
 def _equal_channels(picture: PIL.Image.Image) -> bool:
     values = to_array(picture.convert("RGB"))
     return bool((values == values[..., :1]).all())
-
-
-def _picture(image: Image) -> PIL.Image.Image:
-    return PIL.Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
 def _other_shape(what: str, found: tuple[int, ...], wanted: Shape) -> str:

@@ -16,16 +16,21 @@ def fit(image: Image, size: int | None, channels: int | None) -> Image:
     wanted = (size or image.shape[0], size or image.shape[1], channels or image.shape[2])
     if image.shape == wanted:
         return image
-    picture = PIL.Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-    return to_array(fit_picture(picture, size, channels or image.shape[2]))
+    picture = to_picture(image)
+    return to_array(fit_picture(picture, (size, size) if size else None, channels or image.shape[2]))
 
 
-def fit_picture(picture: PIL.Image.Image, size: int | None, channels: int) -> PIL.Image.Image:
-    """The same for a Pillow picture of any 8-bit mode."""
+def fit_picture(picture: PIL.Image.Image, size: tuple[int, int] | None, channels: int) -> PIL.Image.Image:
+    """The same for a Pillow picture of any 8-bit mode, to a size of (width, height)."""
     picture = picture.convert("L" if channels == 1 else "RGB")
-    if size is not None and picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), PIL.Image.Resampling.BICUBIC)
+    if size is not None and picture.size != size:
+        picture = ImageOps.fit(picture, size, PIL.Image.Resampling.BICUBIC)
     return picture
+
+
+def to_picture(image: Image) -> PIL.Image.Image:
+    """An image (H, W, C) uint8, C 1 or 3, as a grey or RGB picture."""
+    return PIL.Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
 
 
 def to_array(picture: PIL.Image.Image) -> Image:

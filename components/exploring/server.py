@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from components.common.progress import say
 from components.exploring.explored import Explored, open_explored
@@ -22,6 +21,7 @@ from components.exploring.maps import Maps, maps_of
 from components.inference import listen
 from components.reporting.maps import MARKERS, MUTED
 from data.errors import DataError
+from data.transform import to_picture
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -165,5 +165,5 @@ def page_data(explored: Explored, maps: Maps, k: int) -> dict[str, Any]:
 def as_png(image: npt.NDArray[np.uint8]) -> bytes:
     """An image (H, W, C) uint8, C 1 or 3, as PNG."""
     body = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else np.ascontiguousarray(image)).save(body, "PNG")
+    to_picture(image).save(body, "PNG")
     return body.getvalue()

@@ -127,7 +127,7 @@ class _Files:
         if not self._convert and (picture.mode in GREY) != (self._channels == 1):
             others = "grey" if self._channels == 1 else "colour"
             raise DataError(f"{file} is {picture.mode} where others are {others}; set data.channels")
-        return to_array(fit_picture(picture, self._size, self._channels))
+        return to_array(fit_picture(picture, (self._size, self._size) if self._size else None, self._channels))
 
 
 def _channels(file: Path) -> int:
