@@ -16,7 +16,7 @@ from components.common.errors import SettingsError
 from components.common.formatting import METRIC_NAMES, measure
 from components.common.lineage import check_one_run
 from components.embedding import store
-from components.inference.search import Exact
+from components.inference.search import Exact, others
 from components.inference.vectors import Ints, Vectors, open_vectors
 from components.probing.baselines import baseline_of
 from components.probing.baselines import label as named
@@ -85,8 +85,7 @@ class Explored:
     def neighbours(self, row: int, t: int, k: int) -> list[dict[str, Any]]:
         """The k images of the split nearest to one by cosine of their embeddings at t, itself left out, nearest first."""
         vectors = self.vectors[t]
-        cosines, rows = Exact(vectors).search(vectors.rows(np.array([row])), min(k + 1, vectors.count))
-        near = [(r, c) for r, c in zip(rows[0].tolist(), cosines[0].tolist(), strict=True) if r != row][:k]
+        (near,) = others(Exact(vectors), vectors.rows(np.array([row])), [row], min(k, vectors.count))
         return [{"row": r, "cosine": round(c, 4), "label": self.label(r)} for r, c in near]
 
     def curve(self) -> dict[str, Any] | None:

@@ -62,15 +62,22 @@ def search(
     queries = [vectors.rows(np.asarray(rows, np.int64))]
     if images:
         queries.append(_embed(vectors, images, model, fit))
-    cosines, nearest = found.search(np.concatenate(queries), min(k + 1, vectors.count))
     names = [*map(str, rows), *map(str, images)]
-    own = [*rows, *(-1 for _ in images)]
-    hits = []
-    for name, itself, row_cosines, row_numbers in zip(names, own, cosines, nearest, strict=True):
-        kept = [(c, r) for c, r in zip(row_cosines.tolist(), row_numbers.tolist(), strict=True) if r not in (itself, -1)][:k]
-        hits += [{"query": name, "rank": rank, "cosine": c, "index": r} for rank, (c, r) in enumerate(kept, 1)]
+    kept = others(found, np.concatenate(queries), [*rows, *(-1 for _ in images)], min(k, vectors.count))
+    hits = [
+        {"query": name, "rank": rank, "cosine": cosine, "index": row}
+        for name, near in zip(names, kept, strict=True)
+        for rank, (row, cosine) in enumerate(near, 1)
+    ]
     told = vectors.described(np.array([hit["index"] for hit in hits], np.int64))
     return [hit | what for hit, what in zip(hits, told, strict=True)]
+
+
+def others(index: Index, queries: Floats, own: Sequence[int], k: int) -> list[list[tuple[int, float]]]:
+    """Of each unit vector (Q, D) the k nearest rows with their cosines, best first, but for its `own` row (-1: it is none)."""
+    cosines, rows = index.search(queries, k + 1)
+    found = zip(own, rows.tolist(), cosines.tolist(), strict=True)
+    return [[(row, c) for row, c in zip(near, far, strict=True) if row not in (itself, -1)][:k] for itself, near, far in found]
 
 
 @dataclass(frozen=True)
