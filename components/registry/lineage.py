@@ -12,9 +12,9 @@ from components.common.lineage import MADE_FROM
 from components.common.settings import Settings
 from components.registry import provenance, versions
 from components.registry.listing import held, registered_at, text, versions_table
-from components.registry.provenance import TRAINED, UNKNOWN, read_json
+from components.registry.provenance import TRAINED, UNKNOWN
 from components.tracking.client import KEY_TAG, connect, every, one_line_errors, redact, tracking_uri
-from components.tracking.environment import COMMIT_TAG, DIRTY_TAG, ENVIRONMENT_TAG
+from components.tracking.environment import COMMIT_TAG, DIRTY_TAG, ENVIRONMENT_TAG, read_json
 from components.tracking.metrics import params
 
 if TYPE_CHECKING:

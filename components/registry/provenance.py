@@ -12,7 +12,7 @@ import yaml
 
 from components.common.artifact import Artifact
 from components.registry import versions
-from components.tracking.environment import COMMIT_TAG, DIRTY_TAG, ENVIRONMENT_TAG, environment, git_tags
+from components.tracking.environment import COMMIT_TAG, DIRTY_TAG, ENVIRONMENT_TAG, environment, git_tags, read_json
 from model.atomic import canonical_json
 
 LOCK = "dvc.lock"
@@ -71,14 +71,6 @@ def non_commercial(licence: str) -> bool:
     """
     plain = unicodedata.normalize("NFKC", licence).casefold().replace("'", "").replace("\u2019", "")
     return _NC.search(re.sub(r"(?:[^\w.,;:()]|_)+", " ", plain)) is not None
-
-
-def read_json(tag: str | None) -> dict[str, Any]:
-    """What a tag holds; {} where it is not there, or no JSON object: whoever may write there may write anything."""
-    try:
-        return dict(json.loads(tag or "{}"))
-    except (ValueError, TypeError):
-        return {}
 
 
 def dvc_outputs(folder: Path, report: Path) -> dict[str, str]:

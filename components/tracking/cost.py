@@ -1,12 +1,11 @@
 """What a training took, as far as its run in MLflow tells: artifacts hold no times, since they must not differ from run to run."""
 
-import json
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from components.tracking.client import Run
-from components.tracking.environment import ENVIRONMENT_TAG
+from components.tracking.environment import ENVIRONMENT_TAG, read_json
 from components.tracking.metrics import CURVE
 
 if TYPE_CHECKING:
@@ -41,10 +40,7 @@ def _spans(client: "MlflowClient", run: Run, metric: str, every: int, steps: int
 
 
 def _hardware(tag: str | None) -> str | None:
-    try:
-        told: dict[str, Any] = json.loads(tag or "{}")
-    except ValueError:
-        return None
+    told = read_json(tag)
     if not told:
         return None
     gpu = told.get("gpu", "none")

@@ -1,11 +1,13 @@
 """What a process runs on and with, as a tag: of the run that trained, of the version that registered."""
 
+import json
 import os
 import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 ENVIRONMENT_TAG = "dier.environment"
 """Of a run, and of a version: `environment` as JSON. Never in an artifact, which must not differ from machine to machine."""
@@ -45,6 +47,14 @@ def _installed(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return UNKNOWN
+
+
+def read_json(tag: str | None) -> dict[str, Any]:
+    """What a tag holds; {} where it is not there, or no JSON object: whoever may write there may write anything."""
+    try:
+        return dict(json.loads(tag or "{}"))
+    except (ValueError, TypeError):
+        return {}
 
 
 def git_tags(folder: Path) -> dict[str, str]:
