@@ -1,8 +1,6 @@
 """prepare into shards: the same images as in the plain form, from a folder, a claim and an S3 server."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +20,7 @@ from data.shards import ShardedImages
 from data.sources import folder as folder_source
 from pipeline.cli import main
 from tests.components.embedding.test_parts import a_model
-from tests.components.test_prepare import PEAK, npz, prepared
+from tests.components.test_prepare import npz, peak_growth, prepared
 from tests.data.files import check_message, digits, layout, save
 
 
@@ -219,9 +217,6 @@ def test_settings_that_cannot_be_are_refused(settings, says):
     assert "hush" not in str(caught.value)
 
 
-GROWN = PEAK.replace('DataSettings(source="npz", path=sys.argv[1])', 'DataSettings(source="npz", path=sys.argv[1], shard_mb=4)')
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's own account of peak memory")
 def test_memory_holds_a_few_shards_however_large_the_set(tmp_path):
@@ -232,14 +227,7 @@ def test_memory_holds_a_few_shards_however_large_the_set(tmp_path):
         arrays = {"train_images": np.stack([tiles[rows]] * 3, -1), "train_labels": digits()[1][rows]}  # 52 and 518 MB
         for name in ("val", "test"):
             arrays |= {f"{name}_images": arrays["train_images"][:500], f"{name}_labels": arrays["train_labels"][:500]}
-        np.savez(tmp_path / "x.npz", **arrays)
-        ran = subprocess.run(
-            [sys.executable, "-c", GROWN, str(tmp_path / "x.npz"), str(tmp_path / "out")],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        grown.append(int(ran.stdout) * 1024)
+        grown.append(peak_growth(tmp_path / str(count), arrays, shard_mb=4))
         sizes.append(arrays["train_images"].nbytes)
     assert grown[1] - grown[0] < (sizes[1] - sizes[0]) / 4
     assert grown[1] < 350 * 2**20

@@ -39,6 +39,7 @@ class Line(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else the content of each answer waits 40 ms for the client to acknowledge its headers
     server: Line
 
     def _any(self) -> None:
