@@ -58,7 +58,8 @@ def test_a_model_read_in_bf16_serves_a_linear_probe_as_well() -> None:
     for row in rows:
         plain, half, _ = row["probe"]
         assert row["cosine"] > 0.9999
-        assert row["centred"] > 0.85  # with the head in bf16 it was 0.62 to 0.74, and the probe lost 2 to 6 points
+        # the least of 597: 0.84 to 0.97 by seed and processor; with the head in bf16 0.62 to 0.74, and the probe lost 2 to 6 points
+        assert row["centred"] > 0.8
         assert row["loss_ratio"] == pytest.approx(1, abs=0.03)  # at t = 999 it was 1.011 and 1.013, elsewhere within 0.001
         assert plain > 80
         assert half == pytest.approx(plain, abs=3)  # 18 of 597 images

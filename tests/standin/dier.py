@@ -22,6 +22,12 @@ SHORT: dict[str, Any] = {
     "probe": {"c_grid": [0.1], "bootstrap": 100, "baseline_timesteps": [100], "max_iter": 50},
     "register": {"min_accuracy": 0},
 }
+COLLAPSE: dict[str, Any] = {
+    "model": {"depth": 1, "width": 16, "heads": 2, "embed_dim": 8, "prediction": "eps"},
+    "train": {"steps": 400, "warmup_steps": 0, "batch_size": 8, "log_every": 20, "lr": 1e-12},
+}
+"""Settings of a training that ends as collapsed after 300 steps on any processor: so slow that the loss stays that of predicting no
+noise. What a learning rate of 1 does differs from one processor to the next."""
 SECRET = "dier-mlflow"
 
 

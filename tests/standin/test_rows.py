@@ -21,7 +21,7 @@ from pipeline.steps import BY_NAME
 from tests.pipeline.kubeflow import kfp_standin
 from tests.standin.backend import Backend, body_of
 from tests.standin.clock import Clock, StoppedClock
-from tests.standin.dier import failed, log, messages, ready, short, text
+from tests.standin.dier import COLLAPSE, failed, log, messages, ready, short, text
 from tests.standin.pod import Ended, Pod
 from tests.standin.processes import ProcessPods
 from tests.standin.scripted import Script, ScriptedPods, make_outputs, wait_for_stop, work
@@ -217,9 +217,7 @@ def test_row_7_a_training_that_must_fail_again_is_not_worked_through_again(real:
     backend.cluster.claim(CLAIM, (10001, 10001))
     backend.servers.stock = False
     compiled = REAL(work={"claim": CLAIM}, retry={"count": 1, "wait": "1s"})
-    model = {"width": 16, "heads": 2, "embed_dim": 8}
-    given = short(model=model, train={"steps": 400, "warmup_steps": 0, "batch_size": 8, "log_every": 20, "lr": 1})
-    run = backend.run(compiled, given, timeout=600)
+    run = backend.run(compiled, short(**COLLAPSE), timeout=600)
     backend.servers.stock = True
     assert run["state"] == "FAILED"
     assert len([pod for pod in pods.pods if pod.run_id == run["run_id"] and pod.task == "train"]) == 2

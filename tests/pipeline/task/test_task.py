@@ -12,6 +12,7 @@ from pipeline.kubeflow.cluster_sections import STEP_NAMES
 from pipeline.steps import BY_NAME, STEPS
 from pipeline.task import file_modes, task
 from pipeline.task.task import run_task
+from tests.standin.dier import COLLAPSE
 
 SHORT = {
     "data": {"limit": 200.0},
@@ -147,9 +148,8 @@ def test_a_training_that_the_same_inputs_must_fail_again_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    small = {"depth": 1, "width": 16, "heads": 2, "embed_dim": 8}
-    monkeypatch.setitem(SHORT, "model", small)
-    monkeypatch.setitem(SHORT, "train", {"steps": 400, "warmup_steps": 0, "batch_size": 8, "log_every": 20, "lr": 1})
+    for section, settings in COLLAPSE.items():
+        monkeypatch.setitem(SHORT, section, settings)
     assert run(tmp_path, "prepare") == 0
     checked = {"dataset": artifact.read(tmp_path / "prepare" / "dataset", "dataset").fingerprint}
     with artifact.create(tmp_path / "validate" / "verdict", "verdict", checked) as made:
